@@ -1,0 +1,17 @@
+"""Closed-form derivatives of a linear head's loss. Knows only torch."""
+
+from hessalign.head.derivatives import HeadDerivatives, hessian_inner_products
+from hessalign.head.losses import AutogradLoss, BinaryCrossEntropy, CrossEntropy, HeadLoss, SquaredError
+from hessalign.head.spectrum import hessian_distance, spectral_norm
+
+__all__ = [
+    "AutogradLoss",
+    "BinaryCrossEntropy",
+    "CrossEntropy",
+    "HeadDerivatives",
+    "HeadLoss",
+    "SquaredError",
+    "hessian_distance",
+    "hessian_inner_products",
+    "spectral_norm",
+]
