@@ -33,7 +33,7 @@ class HessianAlignment(nn.Module):
     |---|---|
     | ``"gradient"`` | none: α is not used |
     | ``"hgp"`` | ``‖H_e G_e − c‖²``, the Hessian-gradient product |
-    | ``"hutchinson"`` | ``‖D̂_e − D̂‖²``, diagonals estimated with ``probes``; ``expected=True``: its expectation |
+    | ``"hutchinson"`` | ``‖D̂_e − D̂‖²``, diagonals estimated with probes, or the expectation of that |
     | ``"diagonal"`` | ``‖D_e − D̄‖²``, exact diagonals |
     | ``"frobenius"`` | ``‖H_e − H̄‖_F²``, the whole Hessian, exact |
     | ``"spectral"`` | ``‖H_e − H̄‖₂²``, matrix-free |
@@ -57,7 +57,8 @@ class HessianAlignment(nn.Module):
         detach_centre: No derivative flows through the centre. Matters for HGP with ``"mean_loss"``, for
             Hutchinson and for spectral; elsewhere the derivative is the same either way.
         reduction: ``"mean"`` (default) or ``"sum"`` over domains.
-        loss: Loss of the head, as [HeadDerivatives.from_logits][hessalign.HeadDerivatives.from_logits] takes it.
+        loss: Loss of the head, as
+            [HeadDerivatives.from_logits][hessalign.HeadDerivatives.from_logits] takes it.
 
     Raises:
         ValueError: If an argument is unknown, out of range or does not belong to the method.
@@ -70,7 +71,8 @@ class HessianAlignment(nn.Module):
         >>> domains = torch.arange(30) % 3
         >>> penalty = HessianAlignment("diagonal", alpha=1e-3, beta=1e-2)
         >>> logits = head(features)
-        >>> loss = torch.nn.functional.cross_entropy(logits, targets) + penalty(features, logits, targets, domains)
+        >>> loss = torch.nn.functional.cross_entropy(logits, targets)
+        >>> loss = loss + penalty(features, logits, targets, domains)
         >>> loss.backward()
     """
 
@@ -151,14 +153,14 @@ class HessianAlignment(nn.Module):
         Returns:
             Scalar.
         """
-        penalty = sum(domain.features[:0].sum() + domain.residual[:0].sum() for domain in domains)
-        assert isinstance(penalty, Tensor)
-        if len(domains) > 1:
-            if self.beta > 0:
-                penalty = penalty + self.beta * self._reduce(gradient_distances(domains))
-            if self.alpha > 0 and self.method != "gradient":
-                penalty = penalty + self.alpha * self._reduce(self._hessian_distances(generator)(domains))
-        return penalty
+        parts = []
+        if len(domains) > 1 and self.beta > 0:
+            parts.append(self.beta * self._reduce(gradient_distances(domains)))
+        if len(domains) > 1 and self.alpha > 0 and self.method != "gradient":
+            parts.append(self.alpha * self._reduce(self._hessian_distances(generator)(domains)))
+        if not parts:
+            return _connected_zero(domains)
+        return torch.stack(parts).sum()
 
     def extra_repr(self) -> str:
         """Settings, as ``print(penalty)`` shows them."""
@@ -189,6 +191,12 @@ class HessianAlignment(nn.Module):
 
     def _reduce(self, distances: Tensor) -> Tensor:
         return distances.mean() if self.reduction == "mean" else distances.sum()
+
+
+def _connected_zero(domains: Sequence[HeadDerivatives]) -> Tensor:
+    """Exactly 0 whatever the values, with a derivative of 0 for features and logits: sums of no rows."""
+    empty = [domain.features[:0].sum() + domain.residual[:0].sum() for domain in domains]
+    return torch.stack(empty).sum()
 
 
 def _require_choice(name: str, value: str, allowed: Sequence[str]) -> None:

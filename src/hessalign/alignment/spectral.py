@@ -1,6 +1,7 @@
 r"""Alignment of whole Hessians in the spectral norm: the paper's bound on the transfer measure."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -19,10 +20,10 @@ def spectral_distances(domains: Sequence[HeadDerivatives], detach_centre: bool =
         ``(m,)``.
     """
 
-    def difference(domain: HeadDerivatives, v: Tensor) -> Tensor:
+    def difference(v: Tensor, domain: HeadDerivatives) -> Tensor:
         centre = torch.stack([other.hvp(v) for other in domains]).mean(0)
         return domain.hvp(v) - (centre.detach() if detach_centre else centre)
 
     like = domains[0].gradient()
-    norms = [spectral_norm(lambda v, domain=domain: difference(domain, v), like) for domain in domains]
+    norms = [spectral_norm(partial(difference, domain=domain), like) for domain in domains]
     return torch.stack(norms).square()

@@ -9,16 +9,19 @@ A domain's Hessian is ``H = (1/n) Σ_i A_i ⊗ z̃_i z̃_iᵀ``. Two exact ways 
 [inner_products][] picks the cheaper one. Neither holds a ``C(d+1) × C(d+1)`` matrix.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from hessalign.head.curvature import Curvature
 
 # Rows of the sample-by-sample matrix held at once: bounds memory for large domains (4096 × n values).
 ROWS_AT_ONCE = 4096
+# Rows of features multiplied at once: a group should fit a processor's cache.
+ROWS_IN_CACHE = 1024
 
 
 def inner_products(features: Sequence[Tensor], curvatures: Sequence[Curvature]) -> Tensor:
@@ -46,12 +49,8 @@ def hessian_block(features: Tensor, weights: Tensor) -> Tensor:
     Returns:
         ``(d+1, d+1)``, symmetric; the constant feature comes last.
     """
-    inner: Tensor = _WeightedGram.apply(features, weights)  # type: ignore[no-untyped-call]
-    border = features.T @ weights
-    corner = weights.sum().reshape(1)
-    upper = torch.cat([inner, border.unsqueeze(1)], dim=1)
-    lower = torch.cat([border, corner]).unsqueeze(0)
-    return torch.cat([upper, lower]) / len(features)
+    block: Tensor = _WeightedGram.apply(features, weights / len(features))
+    return block
 
 
 def _blocks_are_cheaper(features: Sequence[Tensor], curvatures: Sequence[Curvature]) -> bool:
@@ -97,19 +96,36 @@ def _by_samples(features: Sequence[Tensor], curvatures: Sequence[Curvature]) -> 
 
 
 class _WeightedGram(torch.autograd.Function):
-    """``Zᵀ diag(w) Z``, with a backward pass of one matrix product where autograd would take two.
+    """``Z̃ᵀ diag(w) Z̃``, with a backward pass of one matrix product where autograd would take two.
 
-    The result is symmetric, so with ``S = Ġ + Ġᵀ`` the derivatives are ``w ⊙ (Z S)`` for ``Z`` and half
-    the row sums of ``Z ⊙ (Z S)`` for ``w``: both need the same product.
+    The result is symmetric, so with ``S = Ġ + Ġᵀ`` the derivatives are ``w ⊙ (Z̃ S)`` for ``Z̃`` and half
+    the row sums of ``Z̃ ⊙ (Z̃ S)`` for ``w``: both need the same product. Rows are taken in groups that stay
+    in the processor's cache.
     """
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, weights: Tensor) -> Tensor:
         ctx.save_for_backward(features, weights)
-        return (weights.unsqueeze(1) * features).T @ features
+        width = features.shape[1] + 1
+        gram = features.new_zeros(width, width)
+        for augmented, row_weights in _cached_rows(features, weights):
+            gram = torch.addmm(gram, (row_weights * augmented).T, augmented)
+        return gram
 
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, Tensor]:
         features, weights = ctx.saved_tensors
-        product = features @ (outputs[0] + outputs[0].T)
-        return weights.unsqueeze(1) * product, (features * product).sum(1) / 2
+        symmetric = outputs[0] + outputs[0].T
+        for_features, for_weights = [], []
+        for augmented, row_weights in _cached_rows(features, weights):
+            product = augmented @ symmetric
+            for_features.append(row_weights * product[:, :-1])
+            for_weights.append((augmented * product).sum(1) / 2)
+        return torch.cat(for_features), torch.cat(for_weights)
+
+
+def _cached_rows(features: Tensor, weights: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Groups of rows with the constant feature appended, and their weights as a column."""
+    rows = zip(features.split(ROWS_IN_CACHE), weights.split(ROWS_IN_CACHE), strict=True)
+    for row_features, row_weights in rows:
+        yield F.pad(row_features, (0, 1), value=1.0), row_weights.unsqueeze(1)

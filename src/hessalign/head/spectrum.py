@@ -67,7 +67,9 @@ def _dominant_eigenvector(product: Callable[[Tensor], Tensor], like: Tensor) -> 
     start = torch.randn(like.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     vector = start.to(like)
     vector = vector / vector.norm()
-    basis, diagonal, off_diagonal = vector.unsqueeze(0), [], []
+    basis = vector.unsqueeze(0)
+    diagonal: list[Tensor] = []
+    off_diagonal: list[Tensor] = []
     steps = min(len(like), MAX_LANCZOS_STEPS)
     for step in range(1, steps + 1):
         image = product(basis[-1])
@@ -90,7 +92,8 @@ def _dominant_eigenvector(product: Callable[[Tensor], Tensor], like: Tensor) -> 
             stacklevel=2,
         )
     found = vectors[:, best] @ basis
-    return found / found.norm()
+    unit: Tensor = found / found.norm()
+    return unit
 
 
 def _tridiagonal(diagonal: list[Tensor], off_diagonal: list[Tensor]) -> Tensor:

@@ -1,0 +1,32 @@
+"""Entry point of the ``hessalign`` command."""
+
+from typing import Annotated
+
+import typer
+
+from hessalign import __version__
+from hessalign.cli.cmnist import cmnist
+
+app = typer.Typer(
+    name="hessalign",
+    help="Domain generalization by aligning the classifier head's gradient and Hessian across domains.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,
+)
+app.command()(cmnist)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Domain generalization by aligning the classifier head's gradient and Hessian across domains."""

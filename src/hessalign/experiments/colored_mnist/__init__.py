@@ -1,0 +1,39 @@
+"""Colored MNIST, full batch: Tables 7 and 8 of the paper's supplement."""
+
+from hessalign.experiments.colored_mnist.config import Hutchinson, RestartSpec, Setting
+from hessalign.experiments.colored_mnist.data import Split, make_colored_mnist
+from hessalign.experiments.colored_mnist.figure import save_figure
+from hessalign.experiments.colored_mnist.methods import METHODS
+from hessalign.experiments.colored_mnist.paper import published
+from hessalign.experiments.colored_mnist.plan import (
+    FAST_METHODS,
+    TABLE_METHODS,
+    describe_reduction,
+    fast_setting,
+    plan_restarts,
+)
+from hessalign.experiments.colored_mnist.records import RecordStore
+from hessalign.experiments.colored_mnist.restart import Metrics, RestartRecord, run_restart
+from hessalign.experiments.colored_mnist.summary import Row, summarise
+
+__all__ = [
+    "FAST_METHODS",
+    "METHODS",
+    "TABLE_METHODS",
+    "Hutchinson",
+    "Metrics",
+    "RecordStore",
+    "RestartRecord",
+    "RestartSpec",
+    "Row",
+    "Setting",
+    "Split",
+    "describe_reduction",
+    "fast_setting",
+    "make_colored_mnist",
+    "plan_restarts",
+    "published",
+    "run_restart",
+    "save_figure",
+    "summarise",
+]

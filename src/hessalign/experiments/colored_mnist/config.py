@@ -1,0 +1,64 @@
+"""What determines a restart, and so its result."""
+
+import hashlib
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hessalign.experiments.colored_mnist.data import Split
+
+Hutchinson = Literal["expected", "sampled"]
+
+PUBLISHED_STEPS = 501
+PUBLISHED_ANNEAL_STEP = 190
+PUBLISHED_PROBES: dict[Split, int] = {"balanced": 150, "script": 200, "text": 200}
+
+
+class Setting(BaseModel):
+    """The experiment that all rows of a table share. The defaults are the published values.
+
+    Attributes:
+        split: How images are dealt to the source domains.
+        steps: Evaluations of the full-batch loss; the accuracies of the last one count, as published, so
+            ``steps − 1`` updates precede them.
+        anneal_step: First step with the full penalty weight; the weight is 1 before.
+        hidden: Width of both hidden layers.
+        learning_rate: Of Adam.
+        weight_norm: Coefficient of ``Σ‖w‖²`` over all parameters.
+        penalty_weight: ``λ`` from ``anneal_step`` on, where the whole loss is divided by it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    split: Split = "balanced"
+    steps: int = Field(PUBLISHED_STEPS, ge=1)
+    anneal_step: int = Field(PUBLISHED_ANNEAL_STEP, ge=0)
+    hidden: int = Field(390, ge=1)
+    learning_rate: float = Field(0.0004898536566546834, gt=0)
+    weight_norm: float = Field(0.00110794568, ge=0)
+    penalty_weight: float = Field(91257.18613115903, ge=1)
+
+    def with_steps(self, steps: int) -> "Setting":
+        """The same setting over another number of steps, annealed after the same part of them."""
+        anneal_step = round(steps * self.anneal_step / self.steps)
+        return self.model_copy(update={"steps": steps, "anneal_step": anneal_step})
+
+
+class RestartSpec(Setting):
+    """One restart: a setting, a method and a seed. Equal specs give equal results on one machine.
+
+    Attributes:
+        method: A key of ``METHODS``.
+        seed: Of data, initial weights and probes.
+        probes: Hutchinson probes for each estimate; None where the method has none.
+        hutchinson: Whether the probes are drawn, or their expectation is taken in closed form.
+    """
+
+    method: str
+    seed: int = Field(ge=0)
+    probes: int | None = Field(None, ge=1)
+    hutchinson: Hutchinson = "expected"
+
+    def identity(self) -> str:
+        """Short hash of everything that is not at its default: a setting added later keeps old identities."""
+        return hashlib.sha256(self.model_dump_json(exclude_defaults=True).encode()).hexdigest()[:12]

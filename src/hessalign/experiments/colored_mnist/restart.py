@@ -1,0 +1,165 @@
+r"""One restart: full-batch training of the network with one method's penalty.
+
+Loss at step ``t``: ``mean_e R_e + c Σ‖w‖² + λ_t · penalty``, ``λ_t = 1`` before the anneal step and
+``λ`` from there on, where the whole is divided by ``λ``; ERM has no penalty and is never divided.
+"""
+
+import platform
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from hessalign.experiments.colored_mnist.config import RestartSpec
+from hessalign.experiments.colored_mnist.data import ColoredImages, make_colored_mnist
+from hessalign.experiments.colored_mnist.methods import METHODS, DomainOutput, Penalty
+from hessalign.experiments.colored_mnist.network import ColoredMLP
+
+STEPS_BETWEEN_EVALUATIONS = 10
+
+
+class Metrics(BaseModel):
+    """State of a run at one step; accuracies in percent."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step: int
+    loss: float
+    penalty: float
+    source_accuracy: float
+    source_accuracies: tuple[float, ...]
+    target_accuracy: float
+
+
+class RestartRecord(BaseModel):
+    """A finished restart, as written to disk.
+
+    Attributes:
+        spec: What was run.
+        final: Metrics of the last step.
+        history: Metrics of every tenth step.
+        seconds: Wall time.
+        finished: When, UTC.
+        environment: Versions, device and threads: results repeat bit for bit where these are equal.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    spec: RestartSpec
+    final: Metrics
+    history: tuple[Metrics, ...]
+    seconds: float
+    finished: str
+    environment: dict[str, str | int]
+
+
+def run_restart(
+    spec: RestartSpec, device: torch.device, report: Callable[[int, Metrics], None] | None = None
+) -> RestartRecord:
+    """Train and evaluate one restart.
+
+    Args:
+        spec: What to run.
+        device: Where to run it.
+        report: Called at every step with the step and the latest metrics.
+
+    Raises:
+        FloatingPointError: If the loss is no longer finite.
+    """
+    started = time.perf_counter()
+    generator = torch.Generator().manual_seed(spec.seed)
+    data = make_colored_mnist(spec.split, generator).to(device)
+    network = ColoredMLP(spec.hidden, generator).to(device)
+    optimizer = torch.optim.Adam(network.parameters(), lr=spec.learning_rate)
+    make_penalty = METHODS[spec.method].penalty
+    penalty_of = None if make_penalty is None else make_penalty(spec, generator)
+    history: list[Metrics] = []
+    for step in range(spec.steps):
+        outputs = [_forward(network, images) for images in data.sources]
+        loss, penalty = _objective(spec, step, outputs, network, penalty_of)
+        last = step == spec.steps - 1
+        if last or step % STEPS_BETWEEN_EVALUATIONS == 0:
+            history.append(_evaluate(spec, step, loss, penalty, outputs, network, data.target))
+        if report is not None:
+            report(step, history[-1])
+        if not last:
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return RestartRecord(
+        spec=spec,
+        final=history[-1],
+        history=tuple(history),
+        seconds=round(time.perf_counter() - started, 1),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        environment=_environment(device),
+    )
+
+
+def _forward(network: ColoredMLP, images: ColoredImages) -> DomainOutput:
+    features, logits = network(images)
+    loss = F.binary_cross_entropy_with_logits(logits, images.labels)
+    return DomainOutput(features, logits, images.labels, loss)
+
+
+def _objective(
+    spec: RestartSpec,
+    step: int,
+    outputs: Sequence[DomainOutput],
+    network: ColoredMLP,
+    penalty_of: Penalty | None,
+) -> tuple[Tensor, Tensor]:
+    """Loss to minimise and the penalty before its weight."""
+    weight_norm = torch.stack([weights.square().sum() for weights in network.parameters()]).sum()
+    loss = torch.stack([output.loss for output in outputs]).mean() + spec.weight_norm * weight_norm
+    if penalty_of is None:
+        return loss, torch.zeros_like(loss)
+    penalty = penalty_of(outputs)
+    if step < spec.anneal_step:
+        return loss + penalty, penalty
+    return loss / spec.penalty_weight + penalty, penalty
+
+
+def _evaluate(
+    spec: RestartSpec,
+    step: int,
+    loss: Tensor,
+    penalty: Tensor,
+    outputs: Sequence[DomainOutput],
+    network: ColoredMLP,
+    target: ColoredImages,
+) -> Metrics:
+    if not bool(loss.isfinite()):
+        raise FloatingPointError(f"{spec.method}, seed {spec.seed}: the loss is {loss.item()} at step {step}")
+    with torch.no_grad():
+        target_output = _forward(network, target)
+    source_accuracies = tuple(_accuracy(output) for output in outputs)
+    return Metrics(
+        step=step,
+        loss=loss.item(),
+        penalty=penalty.item(),
+        source_accuracy=sum(source_accuracies) / len(source_accuracies),
+        source_accuracies=source_accuracies,
+        target_accuracy=_accuracy(target_output),
+    )
+
+
+def _accuracy(output: DomainOutput) -> float:
+    """In percent."""
+    return 100 * float(((output.logits > 0) == (output.labels > 0.5)).double().mean())
+
+
+def _environment(device: torch.device) -> dict[str, str | int]:
+    return {
+        "hessalign": version("hessalign"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+    }
