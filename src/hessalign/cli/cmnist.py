@@ -1,7 +1,7 @@
 """``hessalign cmnist``: Tables 7 and 8 on real MNIST."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -34,6 +34,15 @@ from hessalign.experiments.memory import keep_freed_memory
 INTERRUPTED = 130
 
 
+def _at_least(minimum: int) -> Callable[[int | None], int | None]:
+    def check(value: int | None) -> int | None:
+        if value is not None and value < minimum:
+            raise typer.BadParameter(f"must be a whole number of at least {minimum}, got {value}")
+        return value
+
+    return check
+
+
 def cmnist(
     methods: Annotated[
         str | None,
@@ -47,21 +56,28 @@ def cmnist(
         bool, typer.Option("--imbalanced", help="Table 8: each source domain holds mostly one class.")
     ] = False,
     split: Annotated[
-        Literal["script", "text"],
+        Literal["script", "text"] | None,
         typer.Option(
             help="With --imbalanced: the split of the published script, which made Table 8, or the "
-            "95 % / 5 % of the text."
+            "95 % / 5 % of the text. Default: script.",
+            show_default=False,
         ),
-    ] = "script",
+    ] = None,
     restarts: Annotated[
         int | None,
-        typer.Option(min=1, help="Restarts of each method. Default: 10; with --fast 1.", show_default=False),
+        typer.Option(
+            callback=_at_least(1),
+            help="Restarts of each method. Default: 10; with --fast 1.",
+            show_default=False,
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the first restart; the next ones count up.")] = 0,
+    seed: Annotated[
+        int, typer.Option(callback=_at_least(0), help="Seed of the first restart; the next ones count up.")
+    ] = 0,
     steps: Annotated[
         int | None,
         typer.Option(
-            min=1,
+            callback=_at_least(1),
             help="Steps of each restart; the penalty's full weight sets in after the same part of them. "
             "Default: 501.",
             show_default=False,
@@ -70,7 +86,7 @@ def cmnist(
     probes: Annotated[
         int | None,
         typer.Option(
-            min=1,
+            callback=_at_least(1),
             help="Hutchinson probes. Default: the published 150, with --imbalanced 200.",
             show_default=False,
         ),
@@ -104,7 +120,9 @@ def cmnist(
     hessalign cmnist --imbalanced --split text --methods table --restarts 1
     """
     console = Console(stderr=True)
-    chosen_split: Split = split if imbalanced else "balanced"
+    if split is not None and not imbalanced:
+        raise typer.BadParameter(f"{split!r} has a meaning only with --imbalanced", param_hint="--split")
+    chosen_split: Split = (split or "script") if imbalanced else "balanced"
     setting = fast_setting(chosen_split) if fast else Setting(split=chosen_split)
     if steps is not None:
         setting = setting.with_steps(steps)

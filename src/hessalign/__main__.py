@@ -1,0 +1,5 @@
+"""``python -m hessalign``."""
+
+from hessalign.cli.main import app
+
+app(prog_name="hessalign")

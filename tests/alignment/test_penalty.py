@@ -1,0 +1,220 @@
+"""HessianAlignment: both published conventions against double backward, and its contract with users."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+import hessalign as ha
+from tests.cases import Case, cases, make_case
+
+SETTINGS = {
+    "gradient": {},
+    "hgp": {},
+    "diagonal": {},
+    "frobenius": {},
+    "spectral": {},
+    "hutchinson": {"probes": 3, "expected": True},
+}
+EVERY_METHOD = pytest.mark.parametrize("method", SETTINGS)
+
+
+def make_penalty(method: str, **overrides) -> ha.HessianAlignment:
+    return ha.HessianAlignment(method, 0.7, 0.3, **{**SETTINGS[method], **overrides})
+
+
+def published_rule(
+    case: Case, domains: Tensor, method: str, detach_centre: bool, reduction: str
+) -> Callable[[Tensor], Tensor]:
+    """The published scripts' objective by repeated automatic differentiation, as a function of features."""
+
+    def parts(features: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        logits = features @ weight[:, :-1].T + weight[:, -1]
+        losses = torch.vmap(case.sample_loss)(logits, case.targets)
+        domain_losses = torch.stack([losses[domains == domain].mean() for domain in domains.unique()])
+        return losses, domain_losses, domain_losses.mean()
+
+    def hessian_statistic(loss: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        gradient = torch.autograd.grad(loss, weight, create_graph=True)[0].flatten()
+        rows = [torch.autograd.grad(g, weight, create_graph=True)[0].flatten() for g in gradient]
+        hessian = torch.stack(rows)
+        return gradient, hessian @ gradient if method == "hgp" else hessian.diagonal()
+
+    def penalty(features: Tensor) -> Tensor:
+        weight = case.weight.clone().requires_grad_()
+        _, domain_losses, mean_loss = parts(features, weight)
+        mean_gradient, centre = hessian_statistic(mean_loss, weight)
+        if detach_centre:
+            mean_gradient, centre = mean_gradient.detach(), centre.detach()
+        distances = []
+        for loss in domain_losses:
+            gradient, statistic = hessian_statistic(loss, weight)
+            distances.append(
+                0.7 * (statistic - centre).square().sum() + 0.3 * (gradient - mean_gradient).square().sum()
+            )
+        stacked = torch.stack(distances)
+        return stacked.sum() if reduction == "sum" else stacked.mean()
+
+    return penalty
+
+
+@pytest.mark.parametrize("kind", ["cross_entropy", "binary_cross_entropy", "softplus"])
+@pytest.mark.parametrize("method", ["hgp", "diagonal"])
+@pytest.mark.parametrize(
+    ("detach_centre", "reduction"), [(True, "mean"), (False, "sum")], ids=["domainbed", "colored-mnist"]
+)
+def test_published_conventions(kind: str, method: str, detach_centre: bool, reduction: str) -> None:
+    case = make_case(kind, 9, 3, 2, 0)
+    domains = torch.tensor([7, -2, 7, 7, 40, -2, 40, 40, 40])
+    rule = published_rule(case, domains, method, detach_centre, reduction)
+    features = case.features.clone().requires_grad_()
+    expected = rule(features)
+    expected_derivative = torch.autograd.grad(expected, features)[0]
+
+    penalty = make_penalty(method, detach_centre=detach_centre, reduction=reduction, loss=case.loss)
+    features = case.features.clone().requires_grad_()
+    logits = features @ case.weight[:, :-1].T + case.weight[:, -1]
+    found = penalty(features, logits, case.targets, domains)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+    derivative = torch.autograd.grad(found, features)[0]
+    torch.testing.assert_close(derivative, expected_derivative, rtol=1e-9, atol=1e-11)
+
+
+@EVERY_METHOD
+@given(case=cases(min_samples=4, max_samples=9), seed=st.integers(0, 1000))
+def test_order_and_names_of_domains_do_not_matter(method: str, case: Case, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    domains = torch.randint(0, 3, (len(case.features),), generator=generator)
+    order = torch.randperm(len(domains), generator=generator)
+    names = torch.tensor([99, -5, 12])
+    penalty = make_penalty(method, loss=case.loss)
+    original = penalty(case.features, case.logits, case.targets, domains)
+    shuffled = case.rows(order)
+    renamed = penalty(shuffled.features, shuffled.logits, shuffled.targets, names[domains[order]])
+    torch.testing.assert_close(renamed, original, rtol=1e-8, atol=1e-10)
+    assert original >= 0
+
+
+@pytest.mark.parametrize(
+    ("method", "overrides"), [*((m, {}) for m in SETTINGS), ("hutchinson", {"expected": False})]
+)
+def test_one_domain_gives_exactly_zero_with_zero_derivatives(method: str, overrides: dict) -> None:
+    case = make_case("cross_entropy", 5, 3, 3, 0)
+    features, logits = case.features.requires_grad_(), case.logits.detach().requires_grad_()
+    value = make_penalty(method, **overrides)(features, logits, case.targets, torch.full((5,), 3))
+    value.backward()
+    assert value == 0
+    assert (features.grad == 0).all()
+    assert (logits.grad == 0).all()
+
+
+@pytest.mark.parametrize("method", ["hgp", "diagonal", "frobenius", "hutchinson"])
+def test_switching_the_hessian_off_leaves_gradient_alignment_to_the_last_bit(method: str) -> None:
+    case = make_case("cross_entropy", 8, 4, 3, 0)
+    domains = torch.arange(8) % 2
+    arguments = (case.features.float(), case.logits.float(), case.targets, domains)
+    only_gradient = ha.HessianAlignment("gradient", beta=0.3)(*arguments)
+    assert ha.HessianAlignment(method, 0.0, 0.3, **SETTINGS[method])(*arguments) == only_gradient
+    with_hessian = ha.HessianAlignment(method, 0.7, 0.3, **SETTINGS[method])(*arguments)
+    without_gradient = ha.HessianAlignment(method, 0.7, 0.0, **SETTINGS[method])(*arguments)
+    assert with_hessian > only_gradient
+    torch.testing.assert_close(with_hessian, only_gradient + without_gradient)
+
+
+@pytest.mark.parametrize("method", ["gradient", "diagonal", "frobenius"])
+def test_detaching_a_plain_mean_changes_no_derivative(method: str) -> None:
+    case = make_case("cross_entropy", 8, 4, 3, 0)
+    derivatives = []
+    for detach_centre in (True, False):
+        features = case.features.clone().requires_grad_()
+        penalty = make_penalty(method, detach_centre=detach_centre)
+        penalty(features, case.logits, case.targets, torch.arange(8) % 3).backward()
+        derivatives.append(features.grad)
+    torch.testing.assert_close(*derivatives)
+
+
+def test_training_with_the_penalty_brings_the_domains_together() -> None:
+    generator = torch.Generator().manual_seed(0)
+    domains = torch.arange(60) % 3
+    inputs = torch.randn(60, 5, generator=generator) + domains.unsqueeze(1)
+    targets = torch.randint(0, 3, (60,), generator=generator)
+    for method, settings in SETTINGS.items():
+        torch.manual_seed(0)
+        body, head = torch.nn.Linear(5, 4), torch.nn.Linear(4, 3)
+        penalty = ha.HessianAlignment(method, 1.0, 1.0, **settings)
+        optimizer = torch.optim.SGD([*body.parameters(), *head.parameters()], lr=0.02)
+        values = []
+        for _ in range(30):
+            features = body(inputs).tanh()
+            value = penalty(features, head(features), targets, domains)
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            values.append(value.item())
+        assert values[-1] < 0.8 * values[0], method
+
+
+def test_sampled_probes_come_from_the_generator() -> None:
+    case = make_case("cross_entropy", 8, 4, 3, 0)
+    penalty = ha.HessianAlignment("hutchinson", probes=5)
+    arguments = (case.features, case.logits, case.targets, torch.arange(8) % 2)
+
+    def value(seed: int) -> Tensor:
+        return penalty(*arguments, generator=torch.Generator().manual_seed(seed))
+
+    assert value(1) == value(1)
+    assert value(1) != value(2)
+
+
+@EVERY_METHOD
+def test_mixed_precision_does_not_reach_the_penalty(method: str) -> None:
+    case = make_case("cross_entropy", 8, 4, 3, 0)
+    arguments = (case.features.float(), case.logits.float(), case.targets, torch.arange(8) % 2)
+    penalty = make_penalty(method)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = penalty(*arguments)
+    assert inside == penalty(*arguments)
+
+
+def test_device_other_than_the_default(device: torch.device) -> None:
+    case = make_case("cross_entropy", 8, 4, 3, 0)
+    arguments = (case.features.float(), case.logits.float(), case.targets, torch.arange(8) % 2)
+    for method in SETTINGS:
+        penalty = make_penalty(method)
+        there = penalty(*(argument.to(device) for argument in arguments))
+        assert there.device.type == device.type
+        torch.testing.assert_close(there.cpu(), penalty(*arguments), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "message"),
+    [
+        (("coral",), {}, "method: 'coral' is not known; allowed are 'gradient', 'hgp'"),
+        (("hgp", -1.0), {}, "alpha: must be a finite number of at least 0, got -1.0"),
+        (("hgp", 1.0, float("nan")), {}, "beta: must be a finite number of at least 0, got nan"),
+        (("hutchinson",), {}, "probes: 'hutchinson' needs a whole number of at least 1, got None"),
+        (("hutchinson",), {"probes": 0}, "probes: 'hutchinson' needs a whole number of at least 1, got 0"),
+        (("hgp",), {"probes": 3}, "probes, expected: only 'hutchinson' takes them"),
+        (("diagonal",), {"expected": True}, "probes, expected: only 'hutchinson' takes them"),
+        (("hgp",), {"centre": "median"}, "centre: 'median' is not known; allowed are 'mean_loss'"),
+        (("hgp",), {"reduction": "max"}, "reduction: 'max' is not known; allowed are 'mean', 'sum'"),
+        (("hgp",), {"loss": "hinge"}, "loss: 'hinge' is not known"),
+    ],
+)
+def test_bad_settings_are_named(arguments: tuple, settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ha.HessianAlignment(*arguments, **settings)
+
+
+@pytest.mark.parametrize("domains", [torch.zeros(5), torch.zeros(4).long(), torch.zeros(5, 1).long()])
+def test_bad_domains_are_named(domains: Tensor) -> None:
+    case = make_case("cross_entropy", 5, 3, 3, 0)
+    with pytest.raises(ValueError, match="domains: must hold one integer id for each of the 5 samples"):
+        ha.HessianAlignment("hgp")(case.features, case.logits, case.targets, domains)
+
+
+def test_settings_are_shown() -> None:
+    assert "'hutchinson', alpha=0.7, beta=0.3, probes=3, expected=True" in repr(make_penalty("hutchinson"))

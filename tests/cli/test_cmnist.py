@@ -1,0 +1,142 @@
+"""The command line, as a user runs it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+HESSALIGN = [sys.executable, "-m", "hessalign"]
+TINY = ["cmnist", "--fast", "--steps", "4", "--methods", "erm,hgp"]
+
+
+def hessalign(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*HESSALIGN, *arguments], capture_output=True, text=True, timeout=300, check=False, **options
+    )
+
+
+def records(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "restarts").iterdir()}
+
+
+def test_table_figure_and_records(tmp_path: Path) -> None:
+    result = hessalign(*TINY, "--out", str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert "Colored MNIST (Table 7)" in result.stdout
+    assert "Reduced setting: steps 4 instead of 501" in " ".join(result.stdout.split())
+    assert "69.4 ± 1.3" in result.stdout
+    assert "HGP, seed 0: train" in result.stderr
+    assert len(records(tmp_path)) == 2
+    assert (tmp_path / "balanced-fast-4-steps.png").read_bytes().startswith(b"\x89PNG")
+    table = (tmp_path / "balanced-fast-4-steps.md").read_text(encoding="utf-8")
+    assert "| ERM | 1 |" in table
+    assert "| 86.4 ± 0.2 | 14.0 ± 0.7 |" in table
+
+
+def test_rerun_skips_what_is_done_extends_it_and_repeats_bit_for_bit(tmp_path: Path) -> None:
+    assert hessalign(*TINY, "--out", str(tmp_path / "a")).returncode == 0
+    before = records(tmp_path / "a")
+    result = hessalign(*TINY, "--out", str(tmp_path / "a"), "--restarts", "2", "--json")
+    assert result.returncode == 0, result.stderr
+    assert "2 of 4 restarts are done already" in " ".join(result.stderr.split())
+    after = records(tmp_path / "a")
+    assert len(after) == 4
+    assert all(after[name] == content for name, content in before.items())
+
+    document = json.loads(result.stdout)
+    rows = {row["method"]: row for row in document["rows"]}
+    assert list(rows) == ["erm", "hgp"]
+    assert rows["hgp"]["restarts"] == 2
+    assert {"source_accuracy", "source_accuracy_std", "target_accuracy", "target_accuracy_std"} <= set(
+        rows["hgp"]
+    )
+    assert 0 < rows["hgp"]["source_accuracy"] <= 100
+    assert "hidden 64 instead of 390" in document["reduced"]
+
+    assert hessalign(*TINY, "--out", str(tmp_path / "b"), "--seed", "1").returncode == 0
+    for name, content in records(tmp_path / "b").items():
+        ours, theirs = json.loads(content), json.loads(after[name])
+        assert ours["history"] == theirs["history"], name
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_run_loses_only_the_running_restart(tmp_path: Path, how: signal.Signals) -> None:
+    command = [*HESSALIGN, *TINY, "--restarts", "200", "--out", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    folder = tmp_path / "restarts"
+    while not (folder.exists() and len(list(folder.glob("*.json"))) >= 3):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=60)
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert "run the same command to go on" in " ".join(errors.split())
+    finished = {path.name: path.read_bytes() for path in folder.glob("*.json")}
+    assert len(finished) < 400
+    result = hessalign(*TINY, "--restarts", "2", "--out", str(tmp_path), "--json")
+    assert result.returncode == 0, result.stderr
+    assert sum(row["restarts"] for row in json.loads(result.stdout)["rows"]) >= 4
+    assert all((folder / name).read_bytes() == content for name, content in finished.items())
+
+
+def test_imbalanced_uses_table_8(tmp_path: Path) -> None:
+    result = hessalign(*TINY, "--imbalanced", "--split", "text", "--out", str(tmp_path), "--json")
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert "95 % / 5 % split of the text (Table 8)" in document["title"]
+    assert document["rows"][1]["paper_target_accuracy"] == 30.0
+    assert (tmp_path / "imbalanced-text-fast-4-steps.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--methods", "erm,hpg"], "'hpg' is not known; allowed are table, all, erm, irm"),
+        (["--methods", ","], "none given; allowed are"),
+        (["--restarts", "0"], "--restarts': must be a whole number of at least 1, got 0"),
+        (["--split", "half"], "'half' is not one of"),
+        (["--device", "abacus"], "'abacus' cannot be used here"),
+        (["--seed", "-1"], "--seed': must be a whole number of at least 0, got -1"),
+        (["--steps", "many"], "Invalid value for '--steps'"),
+        (["--split", "text"], "'text' has a meaning only with --imbalanced"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    result = hessalign("cmnist", *arguments, "--out", str(tmp_path / "new"), env=WIDE)
+    assert result.returncode == 2
+    assert message in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_foreign_file_in_the_folder_stops_the_run_before_it_starts(tmp_path: Path) -> None:
+    foreign = tmp_path / "restarts" / "notes.json"
+    foreign.parent.mkdir()
+    foreign.write_text("{}")
+    result = hessalign(*TINY, "--out", str(tmp_path), env=WIDE)
+    assert result.returncode == 2
+    assert "notes.json: not the record of a finished restart" in " ".join(result.stderr.split())
+    assert list(records(tmp_path)) == ["notes.json"]
+    assert foreign.read_text() == "{}"
+
+
+def test_help_teaches(tmp_path: Path) -> None:
+    result = hessalign("cmnist", "--help", env=WIDE)
+    assert result.returncode == 0
+    for word in ("--fast", "--imbalanced", "hgp-alpha0", "hessalign cmnist --fast", "Tables 7 and 8"):
+        assert word in result.stdout
+    assert "cmnist" in hessalign("--help").stdout
+    assert hessalign("--version").stdout.strip()[0].isdigit()
+
+
+WIDE = {**os.environ, "COLUMNS": "300", "NO_COLOR": "1"}

@@ -1,0 +1,18 @@
+"""Settings of all tests."""
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("hessalign", deadline=None, max_examples=50, print_blob=True)
+settings.load_profile("hessalign")
+
+
+def _devices() -> list[str]:
+    return ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+@pytest.fixture(params=_devices())
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Every device of this machine."""
+    return torch.device(request.param)
