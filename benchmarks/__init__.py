@@ -1,0 +1,1 @@
+"""Ratios of hessalign's closed forms to plain automatic differentiation: ``python -m benchmarks``."""

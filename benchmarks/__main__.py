@@ -1,0 +1,52 @@
+"""Run all benchmarks and write benchmarks/README.md."""
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+import torch
+
+import hessalign
+from benchmarks import colored_mnist_step, penalties, resnet_step
+from benchmarks.timing import HEADER
+
+PAGE = Path(__file__).parent / "README.md"
+SCRIPTS = (penalties, colored_mnist_step, resnet_step)
+
+
+def processor() -> str:
+    """Name of the processor, where the system tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def machine() -> str:
+    """What the figures were measured on."""
+    return (
+        f"{processor()}, {os.cpu_count()} processors, {torch.get_num_threads()} threads, {platform.system()}, "
+        f"Python {platform.python_version()}, PyTorch {torch.__version__}, hessalign {hessalign.__version__}"
+    )
+
+
+def main() -> None:
+    sections = []
+    for script in SCRIPTS:
+        assert script.__doc__ is not None
+        print(f"running {script.__name__} ...", file=sys.stderr)
+        rows = [comparison.row() for comparison in script.run()]
+        sections.append("\n".join([script.__doc__.strip(), "", HEADER, *rows]))
+        print(sections[-1] + "\n")
+    PAGE.write_text(
+        "# Benchmarks\n\n"
+        "Medians of several rounds in which all alternatives take turns; ratios are what counts.\n"
+        "Written by\n\n"
+        "    python -m benchmarks\n\n"
+        f"on: {machine()}.\n\n" + "\n\n".join(sections) + "\n",
+        encoding="utf-8",
+    )
+
+
+main()

@@ -1,0 +1,72 @@
+"""Timing of alternatives side by side, so that a change of the machine's speed meets all of them."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One ratio of a table.
+
+    Attributes:
+        what: What was timed.
+        against: What it was compared with.
+        seconds: Median time of the former.
+        baseline_seconds: Median time of the latter.
+        quotient: How the ratio is read: ``"faster"`` (baseline / time) or ``"cost"`` (time / baseline).
+        target: Value the project aims at.
+    """
+
+    what: str
+    against: str
+    seconds: float
+    baseline_seconds: float
+    quotient: str
+    target: float
+
+    @property
+    def ratio(self) -> float:
+        """The quotient as a number."""
+        forwards = self.seconds / self.baseline_seconds
+        return forwards if self.quotient == "cost" else 1 / forwards
+
+    @property
+    def reached(self) -> bool:
+        """Whether the target is met."""
+        return self.ratio <= self.target if self.quotient == "cost" else self.ratio >= self.target
+
+    def row(self) -> str:
+        """A row of a Markdown table."""
+        sign = "≤" if self.quotient == "cost" else "≥"
+        verdict = "reached" if self.reached else "missed"
+        return (
+            f"| {self.what} | {self.against} | {_milliseconds(self.seconds)} | "
+            f"{_milliseconds(self.baseline_seconds)} | {self.ratio:.2f}× {self._word()} | "
+            f"{sign} {self.target:g}× {verdict} |"
+        )
+
+    def _word(self) -> str:
+        return "the time" if self.quotient == "cost" else "faster"
+
+
+HEADER = "| what | against | time [ms] | baseline [ms] | ratio | target |\n|---|---|---:|---:|---:|---|"
+
+
+def median_seconds(
+    functions: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 2
+) -> dict[str, float]:
+    """Median time of each function; every round calls all of them in turn."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for number in range(warm_up + rounds):
+        for name, function in functions.items():
+            started = time.perf_counter()
+            function()
+            if number >= warm_up:
+                times[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:.3g}" if seconds < 1 else f"{1000 * seconds:.0f}"
