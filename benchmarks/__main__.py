@@ -26,8 +26,9 @@ def processor() -> str:
 def machine() -> str:
     """What the figures were measured on."""
     return (
-        f"{processor()}, {os.cpu_count()} processors, {torch.get_num_threads()} threads, {platform.system()}, "
-        f"Python {platform.python_version()}, PyTorch {torch.__version__}, hessalign {hessalign.__version__}"
+        f"{processor()}, {os.cpu_count()} processors, {torch.get_num_threads()} threads, "
+        f"{platform.system()}, Python {platform.python_version()}, "
+        f"PyTorch {torch.__version__}, hessalign {hessalign.__version__}"
     )
 
 

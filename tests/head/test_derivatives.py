@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.autograd import gradcheck
+from torch.autograd import gradcheck, gradgradcheck
 
 import hessalign as ha
 from hessalign.head.gram import _by_blocks, _by_samples
@@ -82,7 +82,7 @@ def test_inner_products_do_not_depend_on_how_many_rows_are_held_at_once(
     arguments = ([derivatives.features[:3], derivatives.features[3:]], derivatives.curvature.split([3, 4]))
     whole = (_by_samples(*arguments), _by_blocks(*arguments))
     monkeypatch.setattr("hessalign.head.gram.ROWS_AT_ONCE", 2)
-    monkeypatch.setattr("hessalign.head.gram.ROWS_IN_CACHE", 2)
+    monkeypatch.setattr("hessalign.head.moments.ROWS_IN_CACHE", 2)
     torch.testing.assert_close((_by_samples(*arguments), _by_blocks(*arguments)), whole)
 
 
@@ -106,6 +106,25 @@ def test_derivatives_with_respect_to_features_and_logits(kind: str, quantity) ->
         return quantity(ha.HeadDerivatives.from_logits(features, logits, case.targets, case.loss))
 
     assert gradcheck(function, (case.features.requires_grad_(), case.logits.detach().requires_grad_()))
+
+
+@pytest.mark.parametrize("kind", ["cross_entropy", "tanh", "autograd"])
+def test_second_derivatives_and_function_transforms(kind: str) -> None:
+    """The hand-written backward passes can be differentiated again, and work under torch.func."""
+    case = make_case(kind, 4, 3, 2, 0)
+    derivatives = case.derivatives()
+
+    def quantities(features: torch.Tensor) -> torch.Tensor:
+        moved = ha.HeadDerivatives(features, derivatives.residual, derivatives.curvature)
+        vector = torch.ones_like(derivatives.gradient())
+        return torch.stack([moved.hvp(vector).sum(), moved.diagonal().sum(), moved.hessian().sum()])
+
+    assert gradgradcheck(quantities, (case.features.requires_grad_(),))
+    both = torch.stack([case.features, 2 * case.features]).detach()
+    expected = torch.stack([quantities(both[0]), quantities(both[1])])
+    torch.testing.assert_close(torch.vmap(quantities)(both), expected)
+    jacobian = torch.autograd.functional.jacobian(quantities, both[0])
+    torch.testing.assert_close(torch.func.jacrev(quantities)(both[0]), jacobian)
 
 
 def test_single_logit_may_be_flat() -> None:

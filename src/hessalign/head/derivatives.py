@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from hessalign.head.curvature import Curvature
-from hessalign.head.gram import hessian_block, inner_products
+from hessalign.head.gram import inner_products
 from hessalign.head.losses import HeadLoss, resolve_loss
+from hessalign.head.moments import curved_sum, weighted_gram, weighted_sum, weighted_sum_of_squares
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class HeadDerivatives:
     @cached_property
     def _gradient(self) -> Tensor:
         # Every penalty asks for it, HGP twice: for large domains one pass over the features is not free.
-        return self._weighted_mean(self.residual)
+        return weighted_sum(self.features, self.residual / len(self))
 
     def hvp(self, v: Tensor) -> Tensor:
         """Product of the Hessian with one or several vectors.
@@ -95,21 +96,20 @@ class HeadDerivatives:
         expected = (self.residual.shape[1], self.features.shape[1] + 1)
         if v.shape[-2:] != expected:
             raise ValueError(f"v: the last two axes must be {expected}, got shape {tuple(v.shape)}")
-        directions = v.reshape(-1, expected[1])
-        projected = torch.addmm(directions[:, -1], self.features, directions[:, :-1].T)
-        curved = self.curvature.apply(projected.unflatten(1, (-1, expected[0])))
-        return self._weighted_mean(curved.flatten(1)).view(v.shape)
+        products = curved_sum(self.features, self.curvature, v.reshape(-1, *expected))
+        return products.view(v.shape) / len(self)
 
     def diagonal(self) -> Tensor:
         """Diagonal of the Hessian, ``D = (1/n) Σ_i diag(A_i) ⊗ z̃_i²``, ``(C, d+1)``."""
-        return self._weighted_mean_of_squares(self.curvature.diagonal())
+        return weighted_sum_of_squares(self.features, self.curvature.diagonal() / len(self))
 
     def gradient_variance(self) -> Tensor:
         """Variance over samples of each element of the gradient, ``(C, d+1)``; divides by ``n``.
 
         ``(1/n) (r²)ᵀ (z̃²) − G²``: the statistic that Fishr aligns (Rame et al., ICML 2022).
         """
-        return self._weighted_mean_of_squares(self.residual.square()) - self.gradient().square()
+        squares = weighted_sum_of_squares(self.features, self.residual.square() / len(self))
+        return squares - self.gradient().square()
 
     def hessian(self) -> Tensor:
         """The whole Hessian, ``H = (1/n) Σ_i A_i ⊗ z̃_i z̃_iᵀ`` (supplement, Eqs. 33–35, 38–40).
@@ -120,7 +120,7 @@ class HeadDerivatives:
             ``(C(d+1), C(d+1))``. Only this method forms it; the distances do without.
         """
         blocks = {
-            (row, column): hessian_block(self.features, self.curvature.entry(row, column))
+            (row, column): weighted_gram(self.features, self.curvature.entry(row, column) / len(self))
             for row, column in self.curvature.upper_pairs()
         }
         outputs, width = self.residual.shape[1], self.features.shape[1] + 1
@@ -156,16 +156,6 @@ class HeadDerivatives:
             strict=True,
         )
         return [HeadDerivatives(*part) for part in parts]
-
-    def _weighted_mean(self, weights: Tensor) -> Tensor:
-        """``(1/n) Σ_i w_i z̃_iᵀ`` for weights ``(n, k)``: ``(k, d+1)``."""
-        weights = weights / len(self)
-        return torch.cat([weights.T @ self.features, weights.sum(0).unsqueeze(1)], dim=1)
-
-    def _weighted_mean_of_squares(self, weights: Tensor) -> Tensor:
-        """``(1/n) Σ_i w_i (z̃_i²)ᵀ`` for weights ``(n, k)``: ``(k, d+1)``."""
-        weights = weights / len(self)
-        return torch.cat([weights.T @ self.features.square(), weights.sum(0).unsqueeze(1)], dim=1)
 
 
 def hessian_inner_products(domains: Sequence[HeadDerivatives]) -> Tensor:

@@ -9,19 +9,16 @@ A domain's Hessian is ``H = (1/n) Σ_i A_i ⊗ z̃_i z̃_iᵀ``. Two exact ways 
 [inner_products][] picks the cheaper one. Neither holds a ``C(d+1) × C(d+1)`` matrix.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from hessalign.head.curvature import Curvature
+from hessalign.head.moments import weighted_gram
 
 # Rows of the sample-by-sample matrix held at once: bounds memory for large domains (4096 × n values).
 ROWS_AT_ONCE = 4096
-# Rows of features multiplied at once: a group should fit a processor's cache.
-ROWS_IN_CACHE = 1024
 
 
 def inner_products(features: Sequence[Tensor], curvatures: Sequence[Curvature]) -> Tensor:
@@ -39,20 +36,6 @@ def inner_products(features: Sequence[Tensor], curvatures: Sequence[Curvature]) 
     return _by_samples(features, curvatures)
 
 
-def hessian_block(features: Tensor, weights: Tensor) -> Tensor:
-    """One block of a Hessian, ``(1/n) Σ_i w_i z̃_i z̃_iᵀ``.
-
-    Args:
-        features: ``(n, d)``, without the constant feature.
-        weights: ``(n,)``, the curvature element ``A_i[a, b]`` of the block.
-
-    Returns:
-        ``(d+1, d+1)``, symmetric; the constant feature comes last.
-    """
-    block: Tensor = _WeightedGram.apply(features, weights / len(features))
-    return block
-
-
 def _blocks_are_cheaper(features: Sequence[Tensor], curvatures: Sequence[Curvature]) -> bool:
     """Compare multiplications: ``samples · blocks · d²`` against ``samples² · (d + 3 C)``."""
     samples, width = sum(map(len, features)), features[0].shape[1]
@@ -67,7 +50,7 @@ def _by_blocks(features: Sequence[Tensor], curvatures: Sequence[Curvature]) -> T
     for row, column in sorted(pairs):
         blocks = torch.stack(
             [
-                hessian_block(domain_features, curvature.entry(row, column))
+                weighted_gram(domain_features, curvature.entry(row, column) / len(domain_features))
                 for domain_features, curvature in zip(features, curvatures, strict=True)
             ]
         ).flatten(1)
@@ -93,39 +76,3 @@ def _by_samples(features: Sequence[Tensor], curvatures: Sequence[Curvature]) -> 
         products = overlaps.square() * row_curvatures.inner(all_curvatures)
         total = total + row_averaging.T @ products @ averaging
     return total
-
-
-class _WeightedGram(torch.autograd.Function):
-    """``Z̃ᵀ diag(w) Z̃``, with a backward pass of one matrix product where autograd would take two.
-
-    The result is symmetric, so with ``S = Ġ + Ġᵀ`` the derivatives are ``w ⊙ (Z̃ S)`` for ``Z̃`` and half
-    the row sums of ``Z̃ ⊙ (Z̃ S)`` for ``w``: both need the same product. Rows are taken in groups that stay
-    in the processor's cache.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, features: Tensor, weights: Tensor) -> Tensor:
-        ctx.save_for_backward(features, weights)
-        width = features.shape[1] + 1
-        gram = features.new_zeros(width, width)
-        for augmented, row_weights in _cached_rows(features, weights):
-            gram = torch.addmm(gram, (row_weights * augmented).T, augmented)
-        return gram
-
-    @staticmethod
-    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, Tensor]:
-        features, weights = ctx.saved_tensors
-        symmetric = outputs[0] + outputs[0].T
-        for_features, for_weights = [], []
-        for augmented, row_weights in _cached_rows(features, weights):
-            product = augmented @ symmetric
-            for_features.append(row_weights * product[:, :-1])
-            for_weights.append((augmented * product).sum(1) / 2)
-        return torch.cat(for_features), torch.cat(for_weights)
-
-
-def _cached_rows(features: Tensor, weights: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Groups of rows with the constant feature appended, and their weights as a column."""
-    rows = zip(features.split(ROWS_IN_CACHE), weights.split(ROWS_IN_CACHE), strict=True)
-    for row_features, row_weights in rows:
-        yield F.pad(row_features, (0, 1), value=1.0), row_weights.unsqueeze(1)
