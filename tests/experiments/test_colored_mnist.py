@@ -252,7 +252,7 @@ def test_a_diverging_loss_is_reported() -> None:
 
 
 def test_plan_goes_seed_by_seed_and_gives_probes_where_they_matter() -> None:
-    specs = plan_restarts(Setting(split="script"), ["erm", "hutchinson"], range(3, 5), None, "sampled")
+    specs = plan_restarts(Setting(split="script"), ["erm", "hutchinson"], range(3, 5), 200, "sampled")
     assert [(spec.seed, spec.method) for spec in specs] == [
         (3, "erm"),
         (3, "hutchinson"),
@@ -261,8 +261,6 @@ def test_plan_goes_seed_by_seed_and_gives_probes_where_they_matter() -> None:
     ]
     assert [spec.probes for spec in specs[:2]] == [None, 200]
     assert [spec.hutchinson for spec in specs[:2]] == ["expected", "sampled"]
-    assert plan_restarts(Setting(), ["hutchinson"], [0], None, "expected")[0].probes == 150
-    assert plan_restarts(Setting(), ["hutchinson"], [0], 7, "expected")[0].probes == 7
 
 
 def test_identity_depends_on_everything_that_matters() -> None:
@@ -284,10 +282,13 @@ def test_steps_keep_the_schedules_proportions() -> None:
 
 
 def test_fast_setting_says_what_it_changes() -> None:
-    assert describe_reduction(Setting()) is None
-    description = describe_reduction(fast_setting("balanced"))
-    assert "hidden 64 instead of 390" in description
-    assert "learning rate 0.0009797 instead of 0.0004899" in description
+    assert describe_reduction(Setting(), 150) is None
+    assert describe_reduction(Setting(split="text"), 200) is None
+    description = describe_reduction(fast_setting("balanced"), 2000)
+    assert description == (
+        "hidden 64 instead of 390, learning rate 0.001959 instead of 0.0004899, "
+        "Hutchinson probes 2000 instead of 150"
+    )
 
 
 def test_store_keeps_records_and_refuses_others(tmp_path: Path) -> None:
@@ -338,11 +339,18 @@ def test_summary_by_hand() -> None:
         finished("erm", 0, 86.0, 14.0),
         finished("hutchinson", 0, 60.0, 74.0),
         finished("hutchinson", 0, 62.0, 73.0, hutchinson="sampled"),
+        finished("hutchinson", 0, 63.0, 72.0, probes=9),
         finished("hgp", 2, 0.0, 0.0, split="text"),
         finished("hgp", 2, 0.0, 0.0, hidden=9),
     ]
     rows = summarise(records, TINY)
-    assert [row.label for row in rows] == ["ERM", "HGP", "Hutchinson", "Hutchinson, sampled"]
+    assert [row.label for row in rows] == [
+        "ERM",
+        "HGP",
+        "Hutchinson, k = 9",
+        "Hutchinson",
+        "Hutchinson, sampled",
+    ]
     hgp = rows[1]
     assert (hgp.restarts, hgp.source_accuracy, hgp.source_accuracy_std) == (2, 71.0, 1.0)
     assert (hgp.target_accuracy, hgp.target_accuracy_std) == (63.0, 3.0)
@@ -353,7 +361,7 @@ def test_summary_by_hand() -> None:
 
 def test_figure_is_drawn(tmp_path: Path) -> None:
     rows = summarise([finished("hgp", 0, 70.0, 60.0), finished("diagonal", 0, 71.0, 62.0)], TINY)
-    save_figure(rows, "title", tmp_path / "figure.png")
+    save_figure(rows, "title", "note", tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -13,7 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from hessalign.cli.colored_mnist_table import as_markdown, as_table
 from hessalign.experiments.colored_mnist import (
     FAST_METHODS,
+    FAST_PROBES,
     METHODS,
+    PUBLISHED_PROBES,
     TABLE_METHODS,
     Hutchinson,
     Metrics,
@@ -87,7 +89,8 @@ def cmnist(
         int | None,
         typer.Option(
             callback=_at_least(1),
-            help="Hutchinson probes. Default: the published 150, with --imbalanced 200.",
+            help="Hutchinson probes. Default: the published 150, with --imbalanced 200; "
+            f"with --fast {FAST_PROBES}.",
             show_default=False,
         ),
     ] = None,
@@ -128,6 +131,8 @@ def cmnist(
         setting = setting.with_steps(steps)
     names = _parse_methods(methods) if methods is not None else FAST_METHODS if fast else TABLE_METHODS
     count = restarts or (1 if fast else 10)
+    if probes is None:
+        probes = FAST_PROBES if fast else PUBLISHED_PROBES[chosen_split]
     specs = plan_restarts(setting, names, range(seed, seed + count), probes, hutchinson)
     torch_device = _parse_device(device)
     store = RecordStore(out)
@@ -139,7 +144,8 @@ def cmnist(
     if torch_device.type == "cpu":
         keep_freed_memory()
     try:
-        _run(missing, store, torch_device, console)
+        if missing:
+            _run(missing, store, torch_device, console)
     except KeyboardInterrupt:
         console.print(f"\nInterrupted. Finished restarts are in {out}; run the same command to go on.")
         raise typer.Exit(INTERRUPTED) from None
@@ -149,9 +155,9 @@ def cmnist(
 
     rows = summarise(store.load_all(), setting)
     title = _title(setting)
-    reduction = describe_reduction(setting)
+    reduction = describe_reduction(setting, probes)
     name = _name(setting, fast)
-    save_figure(rows, title if reduction is None else f"{title}\nReduced: {reduction}", out / f"{name}.png")
+    save_figure(rows, title, reduction and f"Reduced setting: {reduction}", out / f"{name}.png")
     (out / f"{name}.md").write_text(as_markdown(rows, title, reduction), encoding="utf-8")
     if as_json:
         document = {"title": title, "reduced": reduction, "rows": [row.model_dump() for row in rows]}

@@ -1,12 +1,13 @@
 """Colored MNIST, full batch: Tables 7 and 8 of the paper's supplement."""
 
-from hessalign.experiments.colored_mnist.config import Hutchinson, RestartSpec, Setting
+from hessalign.experiments.colored_mnist.config import PUBLISHED_PROBES, Hutchinson, RestartSpec, Setting
 from hessalign.experiments.colored_mnist.data import Split, make_colored_mnist
 from hessalign.experiments.colored_mnist.figure import save_figure
 from hessalign.experiments.colored_mnist.methods import METHODS
 from hessalign.experiments.colored_mnist.paper import published
 from hessalign.experiments.colored_mnist.plan import (
     FAST_METHODS,
+    FAST_PROBES,
     TABLE_METHODS,
     describe_reduction,
     fast_setting,
@@ -18,7 +19,9 @@ from hessalign.experiments.colored_mnist.summary import Row, summarise
 
 __all__ = [
     "FAST_METHODS",
+    "FAST_PROBES",
     "METHODS",
+    "PUBLISHED_PROBES",
     "TABLE_METHODS",
     "Hutchinson",
     "Metrics",

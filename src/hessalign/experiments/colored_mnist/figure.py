@@ -1,30 +1,35 @@
 """Source against target accuracy, one mark for each method."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from hessalign.experiments.colored_mnist.summary import Row
 
 INVARIANT_CEILING = 75.0  # a quarter of all labels is flipped
+# Colours that colour-blind readers tell apart (Okabe and Ito, "Color Universal Design", 2008).
+COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7")
+MARKERS = ("o", "s", "^", "D")
 
 
-def save_figure(rows: Sequence[Row], title: str, path: Path) -> None:
+def save_figure(rows: Sequence[Row], title: str, note: str | None, path: Path) -> None:
     """Draw ours (filled, with standard deviations) and the paper's (hollow), joined by a line.
 
     Args:
         rows: At least one.
         title: What the figure shows.
+        note: A caveat to print below the title.
         path: Of the PNG; its folder must exist.
     """
-    figure = Figure(figsize=(7.5, 5.5), layout="constrained")
+    figure = Figure(figsize=(8, 5.5), layout="constrained")
     axes = figure.add_subplot()
-    palette = colormaps["tab20"].colors  # type: ignore[attr-defined]
     for number, row in enumerate(rows):
-        _draw(axes, row, palette[number % len(palette)])
+        marker = MARKERS[number // len(COLOURS) % len(MARKERS)]
+        _draw(axes, row, COLOURS[number % len(COLOURS)], marker)
     axes.axhline(INVARIANT_CEILING, color="0.6", linestyle=":", linewidth=1)
     axes.annotate(
         "ceiling of a classifier that ignores colour",
@@ -36,31 +41,38 @@ def save_figure(rows: Sequence[Row], title: str, path: Path) -> None:
         fontsize=8,
     )
     axes.set(xlabel="source (training) accuracy [%]", ylabel="target accuracy [%]", ylim=(0, 85))
-    axes.set_title(title, fontsize=10)
+    figure.suptitle(title, fontsize=11)
+    if note is not None:
+        axes.set_title(textwrap.fill(note, 95), fontsize=8, color="0.3")
     axes.grid(alpha=0.25)
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    handles, labels = axes.get_legend_handles_labels()
+    handles.append(Line2D([], [], marker="o", linestyle="", mfc="none", color="0.4", markersize=9))
+    axes.legend(
+        handles,
+        [*labels, "hollow: the paper's figure"],
+        fontsize=8,
+        loc="center left",
+        bbox_to_anchor=(1.0, 0.5),
+        frameon=False,
+    )
     figure.savefig(path, dpi=150, metadata={"Software": None})
 
 
-def _draw(axes: Axes, row: Row, colour: tuple[float, float, float]) -> None:
+def _draw(axes: Axes, row: Row, colour: str, marker: str) -> None:
     axes.errorbar(
         row.source_accuracy,
         row.target_accuracy,
         xerr=row.source_accuracy_std,
         yerr=row.target_accuracy_std,
-        fmt="o",
+        fmt=marker,
         color=colour,
         capsize=2,
         label=f"{row.label} (n = {row.restarts})",
     )
     if row.paper_source_accuracy is not None and row.paper_target_accuracy is not None:
-        axes.plot(
+        joined = (
             [row.source_accuracy, row.paper_source_accuracy],
             [row.target_accuracy, row.paper_target_accuracy],
-            color=colour,
-            linewidth=0.8,
-            alpha=0.6,
         )
-        axes.plot(
-            row.paper_source_accuracy, row.paper_target_accuracy, "o", mfc="none", color=colour, markersize=9
-        )
+        axes.plot(*joined, color=colour, linewidth=0.8, alpha=0.6)
+        axes.plot(joined[0][1], joined[1][1], marker, mfc="none", color=colour, markersize=9)

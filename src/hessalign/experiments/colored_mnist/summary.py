@@ -5,7 +5,7 @@ from statistics import fmean, pstdev
 
 from pydantic import BaseModel, ConfigDict
 
-from hessalign.experiments.colored_mnist.config import Setting
+from hessalign.experiments.colored_mnist.config import PUBLISHED_PROBES, RestartSpec, Setting
 from hessalign.experiments.colored_mnist.methods import METHODS
 from hessalign.experiments.colored_mnist.paper import published
 from hessalign.experiments.colored_mnist.restart import RestartRecord
@@ -50,7 +50,7 @@ def _row(records: list[RestartRecord], setting: Setting) -> Row:
     paper = published(setting.split).get(spec.method)
     return Row(
         method=spec.method,
-        label=METHODS[spec.method].label + (", sampled" if spec.hutchinson == "sampled" else ""),
+        label=_label(spec),
         probes=spec.probes,
         hutchinson=spec.hutchinson if spec.probes else None,
         restarts=len(records),
@@ -63,3 +63,13 @@ def _row(records: list[RestartRecord], setting: Setting) -> Row:
         paper_target_accuracy=paper and paper.target,
         paper_target_accuracy_std=paper and paper.target_std,
     )
+
+
+def _label(spec: RestartSpec) -> str:
+    """The method's name, with what sets it apart from other rows of the same method."""
+    parts = [METHODS[spec.method].label]
+    if spec.probes is not None and spec.probes != PUBLISHED_PROBES[spec.split]:
+        parts.append(f"k = {spec.probes}")
+    if spec.hutchinson == "sampled":
+        parts.append("sampled")
+    return ", ".join(parts)
