@@ -64,8 +64,11 @@ def test_both_ways_to_inner_products_agree_with_dense_ones(case: Case) -> None:
     dense = torch.stack([domain.dense_hessian().flatten() for domain in domains])
     features = [domain.features for domain in domains]
     curvatures = [domain.derivatives().curvature for domain in domains]
-    for way in (_by_blocks, _by_samples):
-        torch.testing.assert_close(way(features, curvatures), dense @ dense.T, **EXACT)
+    products, diagonals = _by_blocks(features, curvatures)
+    torch.testing.assert_close(products, dense @ dense.T, **EXACT)
+    torch.testing.assert_close(_by_samples(features, curvatures), products, **EXACT)
+    expected = torch.stack([domain.dense_hessian().diagonal().view_as(case.weight) for domain in domains])
+    torch.testing.assert_close(diagonals, expected, **EXACT)
 
 
 def test_inner_product_of_different_losses() -> None:
@@ -82,7 +85,7 @@ def test_inner_products_do_not_depend_on_how_many_rows_are_held_at_once(
     arguments = ([derivatives.features[:3], derivatives.features[3:]], derivatives.curvature.split([3, 4]))
     whole = (_by_samples(*arguments), _by_blocks(*arguments))
     monkeypatch.setattr("hessalign.head.gram.ROWS_AT_ONCE", 2)
-    monkeypatch.setattr("hessalign.head.moments.ROWS_IN_CACHE", 2)
+    monkeypatch.setattr("hessalign.head.gram.ROWS_IN_CACHE", 2)
     torch.testing.assert_close((_by_samples(*arguments), _by_blocks(*arguments)), whole)
 
 

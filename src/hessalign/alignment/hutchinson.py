@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hessalign.head import HeadDerivatives, hessian_inner_products
+from hessalign.head import HeadDerivatives, hessian_inner_products_and_diagonals
 
 
 def sampled_hutchinson_distances(
@@ -60,8 +60,8 @@ def expected_hutchinson_distances(
     Returns:
         ``(m,)``.
     """
-    diagonals = torch.stack([domain.diagonal() for domain in domains]).flatten(1)
-    products = hessian_inner_products(domains)
+    products, diagonals = hessian_inner_products_and_diagonals(domains)
+    diagonals = diagonals.flatten(1)
     mean_diagonal = diagonals.mean(0)
     off = products.diagonal() - diagonals.square().sum(1)
     off_of_mean = products.mean() - mean_diagonal.square().sum()

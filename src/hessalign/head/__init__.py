@@ -1,6 +1,10 @@
 """Closed-form derivatives of a linear head's loss. Knows only torch."""
 
-from hessalign.head.derivatives import HeadDerivatives, hessian_inner_products
+from hessalign.head.derivatives import (
+    HeadDerivatives,
+    hessian_inner_products,
+    hessian_inner_products_and_diagonals,
+)
 from hessalign.head.losses import AutogradLoss, BinaryCrossEntropy, CrossEntropy, HeadLoss, SquaredError
 from hessalign.head.spectrum import hessian_distance, spectral_norm
 
@@ -13,5 +17,6 @@ __all__ = [
     "SquaredError",
     "hessian_distance",
     "hessian_inner_products",
+    "hessian_inner_products_and_diagonals",
     "spectral_norm",
 ]

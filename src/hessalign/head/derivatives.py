@@ -15,9 +15,14 @@ import torch
 from torch import Tensor
 
 from hessalign.head.curvature import Curvature
-from hessalign.head.gram import inner_products
+from hessalign.head.gram import (
+    hessian_block,
+    hessian_diagonal,
+    inner_products,
+    inner_products_and_diagonals,
+    weighted_mean,
+)
 from hessalign.head.losses import HeadLoss, resolve_loss
-from hessalign.head.moments import curved_sum, weighted_gram, weighted_sum, weighted_sum_of_squares
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ class HeadDerivatives:
     @cached_property
     def _gradient(self) -> Tensor:
         # Every penalty asks for it, HGP twice: for large domains one pass over the features is not free.
-        return weighted_sum(self.features, self.residual / len(self))
+        return weighted_mean(self.features, self.residual)
 
     def hvp(self, v: Tensor) -> Tensor:
         """Product of the Hessian with one or several vectors.
@@ -96,20 +101,22 @@ class HeadDerivatives:
         expected = (self.residual.shape[1], self.features.shape[1] + 1)
         if v.shape[-2:] != expected:
             raise ValueError(f"v: the last two axes must be {expected}, got shape {tuple(v.shape)}")
-        products = curved_sum(self.features, self.curvature, v.reshape(-1, *expected))
-        return products.view(v.shape) / len(self)
+        directions = v.reshape(-1, expected[1])
+        projected = torch.addmm(directions[:, -1], self.features, directions[:, :-1].T)
+        curved = self.curvature.apply(projected.unflatten(1, (-1, expected[0])))
+        return weighted_mean(self.features, curved.flatten(1)).view(v.shape)
 
     def diagonal(self) -> Tensor:
         """Diagonal of the Hessian, ``D = (1/n) Σ_i diag(A_i) ⊗ z̃_i²``, ``(C, d+1)``."""
-        return weighted_sum_of_squares(self.features, self.curvature.diagonal() / len(self))
+        return hessian_diagonal(self.features, self.curvature)
 
     def gradient_variance(self) -> Tensor:
         """Variance over samples of each element of the gradient, ``(C, d+1)``; divides by ``n``.
 
         ``(1/n) (r²)ᵀ (z̃²) − G²``: the statistic that Fishr aligns (Rame et al., ICML 2022).
         """
-        squares = weighted_sum_of_squares(self.features, self.residual.square() / len(self))
-        return squares - self.gradient().square()
+        mean_of_squares = weighted_mean(self.features.square(), self.residual.square())
+        return mean_of_squares - self.gradient().square()
 
     def hessian(self) -> Tensor:
         """The whole Hessian, ``H = (1/n) Σ_i A_i ⊗ z̃_i z̃_iᵀ`` (supplement, Eqs. 33–35, 38–40).
@@ -120,7 +127,7 @@ class HeadDerivatives:
             ``(C(d+1), C(d+1))``. Only this method forms it; the distances do without.
         """
         blocks = {
-            (row, column): weighted_gram(self.features, self.curvature.entry(row, column) / len(self))
+            (row, column): hessian_block(self.features, self.curvature.entry(row, column))
             for row, column in self.curvature.upper_pairs()
         }
         outputs, width = self.residual.shape[1], self.features.shape[1] + 1
@@ -164,13 +171,26 @@ def hessian_inner_products(domains: Sequence[HeadDerivatives]) -> Tensor:
     Raises:
         ValueError: If the domains differ in their numbers of features or outputs.
     """
+    return inner_products(*_features_and_curvatures(domains))
+
+
+def hessian_inner_products_and_diagonals(domains: Sequence[HeadDerivatives]) -> tuple[Tensor, Tensor]:
+    """The same, ``(m, m)``, with the Hessians' diagonals, ``(m, C, d+1)``: cheaper than one by one.
+
+    Raises:
+        ValueError: If the domains differ in their numbers of features or outputs.
+    """
+    return inner_products_and_diagonals(*_features_and_curvatures(domains))
+
+
+def _features_and_curvatures(domains: Sequence[HeadDerivatives]) -> tuple[list[Tensor], list[Curvature]]:
     shapes = {(domain.features.shape[1], domain.residual.shape[1]) for domain in domains}
     if len(shapes) > 1:
         raise ValueError(
             "domains: all must have the same numbers of features and outputs, "
             f"got (features, outputs) = {sorted(shapes)}"
         )
-    return inner_products([domain.features for domain in domains], [domain.curvature for domain in domains])
+    return [domain.features for domain in domains], [domain.curvature for domain in domains]
 
 
 def _check_inputs(features: Tensor, logits: Tensor, targets: Tensor) -> None:
