@@ -6,8 +6,8 @@ from rich.table import Table
 
 from hessalign.experiments.colored_mnist import Row
 
-COLUMNS = ("Method", "n", "Train acc. [%]", "Target acc. [%]", "Paper: train", "Paper: target")
-EXPLANATION = "mean ± standard deviation over n restarts"
+COLUMNS = ("Method", "n", "Train", "Target", "Paper train", "Paper target")
+EXPLANATION = "accuracies in percent, mean ± population standard deviation over n restarts"
 
 
 def as_table(rows: Sequence[Row], title: str, reduction: str | None) -> Table:
@@ -44,12 +44,16 @@ def _cells(row: Row) -> tuple[str, ...]:
     return (
         row.label,
         str(row.restarts),
-        _mean_and_std(row.source_accuracy, row.source_accuracy_std),
-        _mean_and_std(row.target_accuracy, row.target_accuracy_std),
-        _mean_and_std(row.paper_source_accuracy, row.paper_source_accuracy_std),
-        _mean_and_std(row.paper_target_accuracy, row.paper_target_accuracy_std),
+        _ours(row.source_accuracy, row.source_accuracy_std, row.restarts),
+        _ours(row.target_accuracy, row.target_accuracy_std, row.restarts),
+        _papers(row.paper_source_accuracy, row.paper_source_accuracy_std),
+        _papers(row.paper_target_accuracy, row.paper_target_accuracy_std),
     )
 
 
-def _mean_and_std(mean: float | None, deviation: float | None) -> str:
+def _ours(mean: float, deviation: float, restarts: int) -> str:
+    return f"{mean:.1f}" if restarts == 1 else f"{mean:.1f} ± {deviation:.1f}"
+
+
+def _papers(mean: float | None, deviation: float | None) -> str:
     return "–" if mean is None or deviation is None else f"{mean:.1f} ± {deviation:.1f}"

@@ -35,7 +35,7 @@ def save_figure(rows: Sequence[Row], title: str, note: str | None, path: Path) -
         "ceiling of a classifier that ignores colour",
         (0.01, INVARIANT_CEILING),
         xycoords=("axes fraction", "data"),
-        xytext=(0, 3),
+        xytext=(0, -11),
         textcoords="offset points",
         color="0.4",
         fontsize=8,
