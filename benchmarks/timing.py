@@ -16,7 +16,7 @@ class Comparison:
         seconds: Median time of the former.
         baseline_seconds: Median time of the latter.
         quotient: How the ratio is read: ``"faster"`` (baseline / time) or ``"cost"`` (time / baseline).
-        target: Value the project aims at.
+        target: Value the project aims at, if there is one.
     """
 
     what: str
@@ -24,7 +24,7 @@ class Comparison:
     seconds: float
     baseline_seconds: float
     quotient: str
-    target: float
+    target: float | None = None
 
     @property
     def ratio(self) -> float:
@@ -32,23 +32,20 @@ class Comparison:
         forwards = self.seconds / self.baseline_seconds
         return forwards if self.quotient == "cost" else 1 / forwards
 
-    @property
-    def reached(self) -> bool:
-        """Whether the target is met."""
-        return self.ratio <= self.target if self.quotient == "cost" else self.ratio >= self.target
-
     def row(self) -> str:
         """A row of a Markdown table."""
-        sign = "≤" if self.quotient == "cost" else "≥"
-        verdict = "reached" if self.reached else "missed"
+        word = "the time" if self.quotient == "cost" else "faster"
         return (
             f"| {self.what} | {self.against} | {_milliseconds(self.seconds)} | "
-            f"{_milliseconds(self.baseline_seconds)} | {self.ratio:.2f}× {self._word()} | "
-            f"{sign} {self.target:g}× {verdict} |"
+            f"{_milliseconds(self.baseline_seconds)} | {self.ratio:.2f}× {word} | {self._verdict()} |"
         )
 
-    def _word(self) -> str:
-        return "the time" if self.quotient == "cost" else "faster"
+    def _verdict(self) -> str:
+        if self.target is None:
+            return "–"
+        if self.quotient == "cost":
+            return f"≤ {self.target:g}× {'reached' if self.ratio <= self.target else 'missed'}"
+        return f"≥ {self.target:g}× {'reached' if self.ratio >= self.target else 'missed'}"
 
 
 HEADER = "| what | against | time [ms] | baseline [ms] | ratio | target |\n|---|---|---:|---:|---:|---|"

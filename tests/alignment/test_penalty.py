@@ -216,5 +216,10 @@ def test_bad_domains_are_named(domains: Tensor) -> None:
         ha.HessianAlignment("hgp")(case.features, case.logits, case.targets, domains)
 
 
+def test_no_domains_are_refused() -> None:
+    with pytest.raises(ValueError, match="domains: at least 1 is needed, got none"):
+        ha.HessianAlignment("hgp").from_derivatives([])
+
+
 def test_settings_are_shown() -> None:
     assert "'hutchinson', alpha=0.7, beta=0.3, probes=3, expected=True" in repr(make_penalty("hutchinson"))

@@ -28,7 +28,7 @@ from hessalign.experiments.colored_mnist.data import ColoredMNIST
 from hessalign.experiments.colored_mnist.methods import DomainOutput
 from hessalign.experiments.colored_mnist.network import ColoredMLP
 from hessalign.experiments.colored_mnist.paper import TABLE_7, TABLE_8
-from hessalign.experiments.colored_mnist.restart import _objective
+from hessalign.experiments.colored_mnist.restart import objective
 
 SUPPLEMENT = Path(__file__).parents[3] / "shared" / "reference" / "hessian_alignment_supplement.md"
 CPU = torch.device("cpu")
@@ -209,10 +209,10 @@ def test_objective_anneals_and_divides() -> None:
     penalty_of = METHODS["vrex"].penalty(spec, torch.Generator())
     weight = 91257.18613115903
     for step, expected in ((189, plain + slope), (190, (plain + weight * slope) / weight)):
-        loss, found = _objective(spec, step, outputs, network, penalty_of)
+        loss, found = objective(spec, step, outputs, network, penalty_of)
         torch.testing.assert_close(loss, expected)
         torch.testing.assert_close(found, slope)
-    erm, nothing = _objective(RestartSpec(method="erm", seed=0), 300, outputs, network, None)
+    erm, nothing = objective(RestartSpec(method="erm", seed=0), 300, outputs, network, None)
     torch.testing.assert_close(erm, plain)
     assert nothing == 0
 

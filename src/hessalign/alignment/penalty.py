@@ -152,7 +152,12 @@ class HessianAlignment(nn.Module):
 
         Returns:
             Scalar.
+
+        Raises:
+            ValueError: If there is no domain.
         """
+        if not domains:
+            raise ValueError("domains: at least 1 is needed, got none")
         parts = []
         if len(domains) > 1 and self.beta > 0:
             parts.append(self.beta * self._reduce(gradient_distances(domains)))

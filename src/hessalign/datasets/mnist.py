@@ -13,7 +13,7 @@ _FOLDER = files("hessalign.datasets") / "data" / "mnist"
 _PREFIX = {"train": "train", "test": "t10k"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Digits:
     """Handwritten digits.
 

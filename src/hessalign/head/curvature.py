@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Curvature(ABC):
     """The matrices ``A_i`` of ``n`` samples, kept as the one tensor ``values`` that determines them.
 

@@ -25,7 +25,7 @@ from hessalign.head.gram import (
 from hessalign.head.losses import HeadLoss, resolve_loss
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HeadDerivatives:
     """First and second derivatives of the mean loss of one domain (or of any set of samples).
 

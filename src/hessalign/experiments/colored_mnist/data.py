@@ -23,7 +23,7 @@ TARGET_COLOUR_FLIP = 0.9
 PIXELS = 14 * 14
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ColoredImages:
     """The images of one domain, those of colour 0 first.
 
@@ -60,7 +60,7 @@ class ColoredImages:
         return ColoredImages(self.pixels.to(device), self.labels.to(device), self.colour_counts)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ColoredMNIST:
     """Two source domains and the target domain of one restart."""
 

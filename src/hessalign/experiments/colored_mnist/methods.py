@@ -15,7 +15,7 @@ from hessalign.experiments.colored_mnist.config import RestartSpec
 from hessalign.head import HeadDerivatives
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DomainOutput:
     """What a network makes of one source domain.
 

@@ -80,8 +80,8 @@ def run_restart(
     penalty_of = None if make_penalty is None else make_penalty(spec, generator)
     history: list[Metrics] = []
     for step in range(spec.steps):
-        outputs = [_forward(network, images) for images in data.sources]
-        loss, penalty = _objective(spec, step, outputs, network, penalty_of)
+        outputs = [forward_domain(network, images) for images in data.sources]
+        loss, penalty = objective(spec, step, outputs, network, penalty_of)
         last = step == spec.steps - 1
         if last or step % STEPS_BETWEEN_EVALUATIONS == 0:
             history.append(_evaluate(spec, step, loss, penalty, outputs, network, data.target))
@@ -101,20 +101,29 @@ def run_restart(
     )
 
 
-def _forward(network: ColoredMLP, images: ColoredImages) -> DomainOutput:
+def forward_domain(network: ColoredMLP, images: ColoredImages) -> DomainOutput:
+    """What the network makes of a domain."""
     features, logits = network(images)
     loss = F.binary_cross_entropy_with_logits(logits, images.labels)
     return DomainOutput(features, logits, images.labels, loss)
 
 
-def _objective(
+def objective(
     spec: RestartSpec,
     step: int,
     outputs: Sequence[DomainOutput],
     network: ColoredMLP,
     penalty_of: Penalty | None,
 ) -> tuple[Tensor, Tensor]:
-    """Loss to minimise and the penalty before its weight."""
+    """Loss to minimise at a step, and the penalty before its weight.
+
+    Args:
+        spec: Gives the weights and the anneal step.
+        step: Counted from 0.
+        outputs: Of the source domains.
+        network: For the norm of its weights.
+        penalty_of: The method's penalty; None for ERM.
+    """
     weight_norm = torch.stack([weights.square().sum() for weights in network.parameters()]).sum()
     loss = torch.stack([output.loss for output in outputs]).mean() + spec.weight_norm * weight_norm
     if penalty_of is None:
@@ -137,7 +146,7 @@ def _evaluate(
     if not bool(loss.isfinite()):
         raise FloatingPointError(f"{spec.method}, seed {spec.seed}: the loss is {loss.item()} at step {step}")
     with torch.no_grad():
-        target_output = _forward(network, target)
+        target_output = forward_domain(network, target)
     source_accuracies = tuple(_accuracy(output) for output in outputs)
     return Metrics(
         step=step,

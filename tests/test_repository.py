@@ -1,0 +1,44 @@
+"""The README keeps its word: its commands are the tested ones, its figures those of the records."""
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def commands() -> list[str]:
+    return [line.strip() for line in README.splitlines() if line.startswith("    python3 -m venv")]
+
+
+def test_ci_installs_and_tests_the_readme_way() -> None:
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    main_job, tests = commands()
+    make_venv, install, run_tests = tests.split(" && ")
+    assert all(step in ci for step in (make_venv, run_tests))
+    assert install.replace("pip install", "pip install --quiet") in ci
+    assert main_job.endswith("hessalign cmnist --fast")
+
+
+@pytest.mark.parametrize("table", ["balanced", "balanced-fast"])
+def test_readme_shows_the_recorded_table(table: str) -> None:
+    page = (ROOT / "results" / "colored_mnist" / f"{table}.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    assert len(rows) > 3
+    assert "\n".join(rows) in README
+
+
+def test_readme_shows_measured_ratios() -> None:
+    measured = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8").splitlines()
+    section = README[README.index("## Speed") : README.index("## Licence")]
+    rows = [line for line in section.splitlines() if line.startswith("| ")]
+    assert len(rows) > 2
+    assert all(row in measured for row in rows)
+
+
+def test_nothing_shipped_points_outside_the_repository() -> None:
+    for path in (ROOT / "src").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert "shared/" not in text, path
+        assert "pickle" not in text, path
