@@ -4,6 +4,7 @@ Loss at step ``t``: ``mean_e R_e + c Σ‖w‖² + λ_t · penalty``, ``λ_t = 1
 ``λ`` from there on, where the whole is divided by ``λ``; ERM has no penalty and is never divided.
 """
 
+import math
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -81,10 +82,11 @@ def run_restart(
     history: list[Metrics] = []
     for step in range(spec.steps):
         outputs = [forward_domain(network, images) for images in data.sources]
+        _require_finite(spec, step, outputs)
         loss, penalty = objective(spec, step, outputs, network, penalty_of)
         last = step == spec.steps - 1
         if last or step % STEPS_BETWEEN_EVALUATIONS == 0:
-            history.append(_evaluate(spec, step, loss, penalty, outputs, network, data.target))
+            history.append(_evaluate(step, loss, penalty, outputs, network, data.target))
         if report is not None:
             report(step, history[-1])
         if not last:
@@ -134,8 +136,15 @@ def objective(
     return loss / spec.penalty_weight + penalty, penalty
 
 
+def _require_finite(spec: RestartSpec, step: int, outputs: Sequence[DomainOutput]) -> None:
+    losses = [output.loss.item() for output in outputs]
+    if not all(map(math.isfinite, losses)):
+        raise FloatingPointError(
+            f"{spec.method}, seed {spec.seed}: the source domains' losses are {losses} at step {step}"
+        )
+
+
 def _evaluate(
-    spec: RestartSpec,
     step: int,
     loss: Tensor,
     penalty: Tensor,
@@ -143,8 +152,6 @@ def _evaluate(
     network: ColoredMLP,
     target: ColoredImages,
 ) -> Metrics:
-    if not bool(loss.isfinite()):
-        raise FloatingPointError(f"{spec.method}, seed {spec.seed}: the loss is {loss.item()} at step {step}")
     with torch.no_grad():
         target_output = forward_domain(network, target)
     source_accuracies = tuple(_accuracy(output) for output in outputs)
