@@ -101,8 +101,8 @@ class HeadDerivatives:
         expected = (self.residual.shape[1], self.features.shape[1] + 1)
         if v.shape[-2:] != expected:
             raise ValueError(f"v: the last two axes must be {expected}, got shape {tuple(v.shape)}")
-        directions = v.reshape(-1, expected[1])
-        projected = torch.addmm(directions[:, -1], self.features, directions[:, :-1].T)
+        weights, biases = v.reshape(-1, expected[1]).split([expected[1] - 1, 1], dim=1)
+        projected = torch.addmm(biases.T, self.features, weights.T)
         curved = self.curvature.apply(projected.unflatten(1, (-1, expected[0])))
         return weighted_mean(self.features, curved.flatten(1)).view(v.shape)
 
