@@ -20,7 +20,7 @@ HEADLINES = (
     "whole Hessian",
     "HGP",
     "ResNet-18 step with HGP",
-    "ERM step",
+    "Colored MNIST step, ERM",
 )
 SCRIPTS = (penalties, colored_mnist_step, resnet_step)
 
