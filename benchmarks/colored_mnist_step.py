@@ -50,7 +50,9 @@ def run() -> list[Comparison]:
         )
 
     return [
-        Comparison("Colored MNIST step, ERM", "the plain perceptron", seconds["erm"], seconds["plain"], "cost", 0.8),
+        Comparison(
+            "Colored MNIST step, ERM", "the plain perceptron", seconds["erm"], seconds["plain"], "cost", 0.8
+        ),
         cost("gradient", "gradient alignment"),
         cost("hgp", "HGP", 1.15),
         cost("diagonal", "exact diagonal", 1.15),
