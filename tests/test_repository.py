@@ -1,5 +1,7 @@
 """The README keeps its word: its commands are the tested ones, its figures those of the records."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,3 +44,14 @@ def test_nothing_shipped_points_outside_the_repository() -> None:
         text = path.read_text(encoding="utf-8")
         assert "shared/" not in text, path
         assert "pickle" not in text, path
+
+
+def test_the_page_of_algorithms_is_what_the_code_says() -> None:
+    written = subprocess.run(
+        [sys.executable, "-c", "from docs.write_algorithms import page; print(page(), end='')"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert written.stdout == (ROOT / "docs" / "algorithms.md").read_text(encoding="utf-8")

@@ -1,0 +1,29 @@
+"""AND-mask (Parascandolo et al., "Learning explanations that are hard to vary", ICLR 2021)."""
+
+from torch import Tensor
+
+from hessalign.algorithms.base import register
+from hessalign.algorithms.hparams import HParams, Uniform, hparam
+from hessalign.algorithms.masked import MaskedGradients, agreement
+
+
+class ANDMaskHParams(HParams):
+    """Hyper-parameters of AND-mask.
+
+    Attributes:
+        tau: Agreement of the domains' signs that an element needs.
+    """
+
+    tau: float = hparam(1.0, Uniform(0.5, 1.0), at_most=1)
+
+
+@register("and_mask")
+class ANDMask(MaskedGradients):
+    """``mask = [|mean_e sign g_e| ≥ τ]``; see the base class for the update."""
+
+    hparams_class = ANDMaskHParams
+    hparams: ANDMaskHParams
+
+    def mask(self, gradients: Tensor) -> Tensor:
+        """See the class."""
+        return (agreement(gradients) >= self.hparams.tau).to(gradients.dtype)

@@ -1,0 +1,36 @@
+"""Conditional domain-adversarial networks (Li et al., ECCV 2018)."""
+
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+
+from hessalign.algorithms.adversarial import Adversarial
+from hessalign.algorithms.base import register
+
+
+@register("cdann")
+class CDANN(Adversarial):
+    """The discriminator sees ``z + Emb(y)``, and its loss weighs all classes alike.
+
+    ``w_i = 1 / (n_{y_i} K′)``, ``n_y`` the class's samples in the batch and ``K′`` one more than its largest
+    label. The embedding is trained with the discriminator.
+    """
+
+    def build(self) -> None:
+        """Adds to the network what the class says."""
+        super().build()
+        self.class_embeddings = nn.Embedding(self.classes, self.width)
+
+    def discriminator_input(self, features: Tensor, targets: Tensor) -> Tensor:
+        """``z + Emb(y)``."""
+        shifted: Tensor = features + self.class_embeddings(targets)
+        return shifted
+
+    def sample_weights(self, targets: Tensor) -> Tensor:
+        """See the class."""
+        counts = targets.bincount()
+        return 1.0 / (counts[targets] * len(counts))
+
+    def discriminator_parameters(self) -> Iterable[nn.Parameter]:
+        """Discriminator and embedding."""
+        return [*self.discriminator.parameters(), *self.class_embeddings.parameters()]

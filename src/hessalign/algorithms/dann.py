@@ -1,0 +1,9 @@
+"""Domain-adversarial neural networks (Ganin et al., JMLR 2016)."""
+
+from hessalign.algorithms.adversarial import Adversarial
+from hessalign.algorithms.base import register
+
+
+@register("dann")
+class DANN(Adversarial):
+    """The discriminator sees the features; see the base class for the rule."""

@@ -1,0 +1,14 @@
+"""Empirical risk minimisation (Vapnik, "Statistical Learning Theory", 1998)."""
+
+from torch import Tensor
+
+from hessalign.algorithms.base import Algorithm, DomainBatch, Metrics, cross_entropies, register
+
+
+@register("erm")
+class ERM(Algorithm):
+    """``mean_e R_e``: cross-entropy over the pooled batch."""
+
+    def objective(self, batch: DomainBatch) -> tuple[Tensor, Metrics]:
+        """See the class."""
+        return cross_entropies(self(batch.inputs), batch).mean(), {}

@@ -1,0 +1,58 @@
+"""Fishr (Rame, Dancette and Cord, ICML 2022)."""
+
+import torch
+from torch import Tensor
+
+from hessalign.algorithms.annealed import AnnealedPenalty
+from hessalign.algorithms.base import DomainBatch, register
+from hessalign.algorithms.hparams import HParams, LogUniform, Uniform, hparam
+from hessalign.head import HeadDerivatives
+
+
+class FishrHParams(HParams):
+    """Hyper-parameters of Fishr.
+
+    Attributes:
+        penalty_weight: Weight of the penalty after annealing; 0 before.
+        anneal_steps: Steps before the weight sets in.
+        ema: Share of the past in the moving average of the variances.
+    """
+
+    penalty_weight: float = hparam(1000.0, LogUniform(1, 4), reference_name="lambda")
+    anneal_steps: int = hparam(1500, Uniform(0, 5000, whole=True), reference_name="penalty_anneal_iters")
+    ema: float = hparam(0.95, Uniform(0.90, 0.99), at_most=0.999999)
+
+
+@register("fishr")
+class Fishr(AnnealedPenalty):
+    """``mean_e R_e + w (1/E) Σ_e mean (v̂_e − mean_e v̂_e)²``, the inner mean over all elements of the head.
+
+    ``v_e`` is the variance over samples of each element of the head's gradient; ``m ← γ sg(m) + (1 − γ) v_e``
+    its moving average, and ``v̂_e = m / (1 − γ)`` keeps the derivative's scale free of ``γ``.
+    """
+
+    hparams_class = FishrHParams
+    hparams: FishrHParams
+    averages: Tensor
+
+    def build(self) -> None:
+        """Adds to the network what the class says."""
+        self.register_buffer("averages", torch.zeros(self.domains, self.classes, self.width + 1))
+
+    def penalty(self, features: Tensor, logits: Tensor, risks: Tensor, batch: DomainBatch) -> Tensor:
+        """See the class; updates the moving averages."""
+        derivatives = HeadDerivatives.from_logits(features, logits, batch.targets)
+        parts = derivatives.split([batch.samples_per_domain] * batch.domain_count)
+        variances = torch.stack([part.gradient_variance() for part in parts])
+        averages = self.hparams.ema * self.averages + (1 - self.hparams.ema) * variances
+        self.averages = averages.detach()
+        corrected = averages / (1 - self.hparams.ema)
+        return (corrected - corrected.mean(0)).square().mean()
+
+    def weight(self) -> float:
+        """0 before annealing."""
+        return self.hparams.penalty_weight if self.annealed() else 0.0
+
+    def anneal_steps(self) -> int:
+        """From the hyper-parameters."""
+        return self.hparams.anneal_steps

@@ -1,0 +1,37 @@
+"""Group distributionally robust optimisation (Sagawa, Koh, Hashimoto and Liang, ICLR 2020)."""
+
+import torch
+from torch import Tensor
+
+from hessalign.algorithms.base import Algorithm, DomainBatch, Metrics, cross_entropies, register
+from hessalign.algorithms.hparams import HParams, LogUniform, hparam
+
+
+class GroupDROHParams(HParams):
+    """Hyper-parameters of GroupDRO.
+
+    Attributes:
+        eta: Rate at which the weights follow the risks.
+    """
+
+    eta: float = hparam(1e-2, LogUniform(-3, -1), reference_name="groupdro_eta")
+
+
+@register("group_dro")
+class GroupDRO(Algorithm):
+    """``Σ_e q_e R_e`` with ``q_e ← q_e exp(η sg(R_e))``, normalised: the worst domains weigh most."""
+
+    hparams_class = GroupDROHParams
+    hparams: GroupDROHParams
+    weights: Tensor
+
+    def build(self) -> None:
+        """Adds to the network what the class says."""
+        self.register_buffer("weights", torch.ones(self.domains))
+
+    def objective(self, batch: DomainBatch) -> tuple[Tensor, Metrics]:
+        """See the class; updates the weights."""
+        risks = cross_entropies(self(batch.inputs), batch)
+        raised = self.weights * (self.hparams.eta * risks.detach()).exp()
+        self.weights = raised / raised.sum()
+        return self.weights @ risks, {"risk": risks.mean().detach()}

@@ -1,0 +1,179 @@
+"""Hyper-parameters: each field carries its default and its search distribution.
+
+The search spaces are DomainBed's (Gulrajani and Lopez-Paz, "In Search of Lost Domain Generalization", ICLR
+2021); images of 28 pixels and larger ones have spaces of their own where DomainBed's differ.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+Value = float | int | bool
+Images = Literal["small", "large", "domain_net"]
+
+
+@dataclass(frozen=True)
+class LogUniform:
+    """``base`` to the power of a uniform exponent.
+
+    Bounds may be given high to low, as some published ranges are: the draw then mirrors its random number.
+    """
+
+    first_exponent: float
+    second_exponent: float
+    base: float = 10
+    whole: bool = False
+
+    def draw(self, random: np.random.RandomState) -> Value:
+        """One value, from one random number; cut to a whole number where the parameter is one."""
+        value = self.base ** random.uniform(self.first_exponent, self.second_exponent)
+        return int(value) if self.whole else float(value)
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Uniform between two bounds."""
+
+    low: float
+    high: float
+    whole: bool = False
+
+    def draw(self, random: np.random.RandomState) -> Value:
+        """One value, from one random number; cut to a whole number where the parameter is one."""
+        value = random.uniform(self.low, self.high)
+        return int(value) if self.whole else float(value)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of some values, all equally likely."""
+
+    values: tuple[Value, ...]
+
+    def draw(self, random: np.random.RandomState) -> Value:
+        """One value."""
+        chosen: Value = random.choice(self.values).item()
+        return chosen
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Always the same value."""
+
+    value: Value
+
+    def draw(self, random: np.random.RandomState) -> Value:
+        """The value."""
+        return self.value
+
+
+Distribution = LogUniform | Uniform | Choice | Fixed
+
+
+@dataclass(frozen=True)
+class Space:
+    """Default and search distribution of one hyper-parameter for one size of images."""
+
+    default: Value
+    search: Distribution
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a field of [HParams][] carries.
+
+    Attributes:
+        small: Space for images of 28 pixels.
+        large: Space for images of 224 pixels.
+        domain_net: Space for DomainNet, where batches of large images must be smaller.
+        reference_name: DomainBed's name, which seeds its draw.
+    """
+
+    small: Space
+    large: Space
+    domain_net: Space
+    reference_name: str | None
+
+
+def hparam(
+    default: Value,
+    search: Distribution,
+    *,
+    small: tuple[Value, Distribution] | None = None,
+    domain_net: tuple[Value, Distribution] | None = None,
+    reference_name: str | None = None,
+    at_least: float | None = 0,
+    at_most: float | None = None,
+) -> Any:
+    """A hyper-parameter with its default and search distribution.
+
+    Args:
+        default: For images of 224 pixels, and for all others unless given below.
+        search: Distribution of a random search, likewise.
+        small: Default and distribution for images of 28 pixels.
+        domain_net: Default and distribution for DomainNet.
+        reference_name: DomainBed's name where it is another one.
+        at_least: Smallest allowed value.
+        at_most: Largest allowed value.
+    """
+    large = (default, search)
+    field: Any = Field(default, ge=at_least, le=at_most)
+    field.metadata.append(
+        Search(Space(*(small or large)), Space(*large), Space(*(domain_net or large)), reference_name)
+    )
+    return field
+
+
+class HParams(BaseModel):
+    """Hyper-parameters that every algorithm has.
+
+    Attributes:
+        lr: Learning rate of Adam.
+        weight_decay: Adam's L2 weight decay.
+        batch_size: Samples of each source domain in a batch.
+        dropout: After the backbone's pooling; images of 28 pixels have none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    lr: float = hparam(5e-5, LogUniform(-5, -3.5), small=(1e-3, LogUniform(-4.5, -2.5)))
+    weight_decay: float = hparam(0.0, LogUniform(-6, -2), small=(0.0, Fixed(0.0)))
+    batch_size: int = hparam(
+        32,
+        LogUniform(3, 5.5, base=2, whole=True),
+        small=(64, LogUniform(3, 9, base=2, whole=True)),
+        domain_net=(32, LogUniform(3, 5, base=2, whole=True)),
+        at_least=1,
+    )
+    dropout: float = hparam(0.0, Choice((0.0, 0.1, 0.5)), reference_name="resnet_dropout", at_most=1)
+
+    @classmethod
+    def spaces(cls, images: Images) -> dict[str, Space]:
+        """Default and search distribution of each hyper-parameter, by field name."""
+        return {name: getattr(search, images) for name, search in cls._searches().items()}
+
+    @classmethod
+    def reference_names(cls) -> dict[str, str]:
+        """DomainBed's name of each hyper-parameter, by field name."""
+        return {name: search.reference_name or name for name, search in cls._searches().items()}
+
+    @classmethod
+    def with_defaults(cls, images: Images, overrides: Mapping[str, Value | str] | None = None) -> "HParams":
+        """Defaults for a size of images, with some values replaced.
+
+        Raises:
+            ValueError: Naming the hyper-parameter that is unknown or out of range.
+        """
+        values: dict[str, Any] = {name: space.default for name, space in cls.spaces(images).items()}
+        return cls(**{**values, **(overrides or {})})
+
+    @classmethod
+    def _searches(cls) -> dict[str, Search]:
+        return {
+            name: next(item for item in field.metadata if isinstance(item, Search))
+            for name, field in cls.model_fields.items()
+            if any(isinstance(item, Search) for item in field.metadata)
+        }

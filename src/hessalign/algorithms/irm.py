@@ -1,0 +1,48 @@
+"""Invariant risk minimisation (Arjovsky, Bottou, Gulrajani and Lopez-Paz, 2019)."""
+
+import torch
+from torch import Tensor
+
+from hessalign.algorithms.annealed import AnnealedPenalty
+from hessalign.algorithms.base import DomainBatch, register
+from hessalign.algorithms.hparams import HParams, LogUniform, hparam
+from hessalign.head import HeadDerivatives
+
+
+class IRMHParams(HParams):
+    """Hyper-parameters of IRM.
+
+    Attributes:
+        penalty_weight: Weight of the penalty after annealing; 1 before.
+        anneal_steps: Steps before the weight sets in.
+    """
+
+    penalty_weight: float = hparam(1e2, LogUniform(-1, 5), reference_name="irm_lambda")
+    anneal_steps: int = hparam(500, LogUniform(0, 4, whole=True), reference_name="irm_penalty_anneal_iters")
+
+
+@register("irm")
+class IRM(AnnealedPenalty):
+    """``mean_e R_e + w mean_e g_e g′_e``.
+
+    ``g_e`` and ``g′_e`` are the derivatives of the loss at ``s · logits`` with respect to ``s = 1`` over the
+    samples of even and of odd index: an unbiased estimate of the squared derivative, which may be negative.
+    In closed form each is the mean of ``r_i · a_i``, residual times logits.
+    """
+
+    hparams_class = IRMHParams
+    hparams: IRMHParams
+
+    def penalty(self, features: Tensor, logits: Tensor, risks: Tensor, batch: DomainBatch) -> Tensor:
+        """See the class."""
+        residual = HeadDerivatives.from_logits(features, logits, batch.targets).residual
+        slopes = batch.by_domain((residual * logits).sum(1))
+        return torch.stack([part[0::2].mean() * part[1::2].mean() for part in slopes]).mean()
+
+    def weight(self) -> float:
+        """1 before annealing."""
+        return self.hparams.penalty_weight if self.annealed() else 1.0
+
+    def anneal_steps(self) -> int:
+        """From the hyper-parameters."""
+        return self.hparams.anneal_steps

@@ -1,0 +1,51 @@
+"""Representation self-challenging (Huang, Wang, Xing and Huang, ECCV 2020)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hessalign.algorithms.base import Algorithm, DomainBatch, Metrics, register
+from hessalign.algorithms.hparams import HParams, Uniform, hparam
+
+
+class RSCHParams(HParams):
+    """Hyper-parameters of RSC.
+
+    Attributes:
+        feature_drop: Share of each sample's features that are muted.
+        batch_drop: Share of the batch that is challenged.
+    """
+
+    feature_drop: float = hparam(1 / 3, Uniform(0, 0.5), reference_name="rsc_f_drop_factor", at_most=1)
+    batch_drop: float = hparam(1 / 3, Uniform(0, 0.5), reference_name="rsc_b_drop_factor", at_most=1)
+
+
+@register("rsc")
+class RSC(Algorithm):
+    """Mutes the features that speak most for the right class, in the samples that suffer most from it.
+
+    With ``g_i = ∂ o_{i,y_i}/∂z_i``, for a linear head ``W_{y_i}``: keep the features whose ``g`` lies below
+    its ``1 − f`` quantile within the sample; samples whose right class loses less probability by that than
+    the ``1 − b`` quantile of the batch stay whole. Loss: cross-entropy on the masked features.
+    """
+
+    hparams_class = RSCHParams
+    hparams: RSCHParams
+
+    def objective(self, batch: DomainBatch) -> tuple[Tensor, Metrics]:
+        """See the class."""
+        features = self.backbone(batch.inputs)
+        mask = self._mask(features.detach(), batch.targets)
+        return F.cross_entropy(self.head(features * mask), batch.targets), {}
+
+    @torch.no_grad()
+    def _mask(self, features: Tensor, targets: Tensor) -> Tensor:
+        slopes = self.head.weight[targets]
+        kept = slopes < slopes.quantile(1 - self.hparams.feature_drop, dim=1, keepdim=True)
+        loss_of_confidence = self._confidence(features, targets) - self._confidence(features * kept, targets)
+        whole = loss_of_confidence < loss_of_confidence.quantile(1 - self.hparams.batch_drop)
+        return kept | whole.unsqueeze(1)
+
+    def _confidence(self, features: Tensor, targets: Tensor) -> Tensor:
+        probabilities: Tensor = self.head(features).softmax(1)
+        return probabilities.gather(1, targets.unsqueeze(1)).squeeze(1)
