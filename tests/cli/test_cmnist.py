@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -85,6 +86,21 @@ def test_an_interrupted_run_loses_only_the_running_restart(tmp_path: Path, how: 
     assert result.returncode == 0, result.stderr
     assert sum(row["restarts"] for row in json.loads(result.stdout)["rows"]) >= 4
     assert all((folder / name).read_bytes() == content for name, content in finished.items())
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk: opening them works, writing a record does not."""
+    result = hessalign(
+        *TINY,
+        "--out",
+        str(tmp_path),
+        env=WIDE,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200)),
+    )
+    assert result.returncode == 1
+    assert "Stopped: [Errno 27] File too large. Finished restarts are in" in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+    assert records(tmp_path) == {}
 
 
 def test_imbalanced_uses_table_8(tmp_path: Path) -> None:

@@ -149,13 +149,14 @@ def cmnist(
     except KeyboardInterrupt:
         console.print(f"\nInterrupted. Finished restarts are in {out}; run the same command to go on.")
         raise typer.Exit(INTERRUPTED) from None
-    except FloatingPointError as error:
+    except (FloatingPointError, OSError) as error:
         console.print(f"Stopped: {error}. Finished restarts are in {out}.")
         raise typer.Exit(1) from error
 
     rows = summarise(store.load_all(), setting)
     title = _title(setting)
-    reduction = describe_reduction(setting, probes)
+    # Without --fast another number of probes is a choice, not a reduction; its rows say so by themselves.
+    reduction = describe_reduction(setting, probes if fast else PUBLISHED_PROBES[chosen_split])
     name = _name(setting, fast)
     save_figure(rows, title, reduction and f"Reduced setting: {reduction}", out / f"{name}.png")
     (out / f"{name}.md").write_text(as_markdown(rows, title, reduction), encoding="utf-8")
