@@ -44,6 +44,12 @@ class DomainBatch:
         parts: tuple[Tensor, ...] = values.split(self.samples_per_domain)
         return parts
 
+    def to(self, device: torch.device) -> "DomainBatch":
+        """The same batch on a device."""
+        return DomainBatch(
+            self.inputs.to(device), self.targets.to(device), self.domains.to(device), self.domain_count
+        )
+
     def domain_batches(self) -> list["DomainBatch"]:
         """One batch for each domain, with that domain alone."""
         parts = zip(*map(self.by_domain, (self.inputs, self.targets, self.domains)), strict=True)

@@ -6,13 +6,14 @@ The search spaces are DomainBed's (Gulrajani and Lopez-Paz, "In Search of Lost D
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from hessalign.datasets.base import Images
+
 Value = float | int | bool
-Images = Literal["small", "large", "domain_net"]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ import typer
 
 from hessalign import __version__
 from hessalign.cli.cmnist import cmnist
+from hessalign.cli.predict import predict_command
+from hessalign.cli.train import train_command
 
 app = typer.Typer(
     name="hessalign",
@@ -15,6 +17,8 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 app.command()(cmnist)
+app.command("train")(train_command)
+app.command("predict")(predict_command)
 
 
 def _show_version(wanted: bool) -> None:

@@ -1,0 +1,46 @@
+"""``hessalign predict``: what a trained model says of images."""
+
+import csv
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import track
+
+from hessalign.training import image_paths, load_trained, predict
+
+
+def predict_command(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Folder of a run of hessalign train, or of one checkpoint.")
+    ],
+    images: Annotated[list[Path], typer.Argument(help="Images, and folders that are searched for images.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of CSV.")] = False,
+) -> None:
+    """Write class and probability of each image, as CSV with the columns path, class, probability.
+
+    [b]Example[/b]
+
+    hessalign predict runs/fishr photos/ > predictions.csv
+    """
+    console = Console(stderr=True)
+    try:
+        paths = image_paths(images)
+        predictions = predict(*load_trained(checkpoint), paths)
+        found = list(track(predictions, "predicting", total=len(paths), console=console))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    except OSError as error:
+        console.print(f"Stopped: {error}", highlight=False)
+        raise typer.Exit(1) from error
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(prediction) for prediction in found], indent=1))
+        return
+    writer = csv.writer(sys.stdout)
+    writer.writerow(("path", "class", "probability"))
+    for prediction in found:
+        writer.writerow((prediction.path, prediction.class_name, f"{prediction.probability:.6f}"))

@@ -1,0 +1,243 @@
+"""``hessalign train``: one run of one algorithm on one dataset."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBar
+from rich.table import Table
+
+from hessalign.algorithms import algorithm_names, get_algorithm
+from hessalign.backbones import BackboneSpec
+from hessalign.cli.errors import one_sentence
+from hessalign.datasets.base import DomainDataset
+from hessalign.datasets.registry import dataset_names, make_dataset
+from hessalign.training import Machine, Progress, RunSpec, is_finished, is_started, train
+
+INTERRUPTED = 130
+
+
+def train_command(
+    dataset: Annotated[
+        str,
+        typer.Option(
+            help=f"{', '.join(dataset_names())}; or a folder ROOT/domain/class/*, or a CSV file with the "
+            "columns path, label, domain."
+        ),
+    ],
+    algorithm: Annotated[str, typer.Option(help=f"{', '.join(algorithm_names())}.")],
+    target: Annotated[
+        str, typer.Option(help="Domain that is never trained on, by name or number; several with commas.")
+    ],
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder of this run alone.")],
+    root: Annotated[Path | None, typer.Option(help="Folder that holds the dataset.")] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="mnist_cnn, resnet18, resnet50, timm:NAME or torchvision:NAME. Default: mnist_cnn for "
+            "images of 28 pixels, resnet50 for others.",
+            show_default=False,
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="none, hub, package, or a file. Default: none for mnist_cnn, hub for others.",
+            show_default=False,
+        ),
+    ] = None,
+    train_batch_norm: Annotated[
+        bool,
+        typer.Option(
+            "--train-batch-norm",
+            help="Let the running statistics of pretrained BatchNorm move; frozen by default, as in the "
+            "published tables.",
+        ),
+    ] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A hyper-parameter, NAME=VALUE; may be given several times."),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Number of updates. Default: the dataset's.", show_default=False)
+    ] = None,
+    evaluate_every: Annotated[
+        int | None,
+        typer.Option(help="Steps between evaluations. Default: the dataset's.", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of weights, batches and the algorithm's draws.")] = 0,
+    trial_seed: Annotated[int, typer.Option(help="Of the splits of the domains.")] = 0,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, mps ...")] = "auto",
+    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, 64-true ...")] = "32-true",
+    workers: Annotated[int, typer.Option(help="Processes that load images; 0 loads them here.")] = 0,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the run in the folder; starts it where there is none."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the last evaluation as JSON.")] = False,
+) -> None:
+    """Train one algorithm on the source domains of a dataset and evaluate it on all domains.
+
+    The folder keeps what was run (spec.json), an evaluation on each line of metrics.jsonl, and the latest
+    checkpoint. A run that was interrupted at any moment goes on with --resume and ends with the same numbers.
+
+    [b]Examples[/b]
+
+    hessalign train --dataset colored_mnist --algorithm hgp --target 2 --steps 300 --out runs/hgp
+
+    hessalign train --dataset pacs --root data --algorithm fishr --target sketch --set ema=0.9 --out runs/f
+
+    hessalign train --dataset my/images --algorithm coral --target hospital_3 --workers 2 --out runs/own
+    """
+    console = Console(stderr=True)
+    try:
+        data = _open(dataset, root, seed)
+        spec = _spec(
+            data,
+            dataset=dataset,
+            algorithm=algorithm,
+            target_domains=_targets(target, data),
+            backbone=_backbone(data, backbone, weights, train_batch_norm, settings or []),
+            hparams=_hparams(algorithm, data, settings or []),
+            seed=seed,
+            trial_seed=trial_seed,
+            steps=steps,
+            evaluate_every=evaluate_every,
+        )
+        if is_started(out) and not resume and not is_finished(out):
+            raise ValueError(f"out: {out} holds an unfinished run; add --resume to go on with it")
+        record = _run(spec, data, out, Machine(accelerator, precision, workers), console)
+    except ValueError as error:
+        raise typer.BadParameter(one_sentence(error)) from error
+    except OSError as error:
+        console.print(f"Stopped: {error}", highlight=False)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        console.print(f"\nInterrupted. The latest checkpoint is in {out}; go on with --resume.")
+        raise typer.Exit(INTERRUPTED) from None
+    if as_json:
+        typer.echo(json.dumps(record, indent=2))
+    else:
+        Console().print(_table(record, spec, data))
+
+
+def _open(name: str, root: Path | None, seed: int) -> DomainDataset:
+    if name in dataset_names():
+        return make_dataset(name, root, seed)
+    path = Path(name)
+    if path.is_dir():
+        return make_dataset("image_folder", path)
+    if path.suffix == ".csv" and path.is_file():
+        return make_dataset("csv_file", path)
+    raise ValueError(
+        f"dataset: {name!r} is not known; allowed are {', '.join(dataset_names())}, a folder or a CSV file"
+    )
+
+
+def _targets(names: str, data: DomainDataset) -> tuple[int, ...]:
+    known = [domain.name for domain in data.domains]
+    chosen = []
+    for name in (part.strip() for part in names.split(",")):
+        if name in known:
+            chosen.append(known.index(name))
+        elif name.isdecimal() and int(name) < len(known):
+            chosen.append(int(name))
+        else:
+            raise ValueError(
+                f"target: {name!r} is not a domain; allowed are {', '.join(known)} or 0 to {len(known) - 1}"
+            )
+    return tuple(chosen)
+
+
+def _pairs(settings: list[str]) -> dict[str, str]:
+    pairs = dict(setting.partition("=")[::2] for setting in settings)
+    for setting in settings:
+        if "=" not in setting:
+            raise ValueError(f"set: {setting!r} is not of the form NAME=VALUE")
+    return pairs
+
+
+def _hparams(algorithm: str, data: DomainDataset, settings: list[str]) -> dict[str, Any]:
+    hparams_class = get_algorithm(algorithm).hparams_class
+    overrides = _pairs(settings)
+    for name in overrides:
+        if name not in hparams_class.model_fields:
+            allowed = ", ".join(hparams_class.model_fields)
+            raise ValueError(f"set: {name!r} is no hyper-parameter of {algorithm}; allowed are {allowed}")
+    return hparams_class.with_defaults(data.images, overrides).model_dump()
+
+
+def _backbone(
+    data: DomainDataset, name: str | None, weights: str | None, train_batch_norm: bool, settings: list[str]
+) -> BackboneSpec:
+    chosen = name or ("mnist_cnn" if data.images == "small" else "resnet50")
+    source = weights or ("none" if chosen == "mnist_cnn" else "hub")
+    fields: dict[str, Any] = {"name": chosen, "weights": source}
+    if train_batch_norm:
+        fields["frozen_batch_norm"] = False
+    if data.images != "small":
+        fields["dropout"] = _pairs(settings).get("dropout", 0.0)
+    return BackboneSpec(**fields)
+
+
+def _spec(data: DomainDataset, steps: int | None, evaluate_every: int | None, **fields: Any) -> RunSpec:
+    return RunSpec(
+        **fields,
+        steps=data.steps if steps is None else steps,
+        evaluate_every=data.checkpoint_every if evaluate_every is None else evaluate_every,
+    )
+
+
+def _run(spec: RunSpec, data: DomainDataset, out: Path, machine: Machine, console: Console) -> dict[str, Any]:
+    columns = (
+        TextColumn(f"{spec.algorithm}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[state]}"),
+    )
+    with ProgressBar(*columns, console=console) as bar:
+        task = bar.add_task("steps", total=spec.steps, state="")
+
+        def report(progress: Progress) -> None:
+            values = [
+                f"{name} {progress.metrics[name]:.3g}"
+                for name in ("loss", "penalty")
+                if name in progress.metrics
+            ]
+            if progress.record is not None:
+                source, target = _source_and_target(progress.record, spec, data)
+                values += [f"source {source:.1f} %", f"target {target:.1f} %"]
+            values.append(f"{progress.images_per_second:.0f} images/s")
+            bar.update(task, completed=progress.step + 1, state=", ".join(values))
+
+        return train(spec, data, out, machine, report)
+
+
+def _source_and_target(record: dict[str, Any], spec: RunSpec, data: DomainDataset) -> tuple[float, float]:
+    """Mean accuracy on the held-out part of the source domains, and on the larger part of the targets."""
+    source, target = [], []
+    for index, domain in enumerate(data.domains):
+        accuracies = record["accuracies"][domain.name]
+        if index in spec.target_domains:
+            target.append(accuracies["in"])
+        else:
+            source.append(accuracies["out"])
+    return 100 * sum(source) / len(source), 100 * sum(target) / len(target)
+
+
+def _table(record: dict[str, Any], spec: RunSpec, data: DomainDataset) -> Table:
+    table = Table(
+        title=f"{spec.algorithm} on {spec.dataset}, step {record['step']}",
+        caption="accuracy in percent; in: the larger part of a domain, which sources train on; out: held out",
+    )
+    for column in ("Domain", "role", "in", "out"):
+        table.add_column(column, justify="right" if column in ("in", "out") else "left")
+    for index, domain in enumerate(data.domains):
+        accuracies = record["accuracies"][domain.name]
+        role = "target" if index in spec.target_domains else "source"
+        table.add_row(domain.name, role, f"{100 * accuracies['in']:.1f}", f"{100 * accuracies['out']:.1f}")
+    return table

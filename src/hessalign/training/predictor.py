@@ -1,0 +1,98 @@
+"""A trained model, used."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from hessalign.algorithms import Algorithm
+from hessalign.datasets.image_files import is_image_name, read_image
+from hessalign.datasets.transforms import IMAGE_SIZE, plain_transform
+from hessalign.training.checkpoint import checkpoint_about, latest_checkpoint, load_model
+from hessalign.training.spec import CheckpointAbout
+from hessalign.training.trainer import CHECKPOINTS, build_algorithm
+
+IMAGES_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model makes of one image.
+
+    Attributes:
+        path: Of the image.
+        class_name: The most probable class.
+        probability: Of that class, by softmax.
+    """
+
+    path: str
+    class_name: str
+    probability: float
+
+
+def load_trained(path: Path) -> tuple[Algorithm, CheckpointAbout]:
+    """The trained algorithm of a run's folder or of a checkpoint, and what it was trained on.
+
+    Raises:
+        ValueError: If there is no readable checkpoint.
+    """
+    checkpoint = latest_checkpoint(path / CHECKPOINTS) or path
+    try:
+        about = CheckpointAbout(**checkpoint_about(checkpoint))
+    except ValidationError as error:
+        raise ValueError(f"checkpoint: {checkpoint} is of another program or version") from error
+    # The checkpoint brings every weight, so pretrained ones need not be found again.
+    backbone = about.run.backbone.model_copy(update={"weights": "none"})
+    spec = about.run.model_copy(update={"backbone": backbone})
+    algorithm = build_algorithm(spec, about.input_shape, len(about.class_names), about.source_domains)
+    load_model(checkpoint, algorithm)
+    return algorithm.eval(), about
+
+
+def image_paths(given: Sequence[Path]) -> list[Path]:
+    """Images among files and folders; folders are searched to any depth, in order of names.
+
+    Raises:
+        ValueError: If something does not exist, or there is no image at all.
+    """
+    paths: list[Path] = []
+    for path in given:
+        if path.is_dir():
+            paths += sorted(file for file in path.rglob("*") if file.is_file() and is_image_name(file.name))
+        elif path.is_file():
+            paths.append(path)
+        else:
+            raise ValueError(f"images: there is no file or folder {path}")
+    if not paths:
+        raise ValueError(f"images: there is none in {', '.join(map(str, given))}")
+    return paths
+
+
+@torch.no_grad()
+def predict(algorithm: Algorithm, about: CheckpointAbout, paths: Sequence[Path]) -> Iterator[Prediction]:
+    """Class and probability of each image, in order.
+
+    Args:
+        algorithm: In evaluation mode.
+        about: What it was trained on.
+        paths: Of the images.
+
+    Raises:
+        ValueError: If the model does not take photographs.
+        OSError: If an image cannot be read, naming it.
+    """
+    if about.input_shape != (3, IMAGE_SIZE, IMAGE_SIZE):
+        raise ValueError(
+            f"checkpoint: the model takes inputs of shape {about.input_shape}, not photographs, which are "
+            f"{(3, IMAGE_SIZE, IMAGE_SIZE)}"
+        )
+    transform = plain_transform()
+    for start in range(0, len(paths), IMAGES_AT_ONCE):
+        group = paths[start : start + IMAGES_AT_ONCE]
+        inputs: Tensor = torch.stack([transform(read_image(str(path))) for path in group])
+        probabilities, classes = algorithm(inputs).softmax(1).max(1)
+        for path, probability, class_id in zip(group, probabilities, classes, strict=True):
+            yield Prediction(str(path), about.class_names[int(class_id)], float(probability))

@@ -1,0 +1,65 @@
+"""What determines a run, and so its result."""
+
+import hashlib
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hessalign.backbones import BackboneSpec
+
+
+class RunSpec(BaseModel):
+    """One training run. Equal specs give equal results on one machine.
+
+    Attributes:
+        dataset: Name of the dataset.
+        algorithm: Name of the algorithm.
+        target_domains: Indices of the domains that are never trained on.
+        backbone: The backbone, its weights and what becomes of its batch normalisation.
+        hparams: Every hyper-parameter of the algorithm.
+        seed: Of weights, batches and the algorithm's own draws.
+        trial_seed: Of the splits into in and out, shared by all runs of a trial.
+        steps: Number of updates.
+        evaluate_every: Steps between evaluations; the last step is always evaluated.
+        holdout_fraction: Share of each domain that is kept out of training.
+        validation_images: ``"plain"`` (default) measures source accuracies on un-augmented images;
+            ``"augmented"`` on augmented ones, as DomainBed does.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: str
+    algorithm: str
+    target_domains: tuple[int, ...]
+    backbone: BackboneSpec
+    hparams: dict[str, bool | int | float | str]
+    seed: int = Field(0, ge=0)
+    trial_seed: int = Field(0, ge=0)
+    steps: int = Field(ge=1)
+    evaluate_every: int = Field(ge=1)
+    holdout_fraction: float = Field(0.2, gt=0, lt=1)
+    validation_images: Literal["plain", "augmented"] = "plain"
+
+    def identity(self) -> str:
+        """Short hash of everything above."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+
+
+class CheckpointAbout(BaseModel):
+    """What a checkpoint tells of its run, enough to rebuild the network.
+
+    Attributes:
+        step: Number of updates done; set by the checkpoint itself.
+        run: The run.
+        class_names: By class id.
+        input_shape: ``(channels, height, width)`` of an input.
+        source_domains: Number of domains trained on.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step: int = 0
+    run: RunSpec
+    class_names: tuple[str, ...]
+    input_shape: tuple[int, int, int]
+    source_domains: int

@@ -1,0 +1,232 @@
+"""One run: train on the source domains, evaluate on all, and be able to go on after any interruption."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.utils.data import Subset
+
+from hessalign.algorithms import Algorithm, get_algorithm
+from hessalign.backbones import make_backbone
+from hessalign.datasets.base import DomainDataset, Samples
+from hessalign.datasets.splits import split_indices
+from hessalign.training.batches import check_sizes, domain_batches
+from hessalign.training.checkpoint import latest_checkpoint, resume, save_checkpoint, write_atomically
+from hessalign.training.evaluation import accuracy
+from hessalign.training.records import append_record, keep_records_before, read_records
+from hessalign.training.spec import CheckpointAbout, RunSpec
+
+SPEC, CHECKPOINTS, DONE = "spec.json", "checkpoints", "done"
+Part = Subset[tuple[Tensor, int]]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how a run is computed; nothing here belongs to its identity.
+
+    Attributes:
+        accelerator: As Lightning Fabric takes it: ``"auto"``, ``"cpu"``, ``"gpu"``, ``"mps"`` ...
+        precision: As Lightning Fabric takes it: ``"32-true"``, ``"bf16-mixed"`` ...
+        workers: Processes that load samples.
+    """
+
+    accelerator: str = "auto"
+    precision: str = "32-true"
+    workers: int = 0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """State of a run after a step.
+
+    Attributes:
+        step: The step, counted from 0.
+        metrics: Of this step's update.
+        record: The latest evaluation, or None before the first.
+        images_per_second: Since the last call.
+    """
+
+    step: int
+    metrics: dict[str, float]
+    record: dict[str, Any] | None
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class _Split:
+    """One domain's samples for training and for the two accuracies."""
+
+    train: Part
+    evaluated: dict[str, Part]
+
+
+def build_algorithm(
+    spec: RunSpec, input_shape: tuple[int, int, int], classes: int, source_domains: int
+) -> Algorithm:
+    """The untrained algorithm of a run.
+
+    Args:
+        spec: Names algorithm, hyper-parameters and backbone.
+        input_shape: ``(channels, height, width)`` of an input.
+        classes: Number of classes.
+        source_domains: Number of domains to train on.
+
+    Raises:
+        ValueError: If a name, a hyper-parameter or the backbone is not allowed.
+        OSError: If the backbone's weights cannot be read.
+    """
+    algorithm_class = get_algorithm(spec.algorithm)
+    hparams = algorithm_class.hparams_class(**spec.hparams)  # type: ignore[arg-type]
+    backbone = make_backbone(spec.backbone, input_shape[0] + algorithm_class.extra_input_channels)
+    algorithm = algorithm_class(backbone, backbone.width, classes, source_domains, hparams)
+    algorithm.eval()
+    with torch.no_grad():  # gives layers that learn their input's size from it their parameters
+        algorithm(torch.zeros(1, *input_shape))
+    return algorithm.train()
+
+
+def train(
+    spec: RunSpec,
+    dataset: DomainDataset,
+    folder: Path,
+    machine: Machine,
+    report: Callable[[Progress], None] | None = None,
+) -> dict[str, Any]:
+    """Run a spec from its beginning, or from the latest checkpoint in the folder.
+
+    Args:
+        spec: What to run.
+        dataset: The dataset that the spec names.
+        folder: Of this run alone; holds spec, metrics as JSON lines and the latest checkpoint.
+        machine: Where to run it.
+        report: Called after every step.
+
+    Returns:
+        The record of the last evaluation.
+
+    Raises:
+        ValueError: If spec, dataset and folder do not go together.
+    """
+    _check_targets(spec, dataset)
+    torch.manual_seed(spec.seed)
+    splits = [_split(spec, dataset, index) for index in range(len(dataset.domains))]
+    sources = [index for index in range(len(splits)) if index not in spec.target_domains]
+    algorithm = build_algorithm(spec, dataset.input_shape, len(dataset.class_names), len(sources))
+    training_sets = [splits[index].train for index in sources]
+    per_domain = algorithm.hparams.batch_size
+    check_sizes([dataset.domains[index].name for index in sources], list(map(len, training_sets)), per_domain)
+    claim(folder, spec)
+
+    fabric = Fabric(accelerator=machine.accelerator, devices=1, precision=machine.precision)
+    algorithm.to(fabric.device)
+    optimizers = algorithm.make_optimizers()
+    checkpoint = latest_checkpoint(folder / CHECKPOINTS)
+    first_step = 0 if checkpoint is None else resume(checkpoint, algorithm, optimizers)
+    keep_records_before(folder, first_step)
+
+    steps = range(first_step, spec.steps)
+    batches = domain_batches(training_sets, per_domain, spec.seed, steps, machine.workers)
+    record: dict[str, Any] | None = None
+    means = _Means()
+    for step, batch in zip(steps, batches, strict=True):
+        started = time.perf_counter()
+        with fabric.autocast():
+            metrics = algorithm.update(batch.to(fabric.device), optimizers)
+        values = {name: value.item() for name, value in metrics.items()}
+        seconds = time.perf_counter() - started
+        means.add({**values, "step_seconds": seconds})
+        if step % spec.evaluate_every == 0 or step == spec.steps - 1:
+            accuracies = _accuracies(algorithm, dataset, splits, fabric.device, machine.workers)
+            record = {"step": step, **means.take(), "accuracies": accuracies}
+            append_record(folder, record)
+            about = CheckpointAbout(
+                run=spec,
+                class_names=dataset.class_names,
+                input_shape=dataset.input_shape,
+                source_domains=len(sources),
+            ).model_dump(mode="json")
+            save_checkpoint(folder / CHECKPOINTS, step + 1, algorithm, optimizers, about)
+        if report is not None:
+            report(Progress(step, values, record, len(batch.targets) / seconds))
+    (folder / DONE).touch()
+    return read_records(folder)[-1]
+
+
+def is_started(folder: Path) -> bool:
+    """Whether a run was begun in the folder."""
+    return (folder / SPEC).exists()
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the folder's run has done all of its steps."""
+    return (folder / DONE).exists()
+
+
+def claim(folder: Path, spec: RunSpec) -> None:
+    """Make the folder this run's own.
+
+    Raises:
+        ValueError: If it holds another run.
+    """
+    text = spec.model_dump_json(indent=1)
+    path = folder / SPEC
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        raise ValueError(f"out: {folder} holds another run (see its {SPEC}); choose a folder of its own")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text)
+
+
+class _Means:
+    """Means of what was reported since the last evaluation."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def take(self) -> dict[str, float]:
+        means = {name: total / self.counts[name] for name, total in self.sums.items()}
+        self.sums, self.counts = {}, {}
+        return means
+
+
+def _check_targets(spec: RunSpec, dataset: DomainDataset) -> None:
+    count = len(dataset.domains)
+    chosen = set(spec.target_domains)
+    if not chosen <= set(range(count)) or len(chosen) != len(spec.target_domains) or len(chosen) >= count:
+        raise ValueError(
+            f"target_domains: must be different indices from 0 to {count - 1} that leave one to train on, "
+            f"got {list(spec.target_domains)}"
+        )
+
+
+def _split(spec: RunSpec, dataset: DomainDataset, index: int) -> _Split:
+    domain = dataset.domains[index]
+    inside, outside = split_indices(len(domain.targets), spec.trial_seed, index, spec.holdout_fraction)
+    evaluated: Samples = domain.plain
+    if spec.validation_images == "augmented" and index not in spec.target_domains:
+        evaluated = domain.augmented
+    return _Split(
+        Subset(domain.augmented, inside), {"in": Subset(evaluated, inside), "out": Subset(evaluated, outside)}
+    )
+
+
+def _accuracies(
+    algorithm: Algorithm, dataset: DomainDataset, splits: Iterable[_Split], device: torch.device, workers: int
+) -> dict[str, dict[str, float]]:
+    """Accuracies of every domain's in and out split, by domain name."""
+    return {
+        domain.name: {
+            part: accuracy(algorithm, samples, device, workers) for part, samples in split.evaluated.items()
+        }
+        for domain, split in zip(dataset.domains, splits, strict=True)
+    }

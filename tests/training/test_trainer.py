@@ -1,0 +1,144 @@
+"""A whole run, interrupted and not."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hessalign.algorithms import algorithm_names, get_algorithm
+from hessalign.training import Machine, Progress, latest_checkpoint, read_records, train
+from tests.training.tiny_domains import NAMES, TinyDomains, tiny_spec
+
+CPU = Machine(accelerator="cpu")
+ROOT = Path(__file__).parents[2]
+
+
+def results(folder: Path) -> tuple[list[dict], dict[str, torch.Tensor]]:
+    """Records without their timings, and the final weights."""
+    records = [{k: v for k, v in record.items() if k != "step_seconds"} for record in read_records(folder)]
+    checkpoint = latest_checkpoint(folder / "checkpoints")
+    assert checkpoint is not None
+    return records, load_file(checkpoint / "model.safetensors")
+
+
+def assert_same(first: Path, second: Path) -> None:
+    (records, weights), (others, other_weights) = results(first), results(second)
+    assert records == others
+    assert weights.keys() == other_weights.keys()
+    assert all(torch.equal(weights[name], other_weights[name]) for name in weights)
+
+
+def test_a_run_learns_and_records(tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    record = train(tiny_spec(steps=30), TinyDomains(), tmp_path, CPU, seen.append)
+    assert [progress.step for progress in seen] == list(range(30))
+    assert {"loss", "risk", "penalty"} <= seen[0].metrics.keys()
+    steps = [entry["step"] for entry in read_records(tmp_path)]
+    assert steps == [0, 4, 8, 12, 16, 20, 24, 28, 29]
+    assert read_records(tmp_path)[-1] == record
+    assert list(record["accuracies"]) == list(NAMES)
+    assert record["accuracies"]["dark"]["in"] >= 0.95
+    assert json.loads((tmp_path / "spec.json").read_text())["algorithm"] == "hgp"
+    assert train(tiny_spec(steps=30), TinyDomains(), tmp_path, CPU) == record
+
+
+def test_equal_specs_give_equal_bits_whatever_the_workers(tmp_path: Path) -> None:
+    train(tiny_spec(), TinyDomains(), tmp_path / "a", CPU)
+    train(tiny_spec(), TinyDomains(), tmp_path / "b", Machine(accelerator="cpu", workers=2))
+    train(tiny_spec(seed=1), TinyDomains(), tmp_path / "c", CPU)
+    assert_same(tmp_path / "a", tmp_path / "b")
+    assert results(tmp_path / "a")[0] != results(tmp_path / "c")[0]
+
+
+class StopError(Exception):
+    """Ends a run from its report."""
+
+
+@pytest.mark.parametrize("algorithm", algorithm_names())
+def test_every_algorithm_resumes_to_the_same_bits(tmp_path: Path, algorithm: str) -> None:
+    hparams = get_algorithm(algorithm).hparams_class.with_defaults("small", {"batch_size": 4}).model_dump()
+    if "anneal_steps" in hparams:
+        hparams["anneal_steps"] = 3
+    spec = tiny_spec(algorithm=algorithm, hparams=hparams, steps=6, evaluate_every=2)
+    train(spec, TinyDomains(), tmp_path / "whole", CPU)
+
+    def stop(progress: Progress) -> None:
+        if progress.step == 3:
+            raise StopError
+
+    with pytest.raises(StopError):
+        train(spec, TinyDomains(), tmp_path / "parts", CPU, stop)
+    train(spec, TinyDomains(), tmp_path / "parts", CPU)
+    assert_same(tmp_path / "whole", tmp_path / "parts")
+
+
+RUN = """
+import sys
+from pathlib import Path
+from hessalign.training import Machine, train
+from tests.training.tiny_domains import TinyDomains, tiny_spec
+train(tiny_spec(steps=60, evaluate_every=2), TinyDomains(), Path(sys.argv[1]), Machine(accelerator="cpu"))
+"""
+
+
+def test_killed_at_ten_random_moments_ends_with_the_same_bits(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", RUN]
+    subprocess.run([*command, str(tmp_path / "whole")], cwd=ROOT, check=True, capture_output=True)
+    moments = random.Random(0)
+    kills = 0
+    for _ in range(200):
+        process = subprocess.Popen(
+            [*command, str(tmp_path / "parts")],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        if kills == 10:
+            assert process.wait(timeout=300) == 0
+            break
+        before = len(read_records(tmp_path / "parts"))
+        while process.poll() is None and len(read_records(tmp_path / "parts")) <= before:
+            time.sleep(0.005)
+        time.sleep(moments.uniform(0, 0.25))
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.wait()
+        assert not (tmp_path / "parts" / "done").exists(), "the run ended before it was killed ten times"
+    assert kills == 10
+    assert_same(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_another_run_in_the_folder_is_refused_and_unharmed(tmp_path: Path) -> None:
+    train(tiny_spec(), TinyDomains(), tmp_path, CPU)
+    before = results(tmp_path)
+    with pytest.raises(ValueError, match=r"out: .* holds another run"):
+        train(tiny_spec(seed=1), TinyDomains(), tmp_path, CPU)
+    assert results(tmp_path)[0] == before[0]
+
+
+@pytest.mark.parametrize("targets", [(3,), (-1,), (0, 0), (0, 1, 2)])
+def test_bad_targets_are_named(tmp_path: Path, targets: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="target_domains: must be different indices from 0 to 2"):
+        train(tiny_spec(target_domains=targets), TinyDomains(), tmp_path / "new", CPU)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_domain_smaller_than_the_batch_is_named(tmp_path: Path) -> None:
+    hparams = {**tiny_spec().hparams, "batch_size": 25}
+    with pytest.raises(ValueError, match="batch_size: domain 'bright' has 24 training samples"):
+        train(tiny_spec(hparams=hparams), TinyDomains(), tmp_path / "new", CPU)
+    assert not (tmp_path / "new").exists()
+
+
+def test_augmented_validation_is_domainbeds(tmp_path: Path) -> None:
+    plain = train(tiny_spec(), TinyDomains(), tmp_path / "plain", CPU)
+    augmented = train(tiny_spec(validation_images="augmented"), TinyDomains(), tmp_path / "augmented", CPU)
+    assert plain["accuracies"]["dark"] == augmented["accuracies"]["dark"]
