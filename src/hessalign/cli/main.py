@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from hessalign import __version__
+from hessalign.cli import datasets
 from hessalign.cli.cmnist import cmnist
 
 app = typer.Typer(
@@ -15,6 +16,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 app.command()(cmnist)
+app.add_typer(datasets.app, name="datasets")
 
 
 def _show_version(wanted: bool) -> None:
