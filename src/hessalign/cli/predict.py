@@ -11,7 +11,6 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from hessalign.training import image_paths, load_trained, predict
 
 
 def predict_command(
@@ -27,6 +26,8 @@ def predict_command(
 
     hessalign predict runs/fishr photos/ > predictions.csv
     """
+    from hessalign.training import image_paths, load_trained, predict  # heavy, and only for this command
+
     console = Console(stderr=True)
     try:
         paths = image_paths(images)

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,7 +15,9 @@ from hessalign.backbones import BackboneSpec
 from hessalign.cli.errors import one_sentence
 from hessalign.datasets.base import DomainDataset
 from hessalign.datasets.registry import dataset_names, make_dataset
-from hessalign.training import Machine, Progress, RunSpec, is_finished, is_started, train
+
+if TYPE_CHECKING:
+    from hessalign.training import Machine, Progress, RunSpec
 
 INTERRUPTED = 130
 
@@ -92,6 +94,8 @@ def train_command(
 
     hessalign train --dataset my/images --algorithm coral --target hospital_3 --workers 2 --out runs/own
     """
+    from hessalign.training import Machine, is_finished, is_started  # heavy, and only for this command
+
     console = Console(stderr=True)
     try:
         data = _open(dataset, root, seed)
@@ -183,7 +187,9 @@ def _backbone(
     return BackboneSpec(**fields)
 
 
-def _spec(data: DomainDataset, steps: int | None, evaluate_every: int | None, **fields: Any) -> RunSpec:
+def _spec(data: DomainDataset, steps: int | None, evaluate_every: int | None, **fields: Any) -> "RunSpec":
+    from hessalign.training import RunSpec
+
     return RunSpec(
         **fields,
         steps=data.steps if steps is None else steps,
@@ -191,7 +197,9 @@ def _spec(data: DomainDataset, steps: int | None, evaluate_every: int | None, **
     )
 
 
-def _run(spec: RunSpec, data: DomainDataset, out: Path, machine: Machine, console: Console) -> dict[str, Any]:
+def _run(spec: "RunSpec", data: DomainDataset, out: Path, machine: "Machine", console: Console) -> dict[str, Any]:
+    from hessalign.training import train
+
     columns = (
         TextColumn(f"{spec.algorithm}"),
         BarColumn(),
@@ -202,7 +210,7 @@ def _run(spec: RunSpec, data: DomainDataset, out: Path, machine: Machine, consol
     with ProgressBar(*columns, console=console) as bar:
         task = bar.add_task("steps", total=spec.steps, state="")
 
-        def report(progress: Progress) -> None:
+        def report(progress: "Progress") -> None:
             values = [
                 f"{name} {progress.metrics[name]:.3g}"
                 for name in ("loss", "penalty")
@@ -217,7 +225,7 @@ def _run(spec: RunSpec, data: DomainDataset, out: Path, machine: Machine, consol
         return train(spec, data, out, machine, report)
 
 
-def _source_and_target(record: dict[str, Any], spec: RunSpec, data: DomainDataset) -> tuple[float, float]:
+def _source_and_target(record: dict[str, Any], spec: "RunSpec", data: DomainDataset) -> tuple[float, float]:
     """Mean accuracy on the held-out part of the source domains, and on the larger part of the targets."""
     source, target = [], []
     for index, domain in enumerate(data.domains):
@@ -229,7 +237,7 @@ def _source_and_target(record: dict[str, Any], spec: RunSpec, data: DomainDatase
     return 100 * sum(source) / len(source), 100 * sum(target) / len(target)
 
 
-def _table(record: dict[str, Any], spec: RunSpec, data: DomainDataset) -> Table:
+def _table(record: dict[str, Any], spec: "RunSpec", data: DomainDataset) -> Table:
     table = Table(
         title=f"{spec.algorithm} on {spec.dataset}, step {record['step']}",
         caption="accuracy in percent; in: the larger part of a domain, which sources train on; out: held out",

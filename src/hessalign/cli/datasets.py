@@ -1,0 +1,149 @@
+"""``hessalign datasets``: which datasets there are, and whether a copy is whole."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from hessalign.datasets.base import DomainDataset
+from hessalign.datasets.registry import dataset_names, get_dataset
+from hessalign.datasets.verify import VerifyReport, verify
+
+app = typer.Typer(
+    help="Datasets made of domains: what there is, and whether your copy is whole.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+SHOWN_UNREADABLE = 20
+
+
+@app.command("list")
+def list_datasets(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
+) -> None:
+    """Show all datasets with their domains in index order.
+
+    [b]Example[/b]
+
+    hessalign datasets list
+    """
+    rows = [_describe(get_dataset(name)) for name in dataset_names()]
+    if as_json:
+        typer.echo(json.dumps(rows, ensure_ascii=False, indent=2))
+        return
+    table = Table(caption="–: the data decides")
+    table.add_column("Dataset", no_wrap=True)
+    table.add_column("Domains, in index order", overflow="fold")
+    for column in ("Classes", "Samples", "Input"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(
+            row["name"],
+            ", ".join(row["domains"]) or "–",
+            str(row["classes"] or "–"),
+            "\n".join(f"{total:,}" for total in row["published_totals"]) or "–",
+            "×".join(map(str, row["input_shape"])),
+        )
+    Console().print(table)
+
+
+@app.command("verify")
+def verify_dataset(
+    name: Annotated[
+        str, typer.Argument(help="Name of the dataset; [b]hessalign datasets list[/b] shows all.")
+    ],
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder that holds the dataset's folder (DomainBed's layout) or its domain folders; for "
+            "[b]csv_file[/b] the CSV file. The MNIST datasets ship with the package and need none.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Count the samples of each domain and class, compare with what is published, and decode every image.
+
+    Exit code 0: all is well. 1: counts differ or files cannot be read. 2: there is no such dataset to check.
+
+    [b]Examples[/b]
+
+    hessalign datasets verify pacs --root data
+
+    hessalign datasets verify image_folder --root my_images --json
+    """
+    dataset = _open(name, root)
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("samples read", total=sum(map(len, dataset.domains)))
+        report = verify(dataset, lambda: progress.advance(task))
+    if as_json:
+        document = {**asdict(report), "total": report.total, "ok": report.ok}
+        typer.echo(json.dumps(document, ensure_ascii=False, indent=2))
+    else:
+        _print(report)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def _describe(dataset: type[DomainDataset]) -> dict[str, Any]:
+    published = dataset.expected_counts
+    return {
+        "name": dataset.name,
+        "domains": list(dataset.domain_names),
+        "classes": dataset.class_count,
+        "published_totals": list(published.totals) if published else [],
+        "published_counts": dict(published.by_domain) if published else {},
+        "input_shape": list(dataset.input_shape),
+        "images": dataset.images,
+        "steps": dataset.steps,
+        "checkpoint_every": dataset.checkpoint_every,
+    }
+
+
+def _open(name: str, root: Path | None) -> DomainDataset:
+    try:
+        dataset = get_dataset(name)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="NAME") from error
+    try:
+        return dataset.make(root, seed=0)
+    except (ValueError, OSError) as error:
+        raise typer.BadParameter(str(error), param_hint="--root") from error
+
+
+def _print(report: VerifyReport) -> None:
+    """Classes as rows: there are more of them than domains."""
+    table = Table(title=escape(report.dataset))
+    table.add_column("Class")
+    for domain in report.counts:
+        table.add_column(escape(domain), justify="right")
+    for class_name in next(iter(report.counts.values())):
+        cells = (f"{by_class[class_name]:,}" for by_class in report.counts.values())
+        table.add_row(escape(class_name), *cells)
+    table.add_section()
+    table.add_row("all", *(f"{sum(by_class.values()):,}" for by_class in report.counts.values()))
+    if report.published_counts:
+        published = (report.published_counts.get(domain) for domain in report.counts)
+        table.add_row("published", *("–" if count is None else f"{count:,}" for count in published))
+    console = Console()
+    console.print(table)
+    if report.empty_classes:
+        console.print(f"Without a sample: {escape(', '.join(report.empty_classes))}")
+    # Not wrapped: paths stay whole, to be copied.
+    for problem in report.problems:
+        console.print(f"Wrong: {escape(problem)}", soft_wrap=True)
+    for message in report.unreadable[:SHOWN_UNREADABLE]:
+        console.print(f"Unreadable: {escape(message)}", soft_wrap=True)
+    if len(report.unreadable) > SHOWN_UNREADABLE:
+        console.print(f"... and {len(report.unreadable) - SHOWN_UNREADABLE} more; --json names all.")
+    if report.ok:
+        compared = "" if report.published_totals else " (no published counts to compare with)"
+        console.print(f"All {report.total:,} samples can be read; nothing is wrong{compared}.")

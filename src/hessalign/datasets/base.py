@@ -1,0 +1,117 @@
+"""What a dataset made of domains is: samples, domains, and what a benchmark must know of the whole."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal, Self
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+Images = Literal["small", "large", "domain_net"]
+"""Which search space of hyper-parameters fits: for 28 pixels, 224 pixels, or DomainNet."""
+
+
+class Samples(Dataset[tuple[Tensor, int]], ABC):
+    """Samples read by index: an input ``(channels, height, width)``, float32, and a class id."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of samples."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """Input and class id of one sample.
+
+        Raises:
+            OSError: If it cannot be read, naming the file.
+        """
+
+    def check(self, index: int) -> None:
+        """Read a sample only to find out that it can be read; override where that is cheaper than an input.
+
+        Raises:
+            OSError: If it cannot be read, naming the file.
+        """
+        self[index]
+
+
+@dataclass(frozen=True, eq=False)
+class Domain:
+    """One domain.
+
+    Attributes:
+        name: As the dataset's authors call it.
+        targets: Class ids, ``(n,)``, int64; known without decoding an image.
+        plain: The samples as they are, for validation and test.
+        augmented: The same samples in the same order as training sees them, drawn anew at every access from
+            torch's global generator; ``plain`` itself where the dataset has no augmentation.
+    """
+
+    name: str
+    targets: Tensor
+    plain: Samples
+    augmented: Samples
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.targets)
+
+
+@dataclass(frozen=True)
+class PublishedCounts:
+    """Numbers of images as they were published, to compare a copy on disk with.
+
+    Attributes:
+        totals: Allowed totals; more than one where the published data changed.
+        by_domain: Number of images in each domain; empty where it is not published.
+    """
+
+    totals: tuple[int, ...]
+    by_domain: Mapping[str, int] = field(default_factory=dict)
+
+
+class DomainDataset(ABC):
+    """A classification dataset made of domains.
+
+    Args:
+        class_names: Name of each class, by class id.
+        domains: In index order, which splits and records refer to.
+
+    Attributes:
+        name: What ``register`` made it known by.
+        images: Search space of hyper-parameters that fits.
+        input_shape: ``(channels, height, width)`` of an input.
+        steps: Training steps of a benchmark run; DomainBed's.
+        checkpoint_every: Steps between two evaluations of a benchmark run; DomainBed's.
+        domain_names: Known before the data is read; empty where the data decides.
+        class_count: Likewise; None where the data decides.
+        expected_counts: Published numbers of images, where known.
+    """
+
+    name: ClassVar[str]
+    images: ClassVar[Images]
+    input_shape: ClassVar[tuple[int, int, int]]
+    steps: ClassVar[int] = 5001
+    checkpoint_every: ClassVar[int]
+    domain_names: ClassVar[tuple[str, ...]] = ()
+    class_count: ClassVar[int | None] = None
+    expected_counts: ClassVar[PublishedCounts | None] = None
+
+    def __init__(self, class_names: tuple[str, ...], domains: tuple[Domain, ...]) -> None:
+        self.class_names = class_names
+        self.domains = domains
+
+    @classmethod
+    @abstractmethod
+    def make(cls, root: Path | None, seed: int) -> Self:
+        """The dataset, from whichever of the arguments it needs.
+
+        Args:
+            root: Where the data lies on disk; unused by data that ships with the package.
+            seed: Of random draws that make the data; unused by data on disk.
+
+        Raises:
+            ValueError: If the dataset needs a root and has none, or what lies there is not the dataset.
+        """

@@ -1,0 +1,77 @@
+"""Domains made of the 70,000 MNIST digits."""
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from hessalign.datasets.base import Domain, DomainDataset, Images, PublishedCounts, Samples
+from hessalign.datasets.mnist import Digits, load_mnist
+
+
+class DigitSamples(Samples):
+    """Digits in memory.
+
+    Args:
+        images: Values from 0 to 255, ``(n, channels, 28, 28)``, uint8: a quarter of the memory of floats.
+        targets: Class ids, ``(n,)``, int64.
+    """
+
+    def __init__(self, images: Tensor, targets: Tensor) -> None:
+        self.images = images
+        self.targets = targets
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """Input with values in [0, 1], ``(channels, 28, 28)``, and class id."""
+        return self.images[index].float() / 255, int(self.targets[index])
+
+
+class DigitDomains(DomainDataset):
+    """The digits of training and test files together, shuffled and dealt to the domains in turn.
+
+    Args:
+        seed: Of every random draw; at least 0.
+
+    Raises:
+        ValueError: If the seed is out of range.
+    """
+
+    images: ClassVar[Images] = "small"
+    checkpoint_every: ClassVar[int] = 100
+    expected_counts: ClassVar[PublishedCounts | None] = PublishedCounts(totals=(70_000,))
+    classes: ClassVar[tuple[str, ...]]
+
+    def __init__(self, seed: int = 0) -> None:
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"seed: must be a whole number from 0 to 2^63 - 1, got {seed}")
+        generator = torch.Generator().manual_seed(seed)
+        digits = _shuffled_digits(generator)
+        count = len(self.domain_names)
+        domains = []
+        for index, name in enumerate(self.domain_names):
+            part = Digits(digits.images[index::count], digits.digits[index::count])
+            samples = self.make_samples(part, index, generator)
+            domains.append(Domain(name, samples.targets, plain=samples, augmented=samples))
+        super().__init__(self.classes, tuple(domains))
+
+    @classmethod
+    def make(cls, root: Path | None, seed: int) -> Self:
+        """The dataset; MNIST ships with the package, so the root is unused."""
+        return cls(seed)
+
+    @abstractmethod
+    def make_samples(self, digits: Digits, domain: int, generator: torch.Generator) -> DigitSamples:
+        """What the domain with an index makes of its digits."""
+
+
+def _shuffled_digits(generator: torch.Generator) -> Digits:
+    train, test = load_mnist("train"), load_mnist("test")
+    images, digits = torch.cat([train.images, test.images]), torch.cat([train.digits, test.digits])
+    order = torch.randperm(len(digits), generator=generator)
+    return Digits(images[order], digits[order])

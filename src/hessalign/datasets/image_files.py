@@ -1,0 +1,138 @@
+"""Domains made of image files."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Self
+
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from hessalign.datasets.base import Domain, DomainDataset, Images, Samples
+from hessalign.datasets.transforms import IMAGE_SIZE, Transform, plain_transform, training_transform
+
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name counts as an image: a known ending, not hidden."""
+    return name.lower().endswith(IMAGE_EXTENSIONS) and not name.startswith(".")
+
+
+def read_image(path: str) -> Image.Image:
+    """The decoded image, RGB.
+
+    Raises:
+        OSError: If the file is missing, damaged or no image; the message names it.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except UnidentifiedImageError:
+        reason = "its content is not an image"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except Exception as error:  # decoders raise whatever their parser stumbled over
+        reason = str(error) or type(error).__name__
+    raise OSError(f"{path}: the image cannot be read ({reason}); replace or remove the file")
+
+
+class ImageFiles(Samples):
+    """Images decoded when they are asked for.
+
+    Args:
+        paths: Strings rather than paths, which take several times the memory.
+        targets: Class ids, ``(n,)``, int64.
+        transform: Makes an input of an RGB image.
+    """
+
+    def __init__(self, paths: Sequence[str], targets: Tensor, transform: Transform) -> None:
+        self.paths = paths
+        self.targets = targets
+        self.transform = transform
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """Input and class id of one image.
+
+        Raises:
+            OSError: If it cannot be read; the message names the file.
+        """
+        return self.transform(read_image(self.paths[index])), int(self.targets[index])
+
+    def check(self, index: int) -> None:
+        """Decode an image and drop it.
+
+        Raises:
+            OSError: If it cannot be read; the message names the file.
+        """
+        read_image(self.paths[index])
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Which files make a dataset.
+
+    Attributes:
+        class_names: By class id.
+        files: Path and class name of each image, by domain, the domains in index order.
+    """
+
+    class_names: tuple[str, ...]
+    files: Mapping[str, Sequence[tuple[str, str]]]
+
+
+class ImageFileDomains(DomainDataset):
+    """A dataset of image files, listed once.
+
+    Args:
+        root: Where the data lies.
+
+    Raises:
+        ValueError: If what lies there is not such a dataset.
+    """
+
+    images: ClassVar[Images] = "large"
+    input_shape: ClassVar[tuple[int, int, int]] = (3, IMAGE_SIZE, IMAGE_SIZE)
+    checkpoint_every: ClassVar[int] = 300
+
+    def __init__(self, root: Path | str) -> None:
+        listing = self.list_files(Path(root))
+        class_ids = {name: index for index, name in enumerate(listing.class_names)}
+        plain, augmented = plain_transform(), training_transform()
+        domains = []
+        for name, files in listing.files.items():
+            paths = [path for path, _ in files]
+            targets = torch.tensor([class_ids[class_name] for _, class_name in files], dtype=torch.long)
+            domains.append(
+                Domain(
+                    name, targets, ImageFiles(paths, targets, plain), ImageFiles(paths, targets, augmented)
+                )
+            )
+        super().__init__(listing.class_names, tuple(domains))
+
+    @classmethod
+    def make(cls, root: Path | None, seed: int) -> Self:
+        """The dataset below a root; nothing is drawn, so the seed is unused.
+
+        Raises:
+            ValueError: If there is no root, or what lies there is not the dataset.
+        """
+        if root is None:
+            raise ValueError(
+                f"root: {cls.name} is read from disk and none was given; give the path of the data"
+            )
+        return cls(root)
+
+    @abstractmethod
+    def list_files(self, root: Path) -> Listing:
+        """The files that make the dataset.
+
+        Raises:
+            ValueError: If they do not make one.
+        """

@@ -1,0 +1,33 @@
+"""Office-Home."""
+
+from typing import ClassVar
+
+from hessalign.datasets.base import PublishedCounts
+from hessalign.datasets.published_folder import PublishedFolder
+from hessalign.datasets.registry import register
+
+
+@register("office_home")
+class OfficeHome(PublishedFolder):
+    """Office-Home: things of office and home in four styles.
+
+    * Domains, in index order: Art, Clipart, Product, Real World.
+    * Classes: 65.
+    * Images: 2,427, 4,365, 4,439 and 4,357, in all 15,588.
+    * Source: Venkateswara, Eusebio, Chakraborty and Panchanathan, "Deep Hashing Network for Unsupervised
+      Domain Adaptation", CVPR 2017.
+    * Licence: not part of this package; ask the authors' terms before you share images.
+
+    Args:
+        root: Folder that holds ``office_home/``, or the domain folders themselves.
+
+    Raises:
+        ValueError: If a domain folder is missing, or a domain or a class folder holds no image.
+    """
+
+    folder: ClassVar[str] = "office_home"
+    domain_names: ClassVar[tuple[str, ...]] = ("Art", "Clipart", "Product", "Real World")
+    class_count: ClassVar[int | None] = 65
+    expected_counts: ClassVar[PublishedCounts | None] = PublishedCounts(
+        totals=(15_588,), by_domain={"Art": 2_427, "Clipart": 4_365, "Product": 4_439, "Real World": 4_357}
+    )

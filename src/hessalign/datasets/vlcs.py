@@ -1,0 +1,33 @@
+"""VLCS."""
+
+from typing import ClassVar
+
+from hessalign.datasets.base import PublishedCounts
+from hessalign.datasets.published_folder import PublishedFolder
+from hessalign.datasets.registry import register
+
+
+@register("vlcs")
+class VLCS(PublishedFolder):
+    """VLCS: the classes that four collections of photographs share.
+
+    * Domains, in index order: Caltech101, LabelMe, SUN09, VOC2007.
+    * Classes: 5 (bird, car, chair, dog, person).
+    * Images: 1,415, 2,656, 3,282 and 3,376, in all 10,729.
+    * Source: Fang, Xu and Rockmore, "Unbiased Metric Learning: On the Utilization of Multiple Datasets and
+      Web Images for Softening Bias", ICCV 2013.
+    * Licence: not part of this package; each of the four collections has terms of its own.
+
+    Args:
+        root: Folder that holds ``VLCS/``, or the domain folders themselves.
+
+    Raises:
+        ValueError: If a domain folder is missing, or a domain or a class folder holds no image.
+    """
+
+    folder: ClassVar[str] = "VLCS"
+    domain_names: ClassVar[tuple[str, ...]] = ("Caltech101", "LabelMe", "SUN09", "VOC2007")
+    class_count: ClassVar[int | None] = 5
+    expected_counts: ClassVar[PublishedCounts | None] = PublishedCounts(
+        totals=(10_729,), by_domain={"Caltech101": 1_415, "LabelMe": 2_656, "SUN09": 3_282, "VOC2007": 3_376}
+    )

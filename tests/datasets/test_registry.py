@@ -1,0 +1,106 @@
+"""Datasets by name."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hessalign.datasets import DomainDataset, dataset_names, get_dataset, make_dataset, register
+
+PUBLISHED = {
+    # name: (domains, classes, search space, steps between checkpoints, input, totals)
+    "colored_mnist": (3, 2, "small", 100, (2, 28, 28), (70_000,)),
+    "rotated_mnist": (6, 10, "small", 100, (1, 28, 28), (70_000,)),
+    "pacs": (4, 7, "large", 300, (3, 224, 224), (9_991,)),
+    "vlcs": (4, 5, "large", 300, (3, 224, 224), (10_729,)),
+    "office_home": (4, 65, "large", 300, (3, 224, 224), (15_588,)),
+    "terra_incognita": (4, 10, "large", 300, (3, 224, 224), (24_788, 24_330)),
+    "domain_net": (6, 345, "domain_net", 1000, (3, 224, 224), (586_575,)),
+}
+
+
+def test_all_datasets_are_known() -> None:
+    assert dataset_names() == sorted([*PUBLISHED, "image_folder", "csv_file"])
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_what_a_benchmark_must_know(name: str) -> None:
+    dataset = get_dataset(name)
+    domains, classes, images, checkpoint_every, input_shape, totals = PUBLISHED[name]
+    assert dataset.name == name
+    assert len(dataset.domain_names) == domains
+    assert dataset.class_count == classes
+    assert dataset.images == images
+    assert dataset.steps == 5001
+    assert dataset.checkpoint_every == checkpoint_every
+    assert dataset.input_shape == input_shape
+    assert dataset.expected_counts is not None
+    assert dataset.expected_counts.totals == totals
+
+
+@pytest.mark.parametrize("name", ["pacs", "vlcs", "office_home"])
+def test_published_counts_of_the_domains_add_up(name: str) -> None:
+    dataset = get_dataset(name)
+    counts = dataset.expected_counts
+    assert counts is not None
+    assert tuple(counts.by_domain) == dataset.domain_names
+    assert counts.totals == (sum(counts.by_domain.values()),)
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if "mnist" not in name])
+def test_domains_on_disk_are_in_sorted_order(name: str) -> None:
+    names = get_dataset(name).domain_names
+    assert list(names) == sorted(names)
+
+
+def test_unknown_name_is_named() -> None:
+    with pytest.raises(
+        ValueError, match=r"dataset: 'pac' is not known; allowed are colored_mnist, csv_file, .*pacs"
+    ):
+        get_dataset("pac")
+
+
+@pytest.mark.parametrize("name", ["pacs", "colored_mnist"])
+def test_a_taken_name_is_refused(name: str) -> None:
+    class Other(DomainDataset):
+        pass
+
+    with pytest.raises(ValueError, match=f"name: '{name}' is taken"):
+        register(name)(Other)
+
+
+def test_a_dataset_on_disk_needs_a_root() -> None:
+    with pytest.raises(ValueError, match="root: pacs is read from disk and none was given"):
+        make_dataset("pacs")
+
+
+def test_a_third_party_adds_a_dataset(tmp_path: Path) -> None:
+    """A module and an entry point, as an installed package has them."""
+    (tmp_path / "flowers.py").write_text(
+        "from hessalign.datasets import register\n"
+        "from hessalign.datasets.image_folder import ImageFolderDomains\n"
+        "@register('flowers')\n"
+        "class Flowers(ImageFolderDomains): checkpoint_every = 50\n"
+    )
+    metadata = tmp_path / "flowers-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: flowers\nVersion: 1\n")
+    (metadata / "entry_points.txt").write_text("[hessalign.datasets]\nflowers = flowers\n")
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from hessalign.datasets import dataset_names, get_dataset\n"
+        "assert 'flowers' in dataset_names()\n"
+        "assert get_dataset('flowers').checkpoint_every == 50\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_mnist_and_the_command_line_do_without_torchvision() -> None:
+    code = (
+        "import sys\n"
+        "from hessalign.datasets import Digits, load_mnist\n"
+        "import hessalign.cli.main\n"
+        "assert 'torchvision' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
