@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import timm
-import torchvision  # type: ignore[import-untyped]
+import torchvision
 from torch import nn
 
 from hessalign.backbones.weights import load_in_order, load_state, package_file, read_state

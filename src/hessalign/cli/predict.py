@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.progress import track
 
 
-
 def predict_command(
     checkpoint: Annotated[
         Path, typer.Argument(help="Folder of a run of hessalign train, or of one checkpoint.")

@@ -197,7 +197,9 @@ def _spec(data: DomainDataset, steps: int | None, evaluate_every: int | None, **
     )
 
 
-def _run(spec: "RunSpec", data: DomainDataset, out: Path, machine: "Machine", console: Console) -> dict[str, Any]:
+def _run(
+    spec: "RunSpec", data: DomainDataset, out: Path, machine: "Machine", console: Console
+) -> dict[str, Any]:
     from hessalign.training import train
 
     columns = (

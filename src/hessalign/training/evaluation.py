@@ -15,7 +15,7 @@ def accuracy(
 
     Args:
         model: Maps inputs to logits; left in the mode it was in.
-        dataset: Un-augmented samples, in a fixed order.
+        dataset: Samples; augmented ones are drawn the same way at every call.
         device: Of the model.
         workers: Processes that load samples.
 
@@ -25,11 +25,12 @@ def accuracy(
     was_training = model.training
     model.eval()
     right = total = 0
-    # With a generator of its own the loader leaves the global random state alone.
-    loader = DataLoader(dataset, batch_size=BATCH_SIZE, num_workers=workers, generator=torch.Generator())
-    for inputs, targets in loader:
-        predicted = model(inputs.to(device)).argmax(1).cpu()
-        right += int((predicted == targets).sum())
-        total += len(targets)
+    # Augmented samples draw random numbers, and a loader draws a seed: training must not notice either.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for inputs, targets in DataLoader(dataset, batch_size=BATCH_SIZE, num_workers=workers):
+            predicted = model(inputs.to(device)).argmax(1).cpu()
+            right += int((predicted == targets).sum())
+            total += len(targets)
     model.train(was_training)
     return right / total if total else float("nan")

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import Subset
 
@@ -81,7 +82,7 @@ def build_algorithm(
         OSError: If the backbone's weights cannot be read.
     """
     algorithm_class = get_algorithm(spec.algorithm)
-    hparams = algorithm_class.hparams_class(**spec.hparams)  # type: ignore[arg-type]
+    hparams = algorithm_class.hparams_class(**spec.hparams)
     backbone = make_backbone(spec.backbone, input_shape[0] + algorithm_class.extra_input_channels)
     algorithm = algorithm_class(backbone, backbone.width, classes, source_domains, hparams)
     algorithm.eval()
@@ -120,9 +121,9 @@ def train(
     training_sets = [splits[index].train for index in sources]
     per_domain = algorithm.hparams.batch_size
     check_sizes([dataset.domains[index].name for index in sources], list(map(len, training_sets)), per_domain)
+    fabric = _fabric(machine)
     claim(folder, spec)
 
-    fabric = Fabric(accelerator=machine.accelerator, devices=1, precision=machine.precision)
     algorithm.to(fabric.device)
     optimizers = algorithm.make_optimizers()
     checkpoint = latest_checkpoint(folder / CHECKPOINTS)
@@ -179,6 +180,18 @@ def claim(folder: Path, spec: RunSpec) -> None:
         raise ValueError(f"out: {folder} holds another run (see its {SPEC}); choose a folder of its own")
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text)
+
+
+def _fabric(machine: Machine) -> Fabric:
+    try:
+        precision: Any = machine.precision
+        return Fabric(accelerator=machine.accelerator, devices=1, precision=precision)
+    except (ValueError, RuntimeError, MisconfigurationException) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"accelerator, precision: {machine.accelerator!r} with {machine.precision!r} is not available "
+            f"here ({reason})"
+        ) from error
 
 
 class _Means:
