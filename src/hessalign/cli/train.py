@@ -71,7 +71,9 @@ def train_command(
         typer.Option(help="Steps between evaluations. Default: the dataset's.", show_default=False),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of weights, batches and the algorithm's draws.")] = 0,
-    trial_seed: Annotated[int, typer.Option(help="Of the splits of the domains.")] = 0,
+    trial_seed: Annotated[
+        int, typer.Option(help="Of the splits of the domains, and of what the MNIST datasets draw.")
+    ] = 0,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, mps ...")] = "auto",
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, 64-true ...")] = "32-true",
     workers: Annotated[int, typer.Option(help="Processes that load images; 0 loads them here.")] = 0,
@@ -98,7 +100,7 @@ def train_command(
 
     console = Console(stderr=True)
     try:
-        data = _open(dataset, root, seed)
+        data = _open(dataset, root, trial_seed)
         spec = _spec(
             data,
             dataset=dataset,
@@ -128,9 +130,9 @@ def train_command(
         Console().print(_table(record, spec, data))
 
 
-def _open(name: str, root: Path | None, seed: int) -> DomainDataset:
+def _open(name: str, root: Path | None, trial_seed: int) -> DomainDataset:
     if name in dataset_names():
-        return make_dataset(name, root, seed)
+        return make_dataset(name, root, trial_seed)
     path = Path(name)
     if path.is_dir():
         return make_dataset("image_folder", path)

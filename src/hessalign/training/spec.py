@@ -18,7 +18,7 @@ class RunSpec(BaseModel):
         backbone: The backbone, its weights and what becomes of its batch normalisation.
         hparams: Every hyper-parameter of the algorithm.
         seed: Of weights, batches and the algorithm's own draws.
-        trial_seed: Of the splits into in and out, shared by all runs of a trial.
+        trial_seed: Of the splits into in and out and of drawn data, shared by all runs of a trial.
         steps: Number of updates.
         evaluate_every: Steps between evaluations; the last step is always evaluated.
         holdout_fraction: Share of each domain that is kept out of training.
