@@ -33,9 +33,10 @@ def save_figure(rows: Sequence[Row], title: str, note: str | None, path: Path) -
     axes.axhline(INVARIANT_CEILING, color="0.6", linestyle=":", linewidth=1)
     axes.annotate(
         "ceiling of a classifier that ignores colour",
-        (0.01, INVARIANT_CEILING),
+        (0.99, INVARIANT_CEILING),
         xycoords=("axes fraction", "data"),
-        xytext=(0, -11),
+        xytext=(0, 3),
+        horizontalalignment="right",
         textcoords="offset points",
         color="0.4",
         fontsize=8,
