@@ -1,5 +1,6 @@
 """The README keeps its word: its commands are the tested ones, its figures those of the records."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -41,9 +42,15 @@ def test_readme_shows_measured_ratios() -> None:
 
 def test_nothing_shipped_points_outside_the_repository() -> None:
     for path in (ROOT / "src").rglob("*.py"):
+        assert "shared/" not in path.read_text(encoding="utf-8"), path
+
+
+def test_no_pickle_is_ever_loaded() -> None:
+    for path in (ROOT / "src").rglob("*.py"):
         text = path.read_text(encoding="utf-8")
-        assert "shared/" not in text, path
-        assert "pickle" not in text, path
+        assert not re.search(r"^\s*(import|from) pickle", text, flags=re.MULTILINE), path
+        for call in re.findall(r"torch\.load\(.*?\)", text, flags=re.DOTALL):
+            assert "weights_only=True" in call, path
 
 
 def test_the_page_of_algorithms_is_what_the_code_says() -> None:
