@@ -18,10 +18,14 @@ class AlignedHead(Algorithm):
     def alignment(self) -> HessianAlignment:
         """The penalty with its weights."""
 
+    def build(self) -> None:
+        """Make the penalty."""
+        self.penalty = self.alignment()
+
     def objective(self, batch: DomainBatch) -> tuple[Tensor, Metrics]:
         """See the class."""
         features = self.backbone(batch.inputs)
         logits = self.head(features)
         risk = cross_entropies(logits, batch).mean()
-        penalty = self.alignment()(features, logits, batch.targets, batch.domains)
+        penalty = self.penalty(features, logits, batch.targets, batch.domains)
         return risk + penalty, {"risk": risk.detach(), "penalty": penalty.detach()}

@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
-from hessalign.algorithms.annealed import AnnealedPenalty
+from hessalign.algorithms.annealed import AnnealedHParams, AnnealedPenalty
 from hessalign.algorithms.base import DomainBatch, register
-from hessalign.algorithms.hparams import HParams, LogUniform, Uniform, hparam
+from hessalign.algorithms.hparams import LogUniform, Uniform, hparam
 from hessalign.head import HeadDerivatives
 
 
-class FishrHParams(HParams):
+class FishrHParams(AnnealedHParams):
     """Hyper-parameters of Fishr.
 
     Attributes:
@@ -33,6 +33,7 @@ class Fishr(AnnealedPenalty):
 
     hparams_class = FishrHParams
     hparams: FishrHParams
+    weight_before = 0.0
     averages: Tensor
 
     def build(self) -> None:
@@ -48,11 +49,3 @@ class Fishr(AnnealedPenalty):
         self.averages = averages.detach()
         corrected = averages / (1 - self.hparams.ema)
         return (corrected - corrected.mean(0)).square().mean()
-
-    def weight(self) -> float:
-        """0 before annealing."""
-        return self.hparams.penalty_weight if self.annealed() else 0.0
-
-    def anneal_steps(self) -> int:
-        """From the hyper-parameters."""
-        return self.hparams.anneal_steps

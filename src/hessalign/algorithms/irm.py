@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
-from hessalign.algorithms.annealed import AnnealedPenalty
+from hessalign.algorithms.annealed import AnnealedHParams, AnnealedPenalty
 from hessalign.algorithms.base import DomainBatch, register
-from hessalign.algorithms.hparams import HParams, LogUniform, hparam
+from hessalign.algorithms.hparams import LogUniform, hparam
 from hessalign.head import HeadDerivatives
 
 
-class IRMHParams(HParams):
+class IRMHParams(AnnealedHParams):
     """Hyper-parameters of IRM.
 
     Attributes:
@@ -38,11 +38,3 @@ class IRM(AnnealedPenalty):
         residual = HeadDerivatives.from_logits(features, logits, batch.targets).residual
         slopes = batch.by_domain((residual * logits).sum(1))
         return torch.stack([part[0::2].mean() * part[1::2].mean() for part in slopes]).mean()
-
-    def weight(self) -> float:
-        """1 before annealing."""
-        return self.hparams.penalty_weight if self.annealed() else 1.0
-
-    def anneal_steps(self) -> int:
-        """From the hyper-parameters."""
-        return self.hparams.anneal_steps

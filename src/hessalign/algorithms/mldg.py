@@ -53,7 +53,7 @@ class MLDG(Algorithm):
             return {"loss": risk.detach()}
         network = nn.Sequential(self.backbone, self.head)
         total = [torch.zeros_like(parameter) for parameter in network.parameters()]
-        losses = [torch.zeros(())]
+        losses = [total[0].new_zeros(())]
         for first, second in zip(meta_train, cycle(meta_test), strict=False):
             losses.append(self._add_pair(network, parts[first], parts[second], total))
         self.zero_grad()

@@ -2,12 +2,12 @@
 
 from torch import Tensor
 
-from hessalign.algorithms.annealed import AnnealedPenalty
+from hessalign.algorithms.annealed import AnnealedHParams, AnnealedPenalty
 from hessalign.algorithms.base import DomainBatch, register
-from hessalign.algorithms.hparams import HParams, LogUniform, hparam
+from hessalign.algorithms.hparams import LogUniform, hparam
 
 
-class VRExHParams(HParams):
+class VRExHParams(AnnealedHParams):
     """Hyper-parameters of V-REx.
 
     Attributes:
@@ -29,11 +29,3 @@ class VREx(AnnealedPenalty):
     def penalty(self, features: Tensor, logits: Tensor, risks: Tensor, batch: DomainBatch) -> Tensor:
         """Population variance of the domains' risks."""
         return risks.var(unbiased=False)
-
-    def weight(self) -> float:
-        """1 before annealing."""
-        return self.hparams.penalty_weight if self.annealed() else 1.0
-
-    def anneal_steps(self) -> int:
-        """From the hyper-parameters."""
-        return self.hparams.anneal_steps

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hessalign.cli.colored_mnist_table import as_markdown, as_table
+from hessalign.cli.errors import INTERRUPTED
 from hessalign.experiments.colored_mnist import (
     FAST_METHODS,
     FAST_PROBES,
@@ -32,8 +33,6 @@ from hessalign.experiments.colored_mnist import (
     summarise,
 )
 from hessalign.experiments.memory import keep_freed_memory
-
-INTERRUPTED = 130
 
 
 def _at_least(minimum: int) -> Callable[[int | None], int | None]:

@@ -1,6 +1,26 @@
-"""Errors of bad input, in one sentence."""
+"""How commands end when something is wrong."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
 from pydantic import ValidationError
+from rich.console import Console
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
+@contextmanager
+def reported(console: Console) -> Iterator[None]:
+    """End the command in one sentence: exit code 2 for bad input, 1 where a file or the disk is the cause."""
+    try:
+        yield
+    except ValueError as error:
+        raise typer.BadParameter(one_sentence(error)) from error
+    except OSError as error:
+        console.print(f"Stopped: {error}", highlight=False)
+        raise typer.Exit(1) from error
 
 
 def one_sentence(error: Exception) -> str:

@@ -11,6 +11,8 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
+from hessalign.cli.errors import reported
+
 
 def predict_command(
     checkpoint: Annotated[
@@ -28,15 +30,10 @@ def predict_command(
     from hessalign.training import image_paths, load_trained, predict  # heavy, and only for this command
 
     console = Console(stderr=True)
-    try:
+    with reported(console):
         paths = image_paths(images)
         predictions = predict(*load_trained(checkpoint), paths)
         found = list(track(predictions, "predicting", total=len(paths), console=console))
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
-    except OSError as error:
-        console.print(f"Stopped: {error}", highlight=False)
-        raise typer.Exit(1) from error
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(prediction) for prediction in found], indent=1))
         return

@@ -12,14 +12,12 @@ from rich.table import Table
 
 from hessalign.algorithms import algorithm_names, get_algorithm
 from hessalign.backbones import BackboneSpec
-from hessalign.cli.errors import one_sentence
+from hessalign.cli.errors import INTERRUPTED, reported
 from hessalign.datasets.base import DomainDataset
 from hessalign.datasets.registry import dataset_names, make_dataset
 
 if TYPE_CHECKING:
     from hessalign.training import Machine, Progress, RunSpec
-
-INTERRUPTED = 130
 
 
 def train_command(
@@ -100,27 +98,24 @@ def train_command(
 
     console = Console(stderr=True)
     try:
-        data = _open(dataset, root, trial_seed)
-        spec = _spec(
-            data,
-            dataset=dataset,
-            algorithm=algorithm,
-            target_domains=_targets(target, data),
-            backbone=_backbone(data, backbone, weights, train_batch_norm, settings or []),
-            hparams=_hparams(algorithm, data, settings or []),
-            seed=seed,
-            trial_seed=trial_seed,
-            steps=steps,
-            evaluate_every=evaluate_every,
-        )
-        if is_started(out) and not resume and not is_finished(out):
-            raise ValueError(f"out: {out} holds an unfinished run; add --resume to go on with it")
-        record = _run(spec, data, out, Machine(accelerator, precision, workers), console)
-    except ValueError as error:
-        raise typer.BadParameter(one_sentence(error)) from error
-    except OSError as error:
-        console.print(f"Stopped: {error}", highlight=False)
-        raise typer.Exit(1) from error
+        with reported(console):
+            data = _open(dataset, root, trial_seed)
+            overrides = _overrides(settings or [])
+            spec = _spec(
+                data,
+                dataset=dataset,
+                algorithm=algorithm,
+                target_domains=_targets(target, data),
+                backbone=_backbone(data, backbone, weights, train_batch_norm, overrides),
+                hparams=_hparams(algorithm, data, overrides),
+                seed=seed,
+                trial_seed=trial_seed,
+                steps=steps,
+                evaluate_every=evaluate_every,
+            )
+            if is_started(out) and not resume and not is_finished(out):
+                raise ValueError(f"out: {out} holds an unfinished run; add --resume to go on with it")
+            record = _run(spec, data, out, Machine(accelerator, precision, workers), console)
     except KeyboardInterrupt:
         console.print(f"\nInterrupted. The latest checkpoint is in {out}; go on with --resume.")
         raise typer.Exit(INTERRUPTED) from None
@@ -158,17 +153,15 @@ def _targets(names: str, data: DomainDataset) -> tuple[int, ...]:
     return tuple(chosen)
 
 
-def _pairs(settings: list[str]) -> dict[str, str]:
-    pairs = dict(setting.partition("=")[::2] for setting in settings)
+def _overrides(settings: list[str]) -> dict[str, str]:
     for setting in settings:
         if "=" not in setting:
             raise ValueError(f"set: {setting!r} is not of the form NAME=VALUE")
-    return pairs
+    return dict(setting.split("=", 1) for setting in settings)
 
 
-def _hparams(algorithm: str, data: DomainDataset, settings: list[str]) -> dict[str, Any]:
+def _hparams(algorithm: str, data: DomainDataset, overrides: dict[str, str]) -> dict[str, Any]:
     hparams_class = get_algorithm(algorithm).hparams_class
-    overrides = _pairs(settings)
     for name in overrides:
         if name not in hparams_class.model_fields:
             allowed = ", ".join(hparams_class.model_fields)
@@ -177,7 +170,11 @@ def _hparams(algorithm: str, data: DomainDataset, settings: list[str]) -> dict[s
 
 
 def _backbone(
-    data: DomainDataset, name: str | None, weights: str | None, train_batch_norm: bool, settings: list[str]
+    data: DomainDataset,
+    name: str | None,
+    weights: str | None,
+    train_batch_norm: bool,
+    overrides: dict[str, str],
 ) -> BackboneSpec:
     chosen = name or ("mnist_cnn" if data.images == "small" else "resnet50")
     source = weights or ("none" if chosen == "mnist_cnn" else "hub")
@@ -185,7 +182,7 @@ def _backbone(
     if train_batch_norm:
         fields["frozen_batch_norm"] = False
     if data.images != "small":
-        fields["dropout"] = _pairs(settings).get("dropout", 0.0)
+        fields["dropout"] = overrides.get("dropout", 0.0)
     return BackboneSpec(**fields)
 
 

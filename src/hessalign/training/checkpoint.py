@@ -1,4 +1,4 @@
-"""Checkpoints that survive being killed at any moment, and never hold a pickle.
+"""Checkpoints that survive being killed at any moment, and are read without executing anything in them.
 
 A checkpoint is a folder ``step-000300`` with
 
