@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hessalign.datasets import Domain, DomainDataset, Samples
+from hessalign.datasets.splits import held_out_count
 from hessalign.training import Machine, Progress, RunSpec, train
 from hessalign.training.records import FILE
 from hessalign.training.trainer import CHECKPOINTS, SPEC
@@ -61,7 +62,7 @@ def evaluated_samples(spec: RunSpec, sizes: Sequence[int]) -> int:
     """Number of samples of one evaluation."""
     total = 0
     for size in sizes:
-        outside = int(size * spec.holdout_fraction)
+        outside = held_out_count(size, spec.holdout_fraction)
         total += sum(min(part, spec.evaluation_samples or part) for part in (size - outside, outside))
     return total
 

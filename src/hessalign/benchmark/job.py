@@ -11,13 +11,15 @@ from typing import Literal
 from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
+from hessalign.benchmark.run_folder import ERROR
 from hessalign.datasets import DomainDataset
 from hessalign.datasets.source import DataSource
+from hessalign.files import write_atomically
 from hessalign.training import Machine, RunSpec, is_finished, read_records, train
-from hessalign.training.checkpoint import write_atomically
+from hessalign.training.records import source_accuracy
 from hessalign.training.trainer import CHECKPOINTS, claim
 
-RUNS, LOCKS, ERROR = "runs", "locks", "error.json"
+RUNS, LOCKS = "runs", "locks"
 
 
 @dataclass(frozen=True)
@@ -146,12 +148,7 @@ def last_failure(job: Job) -> Failure | None:
 
 def best_validation(folder: Path, targets: tuple[int, ...]) -> float | None:
     """Best mean accuracy on the held-out parts of a run's source domains; None before any evaluation."""
-    means = []
-    for record in read_records(folder):
-        parts = list(record["accuracies"].values())
-        sources = [part["out"] for index, part in enumerate(parts) if index not in targets]
-        means.append(sum(sources) / len(sources))
-    return max(means, default=None)
+    return max((source_accuracy(record, targets) for record in read_records(folder)), default=None)
 
 
 def _perform(job: Job) -> Outcome:

@@ -11,6 +11,7 @@ from hessalign.algorithms.hparams import Value
 from hessalign.backbones import BackboneSpec
 from hessalign.benchmark.hparams import draw_hparams
 from hessalign.datasets import DomainDataset, seed_hash
+from hessalign.datasets.splits import held_out_count
 from hessalign.training import RunSpec, choose_backbone
 from hessalign.training.batches import check_sizes
 
@@ -178,5 +179,5 @@ def _check_fixed(fixed: Mapping[str, Value | str], algorithms: Sequence[type[Alg
 def _check_batches(spec: RunSpec, dataset: DomainDataset) -> None:
     """A batch size is drawn whatever the size of the domains, and must not fail a run hours later."""
     sources = [domain for index, domain in enumerate(dataset.domains) if index not in spec.target_domains]
-    sizes = [len(domain) - int(len(domain) * spec.holdout_fraction) for domain in sources]
+    sizes = [len(domain) - held_out_count(len(domain), spec.holdout_fraction) for domain in sources]
     check_sizes([domain.name for domain in sources], sizes, int(spec.hparams["batch_size"]))

@@ -12,8 +12,8 @@ from hessalign.backbones.weights import FILE_SUFFIXES, file_sha256
 from hessalign.benchmark.engines.base import Engine
 from hessalign.benchmark.job import LOCKS, Job, Outcome, is_held
 from hessalign.benchmark.protocol import RunSettings, SweepSpec
+from hessalign.files import write_atomically
 from hessalign.training import is_finished
-from hessalign.training.checkpoint import write_atomically
 
 SWEEP = "sweep.json"
 SECONDS_BETWEEN_LOOKS = 2.0

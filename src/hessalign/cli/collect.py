@@ -90,7 +90,7 @@ def collect_command(
         _show(report, "json" if as_json else output_format, statistics, out)
         if export_best is not None:
             from hessalign.benchmark.best import best_runs
-            from hessalign.training.checkpoint import write_atomically
+            from hessalign.files import write_atomically
 
             best = best_runs(records, rules, folder)
             write_atomically(export_best, best.model_dump_json(indent=2) + "\n")
@@ -119,7 +119,7 @@ def _show(report: "Report", output_format: Format, statistics: bool, out: Path |
     if out is None:
         typer.echo(text, nl=False)
         return
-    from hessalign.training.checkpoint import write_atomically
+    from hessalign.files import write_atomically
 
     write_atomically(out, text)
 

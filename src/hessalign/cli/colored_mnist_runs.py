@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from hessalign.cli.devices import usable_device
 from hessalign.cli.errors import INTERRUPTED
 from hessalign.cli.memory import keep_freed_memory
+from hessalign.cli.progress import progress_bar
 from hessalign.experiments.colored_mnist import (
     SOURCE_IMAGES,
     Metrics,
@@ -43,12 +44,9 @@ def parse_device(name: str) -> torch.device:
         typer.BadParameter: If nothing can run there.
     """
     try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise typer.BadParameter(f"{name!r} cannot be used here ({reason})", param_hint="--device") from error
-    return device
+        return usable_device(name)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--device") from error
 
 
 def parse_subsample(images: int | None) -> int | None:
@@ -123,14 +121,7 @@ def _run(
     log_parts: bool,
     save_models: bool,
 ) -> None:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[state]}"),
-    )
-    with Progress(*columns, console=console) as progress:
+    with progress_bar(console, "state") as progress:
         overall = progress.add_task("all steps", total=sum(spec.steps for spec in specs), state="")
         for spec in specs:
             name = f"{label_of(spec)}, seed {spec.seed}"

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from hessalign.cli.download import download_command
+from hessalign.cli.progress import progress_bar
 from hessalign.datasets.base import DomainDataset
 from hessalign.datasets.registry import dataset_names, get_dataset
 from hessalign.datasets.verify import VerifyReport, verify
@@ -87,8 +87,7 @@ def verify_dataset(
     """
     dataset = _open(name, root)
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
+    with progress_bar(console) as progress:
         task = progress.add_task("samples read", total=sum(map(len, dataset.domains)))
         report = verify(dataset, lambda: progress.advance(task))
     if as_json:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from hessalign.cli.errors import INTERRUPTED, reported
+from hessalign.cli.progress import progress_bar
+from hessalign.datasets.base import DomainDataset
 from hessalign.datasets.features_format import FeaturesAbout
 from hessalign.datasets.registry import dataset_names
 from hessalign.datasets.source import find_data
@@ -98,18 +99,11 @@ def features_command(
 
 
 def _extract(
-    data: Any, spec: "FeaturesSpec", out: Path, machine: "Machine", resume: bool, console: Console
+    data: DomainDataset, spec: "FeaturesSpec", out: Path, machine: "Machine", resume: bool, console: Console
 ) -> FeaturesAbout:
     from hessalign.training import extract_features
 
-    columns = (
-        TextColumn("images"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[speed]}"),
-    )
-    with Progress(*columns, console=console) as bar:
+    with progress_bar(console, "speed") as bar:
         task = bar.add_task("images", total=sum(map(len, data.domains)), speed="")
 
         def report(progress: "ExtractionProgress") -> None:

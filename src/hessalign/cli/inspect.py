@@ -94,14 +94,12 @@ def inspect_command(
 
 
 def _device(name: str) -> "torch.device":
-    import torch
+    from hessalign.cli.devices import usable_device
 
     try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"device: {name!r} cannot be used here ({str(error).splitlines()[0]})") from error
-    return device
+        return usable_device(name)
+    except ValueError as error:
+        raise ValueError(f"device: {error}") from error
 
 
 def _check_outputs(html: Path | None, plots: Path | None) -> None:

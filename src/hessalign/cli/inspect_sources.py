@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 
-from hessalign.datasets import DomainDataset, dataset_names, make_dataset
+from hessalign.datasets import DomainDataset, make_dataset
 from hessalign.datasets.source import find_data
 from hessalign.diagnostics import AlignmentReport, alignment_report
 from hessalign.diagnostics.outputs import HeadOutputs, feature_outputs, run_outputs
-from hessalign.experiments.colored_mnist import label_of, load_model, model_outputs
+from hessalign.experiments.colored_mnist import RestartSpec, label_of, load_model, model_outputs
+from hessalign.experiments.colored_mnist.network import ColoredMLP
 from hessalign.training import load_trained
 
-FEATURES = "features_file"
 COLORED_MNIST_DOMAINS = ("source 80 %", "source 90 %", "target 10 %")
 """By how often colour and label agree."""
 
@@ -67,9 +67,11 @@ def _inspect(source: Path, options: InspectOptions) -> Inspected:
         return _inspect_run(source, options)
     if not source.is_file():
         raise ValueError(f"source: there is no file or folder {source}")
-    if _is_colored_mnist(source):
-        return _inspect_colored_mnist(source, options)
-    return _inspect_features(source, options)
+    try:
+        network, spec = load_model(source)
+    except ValueError:  # no network of the Colored MNIST experiment
+        return _inspect_features(source, options)
+    return _inspect_colored_mnist(network, spec, options)
 
 
 def _inspect_run(source: Path, options: InspectOptions) -> Inspected:
@@ -87,17 +89,14 @@ def _inspect_run(source: Path, options: InspectOptions) -> Inspected:
 
 
 def _inspect_features(source: Path, options: InspectOptions) -> Inspected:
-    if FEATURES not in dataset_names():
-        raise ValueError(f"source: {source} is neither a run's folder nor a network of hessalign cmnist")
-    dataset = make_dataset(FEATURES, source)
+    dataset = make_dataset("features_file", source)
     return Inspected(
         f"{source.stem}, logistic head",
         _report(feature_outputs(dataset, options.per_domain), dataset, options),
     )
 
 
-def _inspect_colored_mnist(source: Path, options: InspectOptions) -> Inspected:
-    network, spec = load_model(source)
+def _inspect_colored_mnist(network: ColoredMLP, spec: RestartSpec, options: InspectOptions) -> Inspected:
     outputs = model_outputs(network, spec, options.per_domain)
     report = alignment_report(
         outputs.features,
@@ -122,11 +121,3 @@ def _report(outputs: HeadOutputs, dataset: DomainDataset, options: InspectOption
         output_names=dataset.class_names,
         **options.report,
     )
-
-
-def _is_colored_mnist(source: Path) -> bool:
-    try:
-        load_model(source)
-    except ValueError:
-        return False
-    return True

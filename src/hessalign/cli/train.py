@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
 from hessalign.algorithms import algorithm_names, get_algorithm
 from hessalign.cli.errors import INTERRUPTED, reported
 from hessalign.cli.memory import keep_freed_memory
+from hessalign.cli.progress import progress_bar
 from hessalign.cli.settings import parse_settings
 from hessalign.datasets.base import DomainDataset
 from hessalign.datasets.registry import dataset_names
@@ -202,15 +201,8 @@ def _run(
 ) -> dict[str, Any]:
     from hessalign.training import train
 
-    columns = (
-        TextColumn(f"{spec.algorithm}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[state]}"),
-    )
-    with ProgressBar(*columns, console=console) as bar:
-        task = bar.add_task("steps", total=spec.steps, state="")
+    with progress_bar(console, "state") as bar:
+        task = bar.add_task(spec.algorithm, total=spec.steps, state="")
         drawn = 0.0
 
         def report(progress: "Progress") -> None:
@@ -241,14 +233,10 @@ def _run(
 
 def _source_and_target(record: dict[str, Any], spec: "RunSpec", data: DomainDataset) -> tuple[float, float]:
     """Mean accuracy on the held-out part of the source domains, and on the larger part of the targets."""
-    source, target = [], []
-    for index, domain in enumerate(data.domains):
-        accuracies = record["accuracies"][domain.name]
-        if index in spec.target_domains:
-            target.append(accuracies["in"])
-        else:
-            source.append(accuracies["out"])
-    return 100 * sum(source) / len(source), 100 * sum(target) / len(target)
+    from hessalign.training.records import source_accuracy
+
+    target = [record["accuracies"][data.domains[index].name]["in"] for index in spec.target_domains]
+    return 100 * source_accuracy(record, spec.target_domains), 100 * sum(target) / len(target)
 
 
 def _table(record: dict[str, Any], spec: "RunSpec", data: DomainDataset) -> Table:

@@ -8,7 +8,6 @@ why this one exists; the layout of the file is safetensors' (https://huggingface
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+from hessalign.files import replacing
 
 FORMAT_VERSION: Literal[1] = 1
 KEY = "hessalign"
@@ -94,24 +95,17 @@ def write_features(path: Path, about: FeaturesAbout, tensors: Mapping[str, Piece
     Raises:
         OSError: If the file cannot be written; what was at the path stays.
     """
-    draft = path.with_name(f".{path.name}.draft")
     digest = _named_digest(about)
-    try:
-        with draft.open("wb") as file:
-            file.write(_header(about, tensors))
-            for tensor in tensors.values():
-                for piece in tensor.pieces:
-                    content = _bytes(piece.to(tensor.dtype))
-                    digest.update(content)
-                    file.write(content)
-            whole = about.model_copy(update={"content_sha256": digest.hexdigest()})
-            file.seek(0)
-            file.write(_header(whole, tensors))
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with replacing(path) as draft, draft.open("wb") as file:
+        file.write(_header(about, tensors))
+        for tensor in tensors.values():
+            for piece in tensor.pieces:
+                content = _bytes(piece.to(tensor.dtype))
+                digest.update(content)
+                file.write(content)
+        whole = about.model_copy(update={"content_sha256": digest.hexdigest()})
+        file.seek(0)
+        file.write(_header(whole, tensors))
     return whole
 
 

@@ -42,5 +42,10 @@ def split_indices(
         raise ValueError(f"holdout_fraction: must be at least 0 and below 1, got {holdout_fraction}")
     order = list(range(samples))
     np.random.RandomState(seed_hash(int(trial_seed), int(domain))).shuffle(order)
-    held_out = int(samples * holdout_fraction)
+    held_out = held_out_count(samples, holdout_fraction)
     return order[held_out:], order[:held_out]
+
+
+def held_out_count(samples: int, holdout_fraction: float) -> int:
+    """How many of a domain's samples are held out, as [split_indices][] does it."""
+    return int(samples * holdout_fraction)

@@ -14,7 +14,7 @@ import polars as pl
 
 from hessalign.diagnostics.plots import draw
 from hessalign.diagnostics.report import AlignmentReport, Plot, Table
-from hessalign.training.checkpoint import write_atomically
+from hessalign.files import write_atomically
 
 SECTIONS: dict[Table, str] = {
     "attributes": "What differs, ranked",

@@ -5,7 +5,6 @@ The tensors are ``coef`` and ``intercept``. Of the metadata, ``estimator`` holds
 """
 
 import hashlib
-import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,6 +14,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
+
+from hessalign.files import replacing
 
 if TYPE_CHECKING:
     from hessalign.estimator.base import HeadEstimator
@@ -85,7 +86,8 @@ def save_estimator(estimator: "HeadEstimator", path: Path) -> None:
     coef = np.ascontiguousarray(estimator.coef_)
     intercept = np.asarray(estimator.intercept_)
     metadata = {"estimator": about, "sha256": _checksum(about, coef, intercept)}
-    _write(path, save({"coef": coef, "intercept": intercept}, metadata))
+    with replacing(path) as draft:
+        draft.write_bytes(save({"coef": coef, "intercept": intercept}, metadata))
 
 
 def load_estimator(cls: type[Estimator], path: Path) -> Estimator:
@@ -134,15 +136,3 @@ def _checksum(about: str, coef: NDArray[Any], intercept: NDArray[Any]) -> str:
         digest.update(f"{tensor.dtype.str}{tensor.shape}".encode())
         digest.update(tensor.tobytes())
     return digest.hexdigest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    draft = path.with_name(f".{path.name}.draft")
-    try:
-        with draft.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from hessalign.backbones import BackboneSpec
+from hessalign.backbones import BackboneSpec, adapter, mnist_cnn
+from hessalign.backbones.base import IDENTITY
 from hessalign.backbones.weights import file_sha256
 from hessalign.datasets.base import DomainDataset
 
-WITHOUT_PRETRAINED = ("mnist_cnn", "identity", "adapter:linear", "adapter:mlp")
+WITHOUT_PRETRAINED = (mnist_cnn.NAME, IDENTITY, *adapter.NAMES)
 """Backbones that there are no published weights of."""
 
 

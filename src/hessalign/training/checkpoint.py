@@ -12,7 +12,6 @@ names it. Older ones are removed last.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from io import BytesIO
@@ -24,6 +23,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from hessalign.files import flush, write_atomically
 
 LATEST = "latest"
 
@@ -134,18 +135,6 @@ def resume(checkpoint: Path, model: nn.Module, optimizers: Mapping[str, Optimize
     return int(about["step"])
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a small file by another at once."""
-    draft = path.with_name(f".{path.name}.draft")
-    try:
-        draft.write_text(text, encoding="utf-8")
-        flush(draft)
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
-
-
 def _random_states() -> dict[str, Tensor]:
     """Of the processor and of the process's own GPU, which in another process may be another one."""
     states = {"cpu": torch.get_rng_state()}
@@ -162,9 +151,3 @@ def _set_random_states(states: Mapping[str, Tensor]) -> None:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
-
-
-def flush(path: Path) -> None:
-    """Bring a file's content to disk."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

@@ -31,7 +31,8 @@ from hessalign.datasets.features_format import (
     write_features,
 )
 from hessalign.datasets.splits import seed_hash
-from hessalign.training.checkpoint import flush, write_atomically
+from hessalign.files import replacing, write_atomically
+from hessalign.training.loading import seeded
 from hessalign.training.machine import Machine, make_fabric
 
 BATCHES_IN_CHUNK = 8
@@ -188,9 +189,8 @@ class _AllViews(Dataset[Tensor]):
     def __getitem__(self, place: int) -> Tensor:
         domain, index = self.places[place]
         inputs = [self.domains[domain].plain[index][0]]
-        with torch.random.fork_rng(devices=[]):
-            for view in range(self.views):
-                torch.manual_seed(seed_hash(self.seed, domain, index, view))
+        for view in range(self.views):
+            with seeded(seed_hash(self.seed, domain, index, view)):
                 inputs.append(self.domains[domain].augmented[index][0])
         return torch.stack(inputs)
 
@@ -226,19 +226,12 @@ def _extract(
                 report(ExtractionProgress(done, len(samples), speed))
         features = torch.cat(parts).to(DTYPES[spec.dtype])
         _check_finite(features, dataset, samples.places, int(chunks[number][0]), spec.dtype)
-        _save_chunk(_chunk(folder, number), features)
+        with replacing(_chunk(folder, number)) as draft:
+            save_file({"features": features[:, 0].contiguous(), "views": features[:, 1:].contiguous()}, draft)
 
 
 def _chunk(folder: Path, number: int) -> Path:
     return folder / f"{number:06d}.safetensors"
-
-
-def _save_chunk(path: Path, features: Tensor) -> None:
-    """Under another name first, so that a chunk is never half there."""
-    draft = path.with_suffix(".draft")
-    save_file({"features": features[:, 0].contiguous(), "views": features[:, 1:].contiguous()}, draft)
-    flush(draft)
-    draft.replace(path)
 
 
 def _check_finite(

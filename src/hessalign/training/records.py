@@ -2,11 +2,11 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from hessalign.training.checkpoint import write_atomically
+from hessalign.files import write_atomically
 
 FILE = "metrics.jsonl"
 
@@ -32,3 +32,10 @@ def keep_records_before(folder: Path, step: int) -> None:
     """Drop what a killed run wrote after the checkpoint at which it resumes."""
     kept = [json.dumps(record) + "\n" for record in read_records(folder) if record["step"] < step]
     write_atomically(folder / FILE, "".join(kept))
+
+
+def source_accuracy(record: Mapping[str, Any], target_domains: Collection[int]) -> float:
+    """Mean accuracy on the held-out parts of the source domains, 0 to 1."""
+    parts = record["accuracies"].values()  # domains in index order
+    sources = [part["out"] for index, part in enumerate(parts) if index not in target_domains]
+    return float(sum(sources) / len(sources))

@@ -15,8 +15,9 @@ from hessalign.algorithms.base import Metrics
 from hessalign.backbones import make_backbone
 from hessalign.datasets.base import DomainDataset, Samples
 from hessalign.datasets.splits import split_indices
+from hessalign.files import write_atomically
 from hessalign.training.batches import check_sizes, domain_batches
-from hessalign.training.checkpoint import latest_checkpoint, resume, save_checkpoint, write_atomically
+from hessalign.training.checkpoint import latest_checkpoint, resume, save_checkpoint
 from hessalign.training.evaluation import accuracy
 from hessalign.training.machine import Machine, launched, make_fabric
 from hessalign.training.meter import Meter

@@ -1,6 +1,5 @@
 """Trained networks on disk, each with the restart it is of, and what they make of their own data."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from hessalign.experiments.colored_mnist.config import RestartSpec
 from hessalign.experiments.colored_mnist.data import make_colored_mnist
 from hessalign.experiments.colored_mnist.network import ColoredMLP
+from hessalign.files import replacing
 
 KIND = "hessalign Colored MNIST"
 
@@ -40,11 +40,10 @@ def save_model(network: ColoredMLP, spec: RestartSpec, path: Path) -> None:
     Raises:
         OSError: If it cannot be written.
     """
-    draft = path.with_name(f".{path.name}.draft")
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(weights, draft, metadata={"kind": KIND, "spec": spec.model_dump_json()})
-    os.replace(draft, path)
+    with replacing(path) as draft:
+        save_file(weights, draft, metadata={"kind": KIND, "spec": spec.model_dump_json()})
 
 
 def load_model(path: Path) -> tuple[ColoredMLP, RestartSpec]:
