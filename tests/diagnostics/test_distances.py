@@ -162,3 +162,8 @@ def coverage(samples: int, shift: float, trials: int) -> dict[str, float]:
             assert distance.interval is not None
             hits[name] += distance.interval.low <= truth[name].distance <= distance.interval.high
     return {name: hit / trials for name, hit in hits.items()}
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    found = coverage(samples=500, shift=0.5, trials=400)
+    assert all(0.93 <= share <= 0.97 for share in found.values()), found

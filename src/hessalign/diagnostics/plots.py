@@ -128,8 +128,6 @@ def _draw_eigenvalues(reports: Reports) -> Figure:
         axes.grid(alpha=0.25)
         if bool((table["eigenvalue"] > 0).all()):
             axes.set_yscale("log")
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_formatter("{x:g}")
             axes.tick_params(which="both", labelsize=8)
     row[0].set_ylabel("eigenvalue of the head's Hessian\n[loss / weight²]")
     row[-1].legend(fontsize=8, frameon=False)
@@ -190,8 +188,10 @@ def _pairs_to_draw(report: AlignmentReport) -> list[tuple[str, str]]:
 
 
 def _draw_plane(reports: Reports) -> Figure:
-    figure = Figure(figsize=(4.0 * len(reports) + 0.4, 3.7), layout="constrained")
-    row = figure.subplots(1, len(reports), squeeze=False)[0]
+    figure = Figure(figsize=(3.6 * len(reports) + 0.8, 4.1), layout="constrained")
+    places = [report.to_frame("plane")[:, 1:3].to_numpy() for report in reports.values()]
+    reach = 1.2 * max(1e-12, *(float(np.abs(place).max()) for place in places))
+    row = figure.subplots(1, len(reports), squeeze=False, sharex=True, sharey=True)[0]
     for axes, (title, report) in zip(row, reports.items(), strict=True):
         table = report.to_frame("plane")
         for number, (name, across, up) in enumerate(
@@ -205,10 +205,9 @@ def _draw_plane(reports: Reports) -> Figure:
             ylabel=f"second direction [{100 * second:.0f} %]",
             title=title,
         )
-        axes.margins(0.25)
         axes.axhline(0, color="0.8", linewidth=0.8, zorder=0)
         axes.axvline(0, color="0.8", linewidth=0.8, zorder=0)
-        axes.set_aspect("equal", adjustable="datalim")
+        axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
         axes.grid(alpha=0.25)
     handles, labels = row[0].get_legend_handles_labels()
     figure.legend(handles, labels, ncols=4, fontsize=8, frameon=False, loc="outside lower center")

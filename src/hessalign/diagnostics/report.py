@@ -358,13 +358,13 @@ def _sample_table(
 def _plane_table(
     derivatives: Sequence[HeadDerivatives], gradients: Tensor, names: Sequence[str]
 ) -> pl.DataFrame:
-    """Principal components of the domains' gradients and diagonals, each in units of its own spread."""
+    """Principal components of the domains' gradients and diagonals, each in units of its own mean length."""
     diagonals = torch.stack([domain.diagonal() for domain in derivatives])
     scaled = []
     for values in (gradients, diagonals):
-        centred = values.flatten(1).double() - values.flatten(1).double().mean(0)
-        spread = float(centred.norm()) / len(names) ** 0.5
-        scaled.append(centred / (spread if spread > 0 else 1.0))
+        flat = values.flatten(1).double()
+        length = float(flat.norm()) / len(names) ** 0.5
+        scaled.append((flat - flat.mean(0)) / (length if length > 0 else 1.0))
     left, singular, _ = torch.linalg.svd(torch.cat(scaled, dim=1), full_matrices=False)
     coordinates = left[:, :2] * singular[:2]
     total = float(singular.square().sum())
