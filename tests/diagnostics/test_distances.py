@@ -140,3 +140,30 @@ def test_influences_are_what_leaving_a_sample_out_does() -> None:
             shrinkage = distance.distance - after[name].distance
             spread = float(distance.influences[1].std())
             assert abs(float(distance.influences[1][left_out]) - shrinkage) < 0.15 * spread, name
+
+
+def draw(samples: int, shift: float, random: torch.Generator) -> HeadDerivatives:
+    """Three classes with unit covariance, moved by ``shift`` along all features."""
+    head = torch.linspace(-1, 1, 9, dtype=torch.float64).view(3, 3)
+    labels = torch.randint(0, 3, (samples,), generator=random)
+    noise = torch.randn(samples, 3, generator=random, dtype=torch.float64)
+    features = noise + 1.5 * torch.eye(3, dtype=torch.float64)[labels] + shift
+    return HeadDerivatives.from_logits(features, features @ head.T, labels)
+
+
+def coverage(samples: int, shift: float, trials: int) -> dict[str, float]:
+    """How often the 95 % intervals hold the distances between the domains that the samples are drawn from."""
+    random = torch.Generator().manual_seed(0)
+    truth = all_distances([draw(1_000_000, 0, random), draw(1_000_000, shift, random)], 0, 0)
+    hits = dict.fromkeys(truth, 0)
+    for trial in range(trials):
+        found = all_distances([draw(samples, 0, random), draw(samples, shift, random)], 300, trial)
+        for name, distance in found.items():
+            assert distance.interval is not None
+            hits[name] += distance.interval.low <= truth[name].distance <= distance.interval.high
+    return {name: hit / trials for name, hit in hits.items()}
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    found = coverage(samples=500, shift=0.5, trials=400)
+    assert all(0.93 <= share <= 0.97 for share in found.values()), found
