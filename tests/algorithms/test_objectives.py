@@ -290,13 +290,17 @@ def test_flat_head_aligns_gradients_and_shrinks_the_hessians(part: str) -> None:
     algorithm, batch = make_algorithm("flat_head", beta=0.2, gamma=0.5, part=part), make_batch()
     every = risks(algorithm, batch)
     mean_gradient = gradient_and_hessian(sum(every) / DOMAINS, algorithm.head)[0].detach()
+    objective, metrics = algorithm.objective(batch)
     penalty = 0
-    for risk in every:
+    for domain, risk in enumerate(every):
         gradient, hessian = gradient_and_hessian(risk, algorithm.head)
         counted = hessian if part == "whole" else hessian - hessian.diag().diag()
         penalty = penalty + 0.2 * ((gradient - mean_gradient) ** 2).sum() + 0.5 * (counted**2).sum()
+        torch.testing.assert_close(metrics[f"hessian_size_{domain}"], (counted**2).sum().detach())
     expected = sum(every) / DOMAINS + penalty / DOMAINS
-    assert_objective(algorithm, algorithm.objective(batch)[0], expected)
+    assert_objective(algorithm, objective, expected)
+    parts = 0.2 * metrics["gradient"] + 0.5 * metrics["hessian_size"]
+    torch.testing.assert_close(metrics["penalty"], parts)
 
 
 def test_flat_head_is_hutchinson_without_the_diagonals() -> None:

@@ -39,7 +39,7 @@ def test_effects_are_what_the_shifts_amount_to() -> None:
     effects = dict(report.to_frame("attributes").select("attribute", "effect").iter_rows())
     # Moved by half a standard deviation along each of 8 independent directions: 8 · 0.5² nats.
     assert effects["feature mean"] == pytest.approx(2, rel=0.05)
-    features, logits, labels, domains = shifted_domains("label proportions", 0, samples=40_000)
+    features, logits, labels, domains = shifted_domains("label proportions", 3, samples=40_000)
     report = ha.alignment_report(features, logits, labels, domains, replicates=0)
     effects = dict(report.to_frame("attributes").select("attribute", "effect").iter_rows())
     proportions = [(1 / 3, share / 3.5) for share in (2.0, 1.0, 0.5)]

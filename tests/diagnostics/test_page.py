@@ -6,10 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from matplotlib.figure import Figure
 
 import hessalign as ha
-from hessalign.diagnostics.curves import draw_training_curves
 from hessalign.diagnostics.html import compare, page, write_html
 from hessalign.diagnostics.plots import distance_matrix, save_plots
 from tests.diagnostics.synthetic import shifted_domains
@@ -105,24 +103,3 @@ def test_plots_are_written_and_hold_the_numbers(
     bars = report.plot("attributes").axes[0].patches
     widths = {round(bar.get_width(), 9) for bar in bars}
     assert widths == {round(effect, 9) for effect in report.to_frame("attributes")["effect"]}
-
-
-def test_training_curves_show_parts_by_domain() -> None:
-    records = [
-        {
-            "step": step,
-            "loss": 1 / (1 + step),
-            "risk": 0.5,
-            "gradient": 0.1,
-            "gradient_0": 0.1,
-            "gradient_1": 0.2 + step,
-            "step_seconds": 0.1,
-            "accuracies": {},
-        }
-        for step in range(0, 50, 10)
-    ]
-    figure: Figure = draw_training_curves(records)
-    assert [axes.get_title() for axes in figure.axes] == ["objective", "gradient"]
-    lines = {line.get_label(): line for line in figure.axes[1].lines}
-    assert set(lines) == {"gradient", "source domain 0", "source domain 1"}
-    assert list(lines["source domain 1"].get_ydata()) == [0.2, 10.2, 20.2, 30.2, 40.2]

@@ -52,6 +52,7 @@ class FlatHead(AlignedHead):
     def head_penalty(
         self, features: Tensor, logits: Tensor, batch: DomainBatch
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Gradient distance and size of the Hessians; only the distance has parts by domain."""
+        """Gradient distance and size of the Hessians, which is reported as ``hessian_size``."""
         penalty, parts = super().head_penalty(features, logits, batch)
-        return penalty + self.flatness(features, logits, batch.targets, batch.domains), parts
+        flatness, sizes = self.flatness.with_parts(features, logits, batch.targets, batch.domains)
+        return penalty + flatness, {**parts, **sizes}

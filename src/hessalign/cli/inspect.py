@@ -47,7 +47,10 @@ def inspect_command(
         Path | None, typer.Option(dir_okay=False, help="Write a page with tables, plots and explanations.")
     ] = None,
     plots: Annotated[
-        Path | None, typer.Option(file_okay=False, help="Folder for the figures, as PNG and PDF.")
+        Path | None,
+        typer.Option(
+            file_okay=False, help="Folder for the figures, as PNG and PDF; of runs the training curves, too."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all tables as JSON.")] = False,
 ) -> None:
@@ -79,8 +82,11 @@ def inspect_command(
         _check_outputs(html, plots)
         torch.manual_seed(seed)  # MTL in the variant of DomainBed draws random numbers when it predicts
         with console.status("computing features, gradients and Hessians"):
-            reports = inspect_all([source, *([against] if against else [])], options)
+            sources = [source, *([against] if against else [])]
+            reports = inspect_all(sources, options)
         written = _write(reports, html, plots)
+        if plots is not None:
+            written += _draw_training(dict(zip(reports, sources, strict=True)), plots)
     if as_json:
         document = {
             title: {name: table.to_dicts() for name, table in report.tables.items()}
@@ -120,6 +126,20 @@ def _write(reports: "Mapping[str, AlignmentReport]", html: Path | None, plots: P
         from hessalign.diagnostics.plots import save_plots
 
         written += save_plots(reports, plots)
+    return written
+
+
+def _draw_training(sources: Mapping[str, Path], folder: Path) -> list[Path]:
+    """Training curves of the sources that are folders of runs."""
+    from hessalign.diagnostics.curves import read_history, save_training_curves
+
+    runs = [run for run in sources.values() if read_history(run) is not None]
+    written = []
+    for number, run in enumerate(runs, start=1):
+        name = "training" if len(runs) == 1 else f"training-{number}"
+        for ending in ("png", "pdf"):
+            save_training_curves(run, folder / f"{name}.{ending}")
+        written.append(folder / f"{name}.png")
     return written
 
 

@@ -101,6 +101,13 @@ def train_command(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write scalars for TensorBoard to OUT/tensorboard.")
     ] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            help="Draw loss, penalty and its parts by domain to this .png, .pdf or .svg at the end.",
+            show_default=False,
+        ),
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Go on with the run in the folder; starts it where there is none."),
@@ -116,6 +123,8 @@ def train_command(
 
     hessalign train --dataset colored_mnist --algorithm hgp --target 2 --steps 300 --out runs/hgp
 
+    hessalign train --dataset rotated_mnist --algorithm hgp --target 0 --out runs/r --plot runs/r/curves.png
+
     hessalign train --dataset pacs --root data --algorithm fishr --target sketch --set ema=0.9 --out runs/f
 
     hessalign train --dataset my/images --algorithm coral --target hospital_3 --workers 2 --out runs/own
@@ -129,6 +138,7 @@ def train_command(
     console = Console(stderr=True, quiet=not machine.is_first_process)
     try:
         with reported(console):
+            _check_plot(plot, out)
             data = find_data(dataset, root).open(trial_seed)
             hparams = _hparams(algorithm, data, parse_settings(settings or []))
             spec = RunSpec(
@@ -155,10 +165,31 @@ def train_command(
         raise typer.Exit(INTERRUPTED if machine.is_first_process else 0) from None
     if not machine.is_first_process:
         return
+    if plot is not None:
+        _draw(out, plot, console)
     if as_json:
         typer.echo(json.dumps(record, indent=2))
     else:
         Console().print(_table(record, spec, data))
+
+
+def _check_plot(plot: Path | None, out: Path) -> None:
+    """Before any work: a figure that cannot be written would be noticed at the very end."""
+    if plot is None:
+        return
+    from hessalign.diagnostics.plots import check_figure_path  # matplotlib, only for those who plot
+
+    check_figure_path(plot)
+    if not plot.parent.is_dir() and plot.parent.resolve() != out.resolve():
+        raise ValueError(f"plot: there is no folder {plot.parent}")
+
+
+def _draw(run: Path, plot: Path, console: Console) -> None:
+    from hessalign.diagnostics.curves import save_training_curves  # matplotlib, only for those who plot
+
+    with reported(console):
+        save_training_curves(run, plot)
+    console.print(f"Curves: {plot}", highlight=False)
 
 
 def _is_cpu(accelerator: str) -> bool:

@@ -90,16 +90,29 @@ def squared_distance_interval(squared: float, noise: float, changes: Tensor, lev
     return Interval(max(0.0, unbiased) ** 0.5, ends[0] ** 0.5, ends[1] ** 0.5)
 
 
-def eigenvalue_interval(estimate: float, changes: Tensor, level: float) -> Interval:
-    """Interval of a spectral norm: the quantiles of its first-order changes around the estimate.
+def spectral_interval(eigenvalues: Tensor, changes: Tensor, outside: float, level: float) -> Interval:
+    """Interval of a spectral norm from replicates of the leading eigenvalues' matrix.
+
+    In the leading eigenvectors' space a replicate changes the matrix ``Λ`` of eigenvalues by ``E*``, and the
+    norm ``λ = max |Λ|`` to that of ``Λ + E*``: eigenvalues that lie close together mix as they do when
+    samples are drawn. What replicates add on average is subtracted from ``λ``, and their quantiles ``q`` give
+    the basic interval ``[2λ − q_high, 2λ − q_low]`` (Davison and Hinkley, "Bootstrap Methods and their
+    Application", 1997, section 5.2).
 
     Args:
-        estimate: Without what chance adds.
-        changes: Of ``|vᵀ (H_e − H_f) v|`` in each replicate, ``(B,)``.
+        eigenvalues: ``k`` leading ones, the largest modulus first, ``(k,)``.
+        changes: ``E*`` in each replicate, ``(B, k, k)``.
+        outside: By how much chance enlarges ``λ`` outside the leading eigenvectors' space.
         level: Such as 0.95.
     """
-    low, high = _quantiles(changes, level)
-    return Interval(max(0.0, estimate), max(0.0, estimate + low), max(0.0, estimate + high))
+    largest = float(eigenvalues[0].abs())
+    # Without their mean, which is 0 but for the finite number of replicates and would move the estimate.
+    centred = changes - changes.mean(0)
+    norms = torch.linalg.eigvalsh(torch.diag(eigenvalues) + centred).abs().amax(1)
+    low, high = _quantiles(norms, level)
+    centre = 2 * largest - outside
+    estimate, *ends = (max(0.0, centre - value) for value in (float(norms.mean()), high, low))
+    return Interval(estimate, ends[0], ends[1])
 
 
 def _solve(unbiased: float, noise: float, rate: float, deviations: float) -> float:
@@ -111,6 +124,11 @@ def _solve(unbiased: float, noise: float, rate: float, deviations: float) -> flo
 
 
 def _quantiles(values: Tensor, level: float) -> tuple[float, float]:
-    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=values.dtype)
-    low, high = torch.quantile(values, tails)
+    """Quantiles at both tails of ``level``.
+
+    The quantile at ``p`` is the ``p (B + 1)``-th smallest of ``B`` values: a new value lies below it with
+    probability ``p`` (Davison and Hinkley, section 2.4). The usual ``1 + p (B − 1)``-th lies nearer to the
+    middle: an interval of 300 replicates would hold 94.4 % where it promises 95 %.
+    """
+    low, high = np.quantile(values.numpy(), [(1 - level) / 2, (1 + level) / 2], method="weibull")
     return float(low), float(high)

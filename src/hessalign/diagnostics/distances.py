@@ -10,16 +10,16 @@ from torch import Tensor
 
 from hessalign.diagnostics.bootstrap import (
     Interval,
-    eigenvalue_interval,
     resampled_means,
+    spectral_interval,
     squared_distance_interval,
 )
 from hessalign.diagnostics.means import DomainMeans
 from hessalign.diagnostics.spectra import bilinear_forms, curved_squares, leading_eigenpairs
 from hessalign.head import HeadDerivatives
 
-# Eigenvalues of a difference that are told apart when its largest is corrected for chance.
-PERTURBING_EIGENVALUES = 6
+# Leading eigenvalues of a difference that replicates let mix.
+MIXING_EIGENVALUES = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,18 +126,19 @@ def _spectral_distance(
     chosen = [domains[index] for index in pair]
     first, second = chosen
     values, vectors = leading_eigenpairs(
-        lambda v: first.hvp(v) - second.hvp(v), first.gradient(), PERTURBING_EIGENVALUES
+        lambda v: first.hvp(v) - second.hvp(v), first.gradient(), MIXING_EIGENVALUES
     )
     modulus, direction = abs(float(values[0])), (1 if values[0] >= 0 else -1)
     forms = [bilinear_forms(domain, vectors) for domain in chosen]
-    noise = _turning_noise(chosen, vectors, direction * values, forms)
     sizes = [len(domain) for domain in chosen]
     limits = None
     if replicates:
-        draws = resampled_means([form[:, :1] for form in forms], sizes, replicates, generator)
-        limits = eigenvalue_interval(modulus - noise, direction * (draws[0] - draws[1]).squeeze(1), level)
-    sides = zip((direction, -direction), forms, sizes, strict=True)
-    influences = [sign * (form[:, 0] - form[:, 0].mean()) / (size - 1) for sign, form, size in sides]
+        draws = resampled_means([form.flatten(1) for form in forms], sizes, replicates, generator)
+        changes = (draws[0] - draws[1]).view(-1, *forms[0].shape[1:])
+        limits = spectral_interval(values, changes, _noise_outside(chosen, vectors, modulus, forms), level)
+    leading = [form[:, 0, 0] for form in forms]
+    sides = zip((direction, -direction), leading, sizes, strict=True)
+    influences = [sign * (form - form.mean()) / (size - 1) for sign, form, size in sides]
     return PairDistance(
         pair[0],
         pair[1],
@@ -149,29 +150,27 @@ def _spectral_distance(
     )
 
 
-def _turning_noise(
-    domains: Sequence[HeadDerivatives], vectors: Tensor, eigenvalues: Tensor, forms: Sequence[Tensor]
+def _noise_outside(
+    domains: Sequence[HeadDerivatives], vectors: Tensor, largest: float, forms: Sequence[Tensor]
 ) -> float:
-    """By how much chance enlarges a leading eigenvalue, because it turns its eigenvector.
+    """By how much chance enlarges the largest eigenvalue outside the leading eigenvectors' space.
 
-    Second-order perturbation, ``Σ_j Var(v_jᵀ E v) / (λ − λ_j)`` with the noise ``E``: known eigenvalues one
-    by one, all others taken as 0. A gap smaller than the noise is kept from blowing up the term.
+    Second-order perturbation, ``E ‖E v‖² / λ`` over that part of the noise ``E``, all eigenvalues there
+    taken as 0. A ``λ`` smaller than the noise is kept from blowing up the term.
 
     Args:
         domains: The two domains.
         vectors: Leading eigenvectors of the difference, the first one ``v``, ``(k, C, d+1)``.
-        eigenvalues: Theirs, signed so that the first is positive, ``(k,)``.
-        forms: ``v_jᵀ Φ_i v`` of each domain's samples, ``(n, k)``.
+        largest: ``λ``.
+        forms: ``v_jᵀ Φ_i v_l`` of each domain's samples, ``(n, k, k)``.
     """
-    variances = torch.stack([form.var(0) / len(form) for form in forms]).sum(0)
-    total = 0.0
-    for domain in domains:
+    inside = total = 0.0
+    for domain, form in zip(domains, forms, strict=True):
+        inside += float(form[:, 0].var(0).sum()) / len(form)
         images, mean_image = curved_squares(domain, vectors[0]), domain.hvp(vectors[0]).double()
         total += float(images.mean() - mean_image.square().sum()) / (len(domain) - 1)
-    rest = max(0.0, total - float(variances.sum()))
-    gaps = eigenvalues[0] - eigenvalues[1:]
-    known = (variances[1:] / (gaps + variances[1:].sqrt()).clamp(min=1e-300)).sum()
-    return float(known) + rest / _or_one(float(eigenvalues[0]) + rest**0.5)
+    outside = max(0.0, total - inside)
+    return outside / _or_one(largest + outside**0.5)
 
 
 def _or_one(value: float) -> float:

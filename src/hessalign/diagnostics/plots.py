@@ -12,12 +12,15 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from hessalign.diagnostics.report import AlignmentReport, Plot
+from hessalign.files import replacing
 
 # Colours that colour-blind readers tell apart (Okabe and Ito, "Color Universal Design", 2008).
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 HEAT_QUANTITIES = ("gradient", "Hessian diagonal", "Hessian Frobenius", "Hessian spectral")
 MOST_PAIRS = 10
+FORMATS = {"png": "Software", "pdf": "CreationDate", "svg": "Date"}
+"""Formats of figures, and the entry of each that changes from one writing to the next."""
 Reports = Mapping[str, AlignmentReport]
 
 
@@ -43,7 +46,7 @@ def draw(reports: Reports, kind: Plot) -> Figure:
 
 
 def save_plots(reports: Reports, folder: Path) -> list[Path]:
-    """Write every figure as a PNG of 200 dots per inch and as a PDF.
+    """Write every figure as PNG and as PDF.
 
     Returns:
         The PNGs' paths.
@@ -56,9 +59,45 @@ def save_plots(reports: Reports, folder: Path) -> list[Path]:
     for kind in get_args(Plot):
         figure = draw(reports, kind)
         paths.append(folder / f"{kind}.png")
-        figure.savefig(paths[-1], dpi=200, metadata={"Software": None})
-        figure.savefig(folder / f"{kind}.pdf", metadata={"CreationDate": None})
+        for path in (paths[-1], paths[-1].with_suffix(".pdf")):
+            save_figure(figure, path)
     return paths
+
+
+def check_figure_path(path: Path) -> None:
+    """Refuse a figure that could not be written.
+
+    Args:
+        path: Of a figure; its ending tells the format.
+
+    Raises:
+        ValueError: If the format is not known, or there is a folder.
+    """
+    if path.suffix.removeprefix(".") not in FORMATS:
+        raise ValueError(
+            f"plot: the name must end in {', '.join(f'.{each}' for each in FORMATS)}, got {path}"
+        )
+    if path.is_dir():
+        raise ValueError(f"plot: {path} is a folder; choose the name of a file")
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure, whole or not at all; PNGs have 200 dots per inch.
+
+    Args:
+        figure: To write.
+        path: Its ending tells the format: png, pdf or svg.
+
+    Raises:
+        ValueError: If the format is not known, or there is a folder.
+        OSError: If it cannot be written.
+    """
+    check_figure_path(path)
+    kind = path.suffix.removeprefix(".")
+    # What tells the time or the program would make equal figures differ.
+    metadata: dict[str, str | None] = {FORMATS[kind]: None}
+    with replacing(path) as draft:
+        figure.savefig(draft, format=kind, dpi=200, metadata=metadata)
 
 
 def _draw_distances(reports: Reports) -> Figure:

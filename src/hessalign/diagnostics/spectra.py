@@ -58,15 +58,14 @@ def domain_eigenvalues(domains: Sequence[HeadDerivatives], count: int) -> list[T
 
 
 def bilinear_forms(domain: HeadDerivatives, vectors: Tensor) -> Tensor:
-    """``v_jᵀ Φ_i v_0`` of each sample's Hessian ``Φ_i = A_i ⊗ z̃_i z̃_iᵀ``, ``(n, k)``, float64.
+    """``v_jᵀ Φ_i v_l`` of each sample's Hessian ``Φ_i = A_i ⊗ z̃_i z̃_iᵀ``, ``(n, k, k)``, float64.
 
     Args:
         domain: ``n`` samples.
         vectors: ``(k, C, d+1)``.
     """
     projected = _projected(domain, vectors)
-    curved = domain.curvature.apply(projected[:, :1])
-    return (curved * projected).sum(2).double()
+    return (projected @ domain.curvature.apply(projected).transpose(1, 2)).double()
 
 
 def curved_squares(domain: HeadDerivatives, vector: Tensor) -> Tensor:

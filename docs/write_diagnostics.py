@@ -1,0 +1,181 @@
+"""Write two parts of docs/diagnostics.md:  python docs/write_diagnostics.py.
+
+The sentences about quantities are those of the page that ``to_html`` makes. What is said about Colored MNIST
+is computed from results/diagnostics/colored-mnist.json, which ``hessalign inspect --json`` wrote.
+"""
+
+import json
+import math
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "diagnostics.md"
+RECORD = ROOT / "results" / "diagnostics" / "colored-mnist.json"
+Row = dict[str, Any]
+# A relative distance that shrinks to less than this share of what it was counts as mostly removed.
+MOSTLY = 0.5
+ROUNDING = 1e-9
+
+
+def quantities() -> str:
+    """A table with a sentence for each quantity."""
+    text = files("hessalign.diagnostics").joinpath("explanations.toml").read_text("utf-8")
+    rows = [f"| {name} | {sentence} |" for name, sentence in tomllib.loads(text).items()]
+    return "\n".join(["| quantity | what it is |", "|---|---|", *rows])
+
+
+def colored_mnist(record: dict[str, dict[str, list[Row]]]) -> str:
+    """Tables of two models side by side, and what they say."""
+    before, after = record
+    pairs = list(dict.fromkeys((row["first"], row["second"]) for row in record[before]["distances"]))
+    parts = [
+        _distances(record, pairs),
+        _attributes(record, pairs),
+        "\n".join(["Relative distances, and what follows:", "", *(_reading(record, pair) for pair in pairs)]),
+        _eigenvalues(record, before, after),
+    ]
+    return "\n\n".join(parts)
+
+
+def _distances(record: dict[str, dict[str, list[Row]]], pairs: list[tuple[str, str]]) -> str:
+    lines = [
+        "Distances with their 95 % intervals, and relative to the norms of what they compare:",
+        "",
+        "| domains | quantity | " + " | ".join(f"{title} | relative" for title in record) + " |",
+        "|---|---|" + "---:|---:|" * len(record),
+    ]
+    for pair in pairs:
+        quantities = [row["quantity"] for row in _of(next(iter(record.values()))["distances"], pair)]
+        for quantity in quantities:
+            found = [_find(report["distances"], pair, "quantity", quantity) for report in record.values()]
+            cells = [f"{_interval(row)} | {_number(row['relative'])}" for row in found]
+            lines.append(f"| {' – '.join(pair)} | {quantity} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _attributes(record: dict[str, dict[str, list[Row]]], pairs: list[tuple[str, str]]) -> str:
+    lines = [
+        "What differs, in nats a sample; in brackets what chance may explain:",
+        "",
+        "| domains | attribute | " + " | ".join(record) + " |",
+        "|---|---|" + "---:|" * len(record),
+    ]
+    for pair in pairs:
+        for row in _of(next(iter(record.values()))["attributes"], pair):
+            found = [
+                _find(report["attributes"], pair, "attribute", row["attribute"]) for report in record.values()
+            ]
+            cells = [
+                _number(each["effect"]) if each["found"] else f"({_number(each['effect'])})" for each in found
+            ]
+            lines.append(f"| {' – '.join(pair)} | {row['attribute']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _reading(record: dict[str, dict[str, list[Row]]], pair: tuple[str, str]) -> str:
+    """What happened to one pair of domains, in words."""
+    before, after = record
+    changes = {}
+    for row in _of(record[before]["distances"], pair):
+        other = _find(record[after]["distances"], pair, "quantity", row["quantity"])
+        if row["relative"] is not None:
+            changes[row["quantity"]] = (row["relative"], other["relative"])
+    removed = [name for name, (old, new) in changes.items() if new < MOSTLY * old]
+    smaller = [name for name, (old, new) in changes.items() if MOSTLY * old <= new < old]
+    larger = [name for name, (old, new) in changes.items() if new >= old]
+    kinds = (
+        ("fell to less than half", removed),
+        ("fell by less than half", smaller),
+        ("did not fall", larger),
+    )
+    told = [f"{_list(names)} {what} ({_changes(changes, names)})" for what, names in kinds if names]
+    bounds = [
+        _find(record[title]["distances"], pair, "quantity", "transfer bound")["distance"]
+        for title in (before, after)
+    ]
+    return (
+        f"* {' – '.join(pair)}: from {before} to {after}, {'; '.join(told)}. The transfer bound went from "
+        f"{_number(bounds[0])} to {_number(bounds[1])}. {_left(record, pair)}"
+    )
+
+
+def _left(record: dict[str, dict[str, list[Row]]], pair: tuple[str, str]) -> str:
+    """The attributes that still differ, and how much they did before."""
+    before, after = record
+    found = []
+    for row in _of(record[after]["attributes"], pair):
+        if row["found"]:
+            old = _find(record[before]["attributes"], pair, "attribute", row["attribute"])
+            found.append(f"{row['attribute']} ({_number(old['effect'])} to {_number(row['effect'])} nats)")
+    return f"What still differs: {_list(found)}." if found else "Nothing is found to differ any more."
+
+
+def _eigenvalues(record: dict[str, dict[str, list[Row]]], before: str, after: str) -> str:
+    ratios = []
+    for row in record[before]["eigenvalues"]:
+        if row["number"] == 1:
+            other = _find_domain(record[after]["eigenvalues"], row["domain"])
+            ratios.append(f"{row['domain']} {_number(row['eigenvalue'])} to {_number(other['eigenvalue'])}")
+    listed = ", ".join(ratios)
+    return f"The largest eigenvalue of each domain's head Hessian, from {before} to {after}: {listed}."
+
+
+def _of(rows: list[Row], pair: tuple[str, str]) -> list[Row]:
+    return [row for row in rows if (row["first"], row["second"]) == pair]
+
+
+def _find(rows: list[Row], pair: tuple[str, str], column: str, value: str) -> Row:
+    return next(row for row in _of(rows, pair) if row[column] == value)
+
+
+def _find_domain(rows: list[Row], domain: str) -> Row:
+    return next(row for row in rows if row["domain"] == domain and row["number"] == 1)
+
+
+def _changes(changes: dict[str, tuple[float, float]], names: list[str]) -> str:
+    return ", ".join(f"{_number(changes[name][0])} to {_number(changes[name][1])}" for name in names)
+
+
+def _list(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _interval(row: Row) -> str:
+    if row["low"] is None:
+        return _number(row["distance"])
+    return f"{_number(row['distance'])} ({_number(row['low'])} to {_number(row['high'])})"
+
+
+def _number(value: float | None) -> str:
+    """Two significant digits, without an exponent where a person needs none."""
+    if value is None:
+        return "–"
+    if abs(value) < ROUNDING:
+        return "0"
+    if 1e-4 <= abs(value) < 1e5:
+        return f"{value:.{max(0, 1 - math.floor(math.log10(abs(value))))}f}"
+    return f"{value:.1e}"
+
+
+def with_part(page: str, name: str, text: str) -> str:
+    """The page with another text between the marks of a part."""
+    start, end = (
+        f"<!-- {name}: written by python docs/write_diagnostics.py -->\n",
+        f"\n<!-- end of {name} -->",
+    )
+    before, rest = page.split(start)
+    _, after = rest.split(end)
+    return f"{before}{start}\n{text.strip()}\n{end}{after}"
+
+
+def make_page(page: str) -> str:
+    """The page with both parts as they should be."""
+    page = with_part(page, "quantities", quantities())
+    return with_part(page, "Colored MNIST", colored_mnist(json.loads(RECORD.read_text(encoding="utf-8"))))
+
+
+if __name__ == "__main__":
+    PAGE.write_text(make_page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
