@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hessalign.cli.errors import reported
+from hessalign.cli.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     import polars as pl
@@ -80,6 +81,7 @@ def inspect_command(
             report={"radius": radius, "replicates": replicates, "seed": seed},
         )
         _check_outputs(html, plots)
+        keep_freed_memory()
         torch.manual_seed(seed)  # MTL in the variant of DomainBed draws random numbers when it predicts
         with console.status("computing features, gradients and Hessians"):
             sources = [source, *([against] if against else [])]

@@ -254,8 +254,9 @@ def _whiten(features: Sequence[Tensor], groups: Sequence[Tensor]) -> list[Tensor
     if not len(kept):
         return [part[:, :0] for part in features]
     directions = vectors[:, kept] / values[kept].sqrt()
-    within = _about_means(within_groups @ directions, domain_ids * (1 + int(group_ids.max())) + group_ids)
-    inner_values, inner_vectors = torch.linalg.eigh(within.T @ within / len(within))
+    within = _about_means(within_groups, domain_ids * (1 + int(group_ids.max())) + group_ids)
+    inner = directions.T @ (within.T @ within) @ directions
+    inner_values, inner_vectors = torch.linalg.eigh(inner / len(within))
     # A direction that varies between domains alone must not count without limit.
     scale = inner_vectors / inner_values.clamp(min=1e-3).sqrt()
     return list(((everything - everything.mean(0)) @ (directions @ scale)).split(sizes))

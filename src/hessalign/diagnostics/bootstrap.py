@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 # Drawn counts held at once.
-VALUES_AT_ONCE = 20_000_000
+VALUES_AT_ONCE = 2_000_000
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ of outputs and over pairs of samples; the cheaper one is taken.
 """
 
 from collections.abc import Sequence
+from itertools import combinations
 
 import torch
 import torch.nn.functional as F
@@ -61,7 +62,9 @@ def _by_blocks(domains: Sequence[HeadDerivatives], generator: torch.Generator) -
         blocks = torch.stack(
             [_block(features, weight) for features, weight in zip(padded, weights, strict=True)]
         )
-        squares = torch.stack([_part_squares(blocks - block) for block in blocks])
+        squares = torch.zeros(count, count, PARTS, dtype=torch.float64)
+        for first, second in combinations(range(count), 2):
+            squares[first, second] = squares[second, first] = _part_squares(blocks[first] - blocks[second])
         # An off-diagonal block stands in the Hessian twice: once in each of two rows of outputs.
         for output in {row, column}:
             parts[:, :, output] += squares
@@ -132,11 +135,10 @@ def _block(padded: Tensor, weights: Tensor) -> Tensor:
     return block.triu() + block.triu(1).T
 
 
-def _part_squares(blocks: Tensor) -> Tensor:
-    """Squared norms of corner, edges and body of ``m`` blocks with the constant feature last, ``(m, 3)``."""
-    squares = blocks.double().square()
-    corner, edge, body = squares[:, -1, -1], squares[:, -1, :-1].sum(1), squares[:, :-1, :-1].sum((1, 2))
-    return torch.stack([corner, 2 * edge, body], dim=1)
+def _part_squares(block: Tensor) -> Tensor:
+    """Squared norms of corner, edges and body of a block with the constant feature last, ``(3,)``."""
+    squares = block.double().square()
+    return torch.stack([squares[-1, -1], 2 * squares[-1, :-1].sum(), squares[:-1, :-1].sum()])
 
 
 def _curvature_row(domain: HeadDerivatives, output: int) -> Tensor:
