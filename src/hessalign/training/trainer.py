@@ -106,7 +106,7 @@ def train(
         ValueError: If spec, dataset, folder and machine do not go together.
         OSError: If a sample cannot be read, or the disk not be written.
     """
-    _check_targets(spec, dataset)
+    check_targets(spec, dataset)
     torch.manual_seed(spec.seed)
     splits = [_split(spec, dataset, index) for index in range(len(dataset.domains))]
     sources = [index for index in range(len(splits)) if index not in spec.target_domains]
@@ -224,7 +224,12 @@ def _in_step(shares: Iterator[DomainBatch], processes: Processes) -> Iterator[Do
         yield share
 
 
-def _check_targets(spec: RunSpec, dataset: DomainDataset) -> None:
+def check_targets(spec: RunSpec, dataset: DomainDataset) -> None:
+    """Refuse target domains that are not there, or leave none to train on.
+
+    Raises:
+        ValueError: Naming them.
+    """
     count = len(dataset.domains)
     chosen = set(spec.target_domains)
     if not chosen <= set(range(count)) or len(chosen) != len(spec.target_domains) or len(chosen) >= count:
