@@ -45,8 +45,8 @@ class RSC(Algorithm):
 
     @torch.no_grad()
     def _mask(self, features: Tensor, targets: Tensor) -> Tensor:
-        slopes = self.head.weight[targets]
-        kept = slopes < _quantile(slopes, 1 - self.hparams.feature_drop)
+        slopes = self.head.weight
+        kept = (slopes < _quantile(slopes, 1 - self.hparams.feature_drop))[targets]
         loss_of_confidence = self._confidence(features, targets) - self._confidence(features * kept, targets)
         whole = loss_of_confidence < _quantile(loss_of_confidence, 1 - self.hparams.batch_drop)
         return kept | whole.unsqueeze(1)

@@ -8,7 +8,14 @@ from hessalign.training.predictor import Prediction, image_paths, load_trained, 
 from hessalign.training.records import read_records
 from hessalign.training.spec import CheckpointAbout, RunSpec
 from hessalign.training.tensorboard import TensorBoard
-from hessalign.training.trainer import Progress, build_algorithm, is_finished, is_started, train
+from hessalign.training.trainer import (
+    Progress,
+    build_algorithm,
+    check_algorithm,
+    is_finished,
+    is_started,
+    train,
+)
 from hessalign.training.vectorised import can_train_together, train_together
 
 __all__ = [
@@ -22,6 +29,7 @@ __all__ = [
     "TensorBoard",
     "build_algorithm",
     "can_train_together",
+    "check_algorithm",
     "checkpoint_about",
     "choose_backbone",
     "extract_features",

@@ -35,10 +35,9 @@ class BatchedAdam:
         Args:
             runs: Which, ``(R,)``, bool.
         """
-        self.steps.masked_fill_(runs, 0)
-        for moments in (self.first, self.second):
-            for value in moments.values():
-                value.masked_fill_(_along(runs, value), 0)
+        if bool(runs.any()):
+            for value in (self.steps, *self.first.values(), *self.second.values()):
+                value[runs] = 0
 
     @torch.no_grad()
     def step(self, gradients: Mapping[str, Tensor]) -> None:
@@ -51,13 +50,12 @@ class BatchedAdam:
         size = self.lr / (1 - BETA1**self.steps)
         root = (1 - BETA2**self.steps).sqrt()
         for name, parameter in self.parameters.items():
-            like = {"dtype": parameter.dtype}
-            decayed = gradients[name] + _along(self.weight_decay, parameter).to(**like) * parameter
+            decayed = gradients[name] + _along(self.weight_decay, parameter) * parameter
             first, second = self.first[name], self.second[name]
             first.lerp_(decayed, 1 - BETA1)
             second.mul_(BETA2).addcmul_(decayed, decayed, value=1 - BETA2)
-            scale = second.sqrt() / _along(root, parameter).to(**like) + EPSILON
-            parameter.sub_(_along(size, parameter).to(**like) * first / scale)
+            scale = second.sqrt() / _along(root, parameter) + EPSILON
+            parameter.sub_(_along(size, parameter) * first / scale)
 
     def state_of(self, name: str, run: int) -> dict[str, Tensor]:
         """The state of a run's parameter, as ``torch.optim.Adam`` keeps it."""
@@ -69,5 +67,5 @@ class BatchedAdam:
 
 
 def _along(values: Tensor, like: Tensor) -> Tensor:
-    """Values of the runs, ``(R,)``, shaped to go with ``(R, ...)``."""
-    return values.view(-1, *[1] * (like.ndim - 1))
+    """Values of the runs, ``(R,)``, of the type of ``(R, ...)`` and shaped to go with it."""
+    return values.to(like.dtype).view(-1, *[1] * (like.ndim - 1))

@@ -9,11 +9,11 @@ rounding.
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
@@ -21,13 +21,12 @@ from torch.optim import Adam
 
 from hessalign.algorithms import Algorithm, DomainBatch, get_algorithm
 from hessalign.datasets.base import DomainDataset
-from hessalign.datasets.features_file import FeatureSamples
-from hessalign.datasets.splits import split_indices
+from hessalign.datasets.features_file import FeaturesFile
 from hessalign.training.batched_adam import BatchedAdam
-from hessalign.training.batches import check_sizes, draw_samples
-from hessalign.training.checkpoint import save_checkpoint, write_atomically
+from hessalign.training.checkpoint import save_checkpoint
+from hessalign.training.feature_batches import FeatureBatches
 from hessalign.training.machine import Machine, make_fabric
-from hessalign.training.records import FILE, read_records
+from hessalign.training.records import read_records, write_records
 from hessalign.training.spec import CheckpointAbout, RunSpec
 from hessalign.training.trainer import (
     CHECKPOINTS,
@@ -39,7 +38,10 @@ from hessalign.training.trainer import (
 )
 
 ROWS_AT_ONCE = 1024
+"""Of an evaluation, which bounds its memory."""
 OPTIMIZER = ("lr", "weight_decay")
+OWN_RULES = ("step", "make_optimizers", "adam", "forward")
+"""Methods that the batched computation replaces: an algorithm that overrides one is trained alone."""
 Values = dict[str, Tensor]
 
 
@@ -54,14 +56,11 @@ def can_train_together(spec: RunSpec) -> str | None:
         inputs are images, it draws random numbers, or its algorithm's rule cannot be vectorised.
     """
     algorithm = get_algorithm(spec.algorithm)
-    hparams = algorithm.hparams_class(**spec.hparams)
-    batched = algorithm.batched_hparams(hparams)
-    own_rule = any(
-        getattr(algorithm, name) is not getattr(Algorithm, name)
-        for name in ("step", "make_optimizers", "adam", "forward")
-    )
-    drawn = spec.backbone.dropout > 0 or spec.validation_images == "augmented"
-    if batched is None or own_rule or drawn or not spec.backbone.takes_features:
+    batched = algorithm.batched_hparams(algorithm.hparams_class(**spec.hparams))
+    own_rule = any(getattr(algorithm, name) is not getattr(Algorithm, name) for name in OWN_RULES)
+    draws = spec.backbone.dropout > 0 or spec.validation_images == "augmented"
+    on_features = spec.dataset == FeaturesFile.name and spec.backbone.takes_features
+    if batched is None or own_rule or draws or not on_features:
         return None
     common = spec.model_dump(mode="json", exclude={"target_domains", "seed", "trial_seed", "hparams_seed"})
     common["targets"] = len(spec.target_domains)
@@ -78,6 +77,8 @@ def train_together(
     folders: Sequence[Path],
     machine: Machine,
     report: Callable[[int], None] | None = None,
+    *,
+    checkpoints: bool = True,
 ) -> list[dict[str, Any]]:
     """Do what [train][] does for each of several runs, all at once.
 
@@ -90,6 +91,7 @@ def train_together(
         folders: One for each run.
         machine: Where to run them; one device.
         report: Called with the number of each step that is done.
+        checkpoints: Leave each run's last checkpoint.
 
     Returns:
         The record of the last evaluation of each run. ``step_seconds`` is its share of the time of a step.
@@ -106,7 +108,10 @@ def train_together(
             claim(folders[place], specs[place])
         records = runs.train(report)
         for number, place in enumerate(left):
-            runs.save(number, folders[place], records[number])
+            write_records(folders[place], records[number])
+            if checkpoints:
+                runs.save(number, folders[place])
+            (folders[place] / DONE).touch()
     return [read_records(folder)[-1] for folder in folders]
 
 
@@ -122,7 +127,7 @@ def _check(
         )
     if machine.devices != 1:
         raise ValueError(f"devices: runs are trained together on 1 device, got {machine.devices}")
-    if not all(isinstance(domain.augmented, FeatureSamples) for domain in dataset.domains):
+    if not isinstance(dataset, FeaturesFile):
         raise ValueError(f"dataset: {dataset.name} does not hold features; allowed are features files")
     for spec in specs:
         check_targets(spec, dataset)
@@ -134,12 +139,22 @@ class _Objective(nn.Module):
     def __init__(self, algorithm: Algorithm) -> None:
         super().__init__()
         self.algorithm = algorithm
-        self.written = algorithm.hparams
 
     def forward(self, hparams: Values, batch: DomainBatch) -> tuple[Tensor, Values]:
         """Loss and metrics with some hyper-parameters replaced by tensors."""
-        self.algorithm.hparams = self.written.model_construct(**{**self.written.model_dump(), **hparams})
-        return self.algorithm.objective(batch)
+        with _replaced(self.algorithm, hparams):
+            return self.algorithm.objective(batch)
+
+
+@contextmanager
+def _replaced(algorithm: Algorithm, hparams: Mapping[str, Tensor]) -> Iterator[None]:
+    """Let tensors stand for some hyper-parameters for a while."""
+    written = algorithm.hparams
+    algorithm.hparams = written.model_copy(update=dict(hparams))
+    try:
+        yield
+    finally:
+        algorithm.hparams = written
 
 
 class _Runs:
@@ -149,14 +164,15 @@ class _Runs:
         self.specs, self.dataset = specs, dataset
         self.fabric = make_fabric(machine)
         self.algorithms = [self._build(spec) for spec in specs]
-        self.data = _Data(specs, dataset, self.algorithms[0].hparams.batch_size)
-        self.objective = _Objective(self.algorithms[0])
+        self.algorithm = self.algorithms[0]  # whose code computes all
+        self.objective = _Objective(self.algorithm)
+        self.data = FeatureBatches(specs, dataset, self.algorithm.hparams.batch_size)
         self.parameters = self._stack([dict(one.named_parameters()) for one in self.algorithms])
         self.buffers = self._stack([dict(one.named_buffers()) for one in self.algorithms])
         del self.buffers["algorithm.steps_done"]  # the same for all: they keep step
         for parameter in self.parameters.values():
             parameter.requires_grad_()
-        names = self.algorithms[0].batched_hparams(self.algorithms[0].hparams) or ()
+        names = self.algorithm.batched_hparams(self.algorithm.hparams) or ()
         self.hparams = {name: self._values(name) for name in names}
         self.adam = BatchedAdam(self.parameters, *(self._values(name) for name in OPTIMIZER))
 
@@ -184,10 +200,9 @@ class _Runs:
                 report(step)
         return records
 
-    def save(self, run: int, folder: Path, records: Sequence[dict[str, Any]]) -> None:
-        """Leave in a run's folder what training it alone leaves there."""
+    def save(self, run: int, folder: Path) -> None:
+        """Leave the checkpoint that training the run alone leaves."""
         algorithm, steps = self.algorithms[run], self.specs[run].steps
-        algorithm.hparams = type(algorithm.hparams)(**self.specs[run].hparams)
         with torch.no_grad():
             for name, value in _Objective(algorithm).state_dict(keep_vars=True).items():
                 stacked = self.parameters.get(name, self.buffers.get(name))
@@ -197,7 +212,6 @@ class _Runs:
         assert isinstance(optimizer, Adam)
         for name, parameter in algorithm.named_parameters():
             optimizer.state[parameter] = self.adam.state_of(f"algorithm.{name}", run)
-        write_atomically(folder / FILE, "".join(json.dumps(record) + "\n" for record in records))
         about = CheckpointAbout(
             run=self.specs[run],
             class_names=self.dataset.class_names,
@@ -205,7 +219,6 @@ class _Runs:
             source_domains=algorithm.domains,
         )
         save_checkpoint(folder / CHECKPOINTS, steps, algorithm, optimizers, about.model_dump(mode="json"))
-        (folder / DONE).touch()
 
     def _build(self, spec: RunSpec) -> Algorithm:
         torch.manual_seed(spec.seed)
@@ -227,9 +240,7 @@ class _Runs:
 
     def _step(self, step: int) -> Values:
         """One update of all runs; their metrics, ``(R,)`` each."""
-        algorithm = self.algorithms[0]
-        algorithm.steps_done.fill_(step)
-        algorithm.hparams = algorithm.hparams.model_construct(**self.objective.written.model_dump())
+        self.algorithm.steps_done.fill_(step)
         inputs, targets = (part.to(self.fabric.device) for part in self.data.batches(step))
         inputs = self.fabric.strategy.precision.convert_input(inputs)
         domains = self.data.domain_ids.to(self.fabric.device)
@@ -237,8 +248,8 @@ class _Runs:
         def of_one(
             parameters: Values, buffers: Values, hparams: Values, inputs: Tensor, targets: Tensor
         ) -> tuple[Tensor, Values, Values]:
-            state = {**parameters, **buffers}
-            batch = DomainBatch(inputs, targets, domains, algorithm.domains)
+            state = {**parameters, **buffers}  # functional_call leaves buffers here as the objective set them
+            batch = DomainBatch(inputs, targets, domains, self.algorithm.domains)
             with self.fabric.autocast():
                 loss, metrics = functional_call(self.objective, state, (hparams, batch))
             return loss, metrics, {name: state[name].detach() for name in buffers}
@@ -247,96 +258,27 @@ class _Runs:
             self.parameters, self.buffers, self.hparams, inputs, targets
         )
         gradients = torch.autograd.grad(losses.sum(), list(self.parameters.values()))
-        self.adam.forget(self._forgetting(algorithm))
+        self.adam.forget(self._forgetting())
         self.adam.step(dict(zip(self.parameters, gradients, strict=True)))
         return {"loss": losses.detach(), **metrics}
 
-    def _forgetting(self, algorithm: Algorithm) -> Tensor:
+    def _forgetting(self) -> Tensor:
         """Which runs' Adam begins anew with this step, ``(R,)``."""
-        written = self.objective.written
-        algorithm.hparams = written.model_construct(**{**written.model_dump(), **self.hparams})
-        forgetting = torch.as_tensor(algorithm.forgets_moments(), device=self.fabric.device)
+        with _replaced(self.algorithm, self.hparams):
+            forgetting = torch.as_tensor(self.algorithm.forgets_moments(), device=self.fabric.device)
         return forgetting.expand(len(self.specs))
 
     @torch.no_grad()
     def _predict(self) -> Tensor:
         """Class of every sample of the dataset according to every run, ``(R, N)``."""
-        algorithm = self.algorithms[0].eval()
+        self.algorithm.eval()
         parameters = {name.removeprefix("algorithm."): value for name, value in self.parameters.items()}
         parts = []
         for rows in self.data.plain.split(ROWS_AT_ONCE):
             inputs = self.fabric.strategy.precision.convert_input(rows.float().to(self.fabric.device))
-            logits = vmap(lambda state, given: functional_call(algorithm, state, (given,)), (0, None))(
-                parameters, inputs
-            )
+            logits = vmap(
+                lambda state, given: functional_call(self.algorithm, state, (given,)), in_dims=(0, None)
+            )(parameters, inputs)
             parts.append(logits.argmax(2).cpu())
-        algorithm.train()
+        self.algorithm.train()
         return torch.cat(parts, dim=1)
-
-
-class _Data:
-    """Batches and accuracies of all runs, by row numbers of one table."""
-
-    def __init__(self, specs: Sequence[RunSpec], dataset: DomainDataset, samples_per_domain: int) -> None:
-        self.specs, self.dataset = specs, dataset
-        self.samples_per_domain = samples_per_domain
-        plain = [domain.plain for domain in dataset.domains]
-        augmented = [domain.augmented for domain in dataset.domains]
-        assert all(isinstance(samples, FeatureSamples) for samples in (*plain, *augmented))
-        self.plain = torch.cat([samples.table[:, 0] for samples in plain])  # type: ignore[attr-defined]
-        self.labels = torch.cat([domain.targets for domain in dataset.domains])
-        self.views = augmented[0].table.shape[1]  # type: ignore[attr-defined]
-        self.table = torch.cat([samples.table for samples in augmented]).flatten(0, 1)  # type: ignore[attr-defined]
-        starts = np.cumsum([0, *map(len, dataset.domains)]).tolist()
-        self.splits = [self._split(spec, starts) for spec in specs]
-        self.sources = [
-            [index for index in range(len(dataset.domains)) if index not in spec.target_domains]
-            for spec in specs
-        ]
-        self.domain_ids = torch.arange(len(self.sources[0])).repeat_interleave(samples_per_domain)
-        for sources, split in zip(self.sources, self.splits, strict=True):
-            names = [dataset.domains[index].name for index in sources]
-            check_sizes(names, [len(split[index][0]) for index in sources], samples_per_domain)
-
-    def batches(self, step: int) -> tuple[Tensor, Tensor]:
-        """Inputs ``(R, E·B, d)`` and targets ``(R, E·B)`` of a step, the same as the runs have alone."""
-        rows = torch.stack([self._rows(run, step) for run in range(len(self.specs))])
-        inputs = self.table.index_select(0, rows.flatten()).unflatten(0, rows.shape).float()
-        return inputs, self.labels[rows // self.views]
-
-    def accuracies(self, predicted: Tensor) -> list[dict[str, dict[str, float]]]:
-        """Of each run: accuracies of every domain's in and out part, by domain name."""
-        right = predicted == self.labels
-        return [
-            {
-                domain.name: {
-                    part: _share(right[run, samples[: self.specs[run].evaluation_samples]])
-                    for part, samples in zip(("in", "out"), parts, strict=True)
-                }
-                for domain, parts in zip(self.dataset.domains, split, strict=True)
-            }
-            for run, split in enumerate(self.splits)
-        ]
-
-    def _rows(self, run: int, step: int) -> Tensor:
-        rows = []
-        for place, domain in enumerate(self.sources[run]):
-            inside = self.splits[run][domain][0]
-            indices, seeds = draw_samples(
-                self.specs[run].seed, step, place, len(inside), self.samples_per_domain
-            )
-            rows.append(inside[indices] * self.views + seeds % self.views)
-        return torch.cat(rows)
-
-    def _split(self, spec: RunSpec, starts: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
-        """Samples in and out of each domain, counted over the whole dataset."""
-        parts = []
-        for index, domain in enumerate(self.dataset.domains):
-            split = split_indices(len(domain), spec.trial_seed, index, spec.holdout_fraction)
-            inside, outside = (starts[index] + torch.tensor(part, dtype=torch.long) for part in split)
-            parts.append((inside, outside))
-        return parts
-
-
-def _share(right: Tensor) -> float:
-    return int(right.sum()) / len(right) if len(right) else float("nan")
