@@ -8,7 +8,15 @@ from pathlib import Path
 import torch
 
 import hessalign
-from benchmarks import algorithm_step, colored_mnist_step, input_pipeline, penalties, resnet_step
+from benchmarks import (
+    algorithm_step,
+    colored_mnist_step,
+    feature_extraction,
+    input_pipeline,
+    penalties,
+    resnet_step,
+    vectorised_runs,
+)
 from benchmarks.timing import HEADER
 
 PAGE = Path(__file__).parent / "README.md"
@@ -22,7 +30,15 @@ HEADLINES = (
     "ResNet-18 step with HGP",
     "Colored MNIST step, ERM",
 )
-SCRIPTS = (penalties, colored_mnist_step, resnet_step, algorithm_step, input_pipeline)
+SCRIPTS = (
+    penalties,
+    colored_mnist_step,
+    resnet_step,
+    algorithm_step,
+    input_pipeline,
+    feature_extraction,
+    vectorised_runs,
+)
 
 
 def processor() -> str:
