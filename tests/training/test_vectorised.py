@@ -6,11 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hessalign.algorithms import algorithm_names, get_algorithm
+from hessalign.algorithms import Algorithm, DomainBatch, algorithm_names, get_algorithm
 from hessalign.backbones import BackboneSpec
 from hessalign.training import (
     Machine,
     RunSpec,
+    build_algorithm,
     can_train_together,
     latest_checkpoint,
     load_trained,
@@ -23,8 +24,20 @@ from tests.training.tiny_domains import TinyDomains, tiny_spec
 from tests.training.tiny_features import feature_spec, tiny_features
 
 CPU, EXACT = Machine("cpu"), Machine("cpu", precision="64-true")
-ALONE = {"and_mask", "arm", "cdann", "dann", "fish", "mixup", "mldg", "mtl", "sagnet", "sand_mask"}
-TOGETHER = sorted({*algorithm_names()} - ALONE)
+ALONE = {
+    "and_mask": "step",
+    "arm": "forward",
+    "cdann": "step",
+    "dann": "step",
+    "fish": "step",
+    "mldg": "step",
+    "mtl": "forward",
+    "sand_mask": "step",
+    "mixup": "draws",
+    "sagnet": "step",
+}
+"""Why they cannot be trained together: a method of their own, or a loss that draws random numbers."""
+TOGETHER = sorted({*algorithm_names()} - ALONE.keys())
 SHARES = {"ema": 0.99, "feature_drop": 0.9, "batch_drop": 0.9}
 """Largest values of hyper-parameters that must stay below 1."""
 FACTORS = (1.0, 0.3, 2.0)
@@ -181,6 +194,27 @@ def test_which_runs_go_together() -> None:
         *(feature_spec(name) for name in ALONE),
     ):
         assert can_train_together(other) is None
+
+
+@pytest.mark.parametrize(("name", "reason"), ALONE.items())
+def test_what_is_trained_alone_has_its_reason(name: str, reason: str) -> None:
+    algorithm = get_algorithm(name)
+    assert can_train_together(feature_spec(name)) is None
+    if reason != "draws":
+        assert getattr(algorithm, reason) is not getattr(Algorithm, reason)
+        return
+    network = build_algorithm(feature_spec(name), (6,), 3, 2)
+    batch = DomainBatch(torch.randn(8, 6), torch.arange(8) % 3, torch.arange(2).repeat_interleave(4), 2)
+    assert len({float(network.objective(batch)[0]) for _ in range(5)}) > 1
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_what_is_trained_together_draws_nothing(name: str) -> None:
+    network = build_algorithm(feature_spec(name), (6,), 3, 2)
+    batch = DomainBatch(torch.randn(8, 6), torch.arange(8) % 3, torch.arange(2).repeat_interleave(4), 2)
+    before = torch.get_rng_state()
+    network.objective(batch)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize(
