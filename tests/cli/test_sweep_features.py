@@ -16,7 +16,7 @@ from tests.training.tiny_features import tiny_features
 
 WIDE = {**os.environ, "COLUMNS": "300", "NO_COLOR": "1"}
 SHORT = ["--steps", "12", "--evaluate-every", "8", "--set", "batch_size=8", "--accelerator", "cpu"]
-GRID = [*SHORT, "--algorithms", "fishr,hgp,mldg", "--trials", "1", "--hparams", "2"]
+GRID = [*SHORT, "--algorithms", "fishr,hgp,mldg", "--trials", "1", "--hparams", "2", "--targets", "singles"]
 
 
 @pytest.fixture(scope="module")
@@ -63,14 +63,14 @@ def together(features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("together")
     result = sweep(features, *GRID, "--workers", "2", "--out", out)
     assert result.returncode == 0, result.stderr
-    assert "[60/60]" in result.stderr
+    assert "[24/24]" in result.stderr
     return out
 
 
 def test_a_sweep_together_is_the_sweep_one_by_one(features: Path, together: Path, tmp_path: Path) -> None:
     result = sweep(features, *GRID, "--workers", "2", "--together", "1", "--out", tmp_path)
     assert result.returncode == 0, result.stderr
-    assert len(runs(tmp_path)) == 60  # 3 algorithms, 4 targets and 6 pairs, 2 draws
+    assert len(runs(tmp_path)) == 24  # 3 algorithms, 4 targets, 2 draws
     assert_same(together, tmp_path)
 
 
@@ -79,29 +79,29 @@ def test_finished_runs_are_skipped(features: Path, together: Path) -> None:
     again = sweep(features, *GRID, "--json", "--out", together)
     assert again.returncode == 0, again.stderr
     document = json.loads(again.stdout)
-    assert (document["runs"], document["skipped"], document["finished"]) == (60, 60, 0)
+    assert (document["runs"], document["skipped"], document["finished"]) == (24, 24, 0)
     assert {path: path.stat().st_mtime_ns for path in together.glob("runs/*/*")} == before
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kills")
 def test_a_killed_sweep_goes_on_and_ends_the_same(features: Path, together: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
-        command(features, *GRID, "--workers", "1", "--together", "8", "--out", tmp_path),
+        command(features, *GRID, "--workers", "1", "--together", "4", "--out", tmp_path),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=WIDE,
     )
-    while len(runs(tmp_path)) < 10:
+    while len(runs(tmp_path)) < 4:
         assert process.poll() is None
         time.sleep(0.02)
     process.kill()
     process.wait(timeout=60)
     done = len(runs(tmp_path))
-    assert 10 <= done < 60
+    assert 4 <= done < 24
     again = sweep(features, *GRID, "--workers", "2", "--json", "--out", tmp_path)
     assert again.returncode == 0, again.stderr
     document = json.loads(again.stdout)
-    assert document["finished"] + document["skipped"] == 60
+    assert document["finished"] + document["skipped"] == 24
     assert document["skipped"] >= done
     assert_same(together, tmp_path)
 
@@ -145,7 +145,7 @@ def test_a_file_of_one_domain_is_refused(tmp_path: Path) -> None:
     )
     result = sweep(tmp_path / "one.safetensors", *GRID, "--out", tmp_path / "new")
     assert result.returncode == 2, result.stderr
-    assert "targets: 'both' needs at least 3 domains and features_file has 1" in " ".join(
+    assert "targets: 'singles' needs at least 2 domains and features_file has 1" in " ".join(
         result.stderr.split()
     )
     assert not (tmp_path / "new").exists()
