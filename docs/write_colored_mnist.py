@@ -26,10 +26,10 @@ from hessalign.experiments.colored_mnist import (
     label_of,
     plan_study,
     published,
-    save_figure,
     summarise_group,
 )
 from hessalign.experiments.colored_mnist.curves import Curve, Panel, save_panels
+from hessalign.experiments.colored_mnist.figure import save_figure
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "colored-mnist.md"

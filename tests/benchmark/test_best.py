@@ -127,6 +127,12 @@ def test_what_a_command_cannot_tell_has_none(change: dict) -> None:
     assert rerun_command(spec(**change).model_dump(mode="json")) is None
 
 
+def test_an_adapters_rank_has_no_option() -> None:
+    adapter = spec(backbone={"name": "adapter:linear"}).model_dump(mode="json")
+    assert "--backbone adapter:linear" in (rerun_command(adapter) or "")
+    assert rerun_command(spec(backbone={"name": "adapter:linear", "rank": 3}).model_dump(mode="json")) is None
+
+
 def test_fields_that_are_yet_to_come_have_no_command() -> None:
     assert rerun_command({**spec().model_dump(mode="json"), "variant": "reference"}) is None
     assert rerun_command({**spec().model_dump(mode="json"), "variant": None}) is not None

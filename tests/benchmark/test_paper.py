@@ -81,6 +81,7 @@ def test_figures_are_cited_from_where_they_stand() -> None:
     assert published_accuracy("leave-one-domain-out", "hgp", "pacs") is None
     assert published_accuracy("oracle", "hgp", "colored_mnist") is None
     assert published_accuracy("oracle", "mine", "pacs") is None
+    assert published_accuracy("oracle", "hgp (variant domainbed)", "pacs") == hgp
 
 
 def test_an_average_is_given_for_just_its_datasets() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hessalign.benchmark import own_runs, run_folder
+from hessalign.benchmark.names import algorithm_label, sorted_algorithms
 from hessalign.benchmark.records import read_sweep
 from hessalign.training import records as training_records
 from hessalign.training import trainer
@@ -132,6 +133,26 @@ def test_different_settings_are_told_apart(tmp_path: Path) -> None:
     }
     (note,) = records.notes
     assert "differ in backbone.name, steps" in note
+
+
+def test_forms_of_an_algorithm_share_no_row(tmp_path: Path) -> None:
+    """Words among the hyper-parameters are told where one algorithm's runs differ in them, and only there."""
+    write_own_run(tmp_path, TWO)
+    write_own_run(tmp_path, TWO, algorithm="mtl", hparams={"variant": "paper"})
+    for variant in ("expected", "domainbed"):
+        write_own_run(tmp_path, TWO, algorithm="hutchinson", hparams={"lr": 0.1, "variant": variant})
+    records = read_sweep(tmp_path)
+    forms = ["hutchinson (variant domainbed)", "hutchinson (variant expected)"]
+    assert records.accuracies["algorithm"].unique().sort().to_list() == ["erm", *forms, "mtl"]
+    assert set(records.settings) == {""}
+    assert records.notes == ("Runs of hutchinson have several forms; each has a row.",)
+    assert [algorithm_label(name) for name in sorted_algorithms(["mtl", *forms, "zebra", "erm"])] == [
+        "ERM",
+        "MTL",
+        "Hutchinson (variant domainbed)",
+        "Hutchinson (variant expected)",
+        "zebra",
+    ]
 
 
 def test_what_a_search_draws_is_no_setting(tmp_path: Path) -> None:

@@ -22,10 +22,10 @@ from hessalign.experiments.colored_mnist import (
     plan_restarts,
     published,
     run_restart,
-    save_figure,
     summarise,
 )
 from hessalign.experiments.colored_mnist.data import ColoredMNIST, make_held_out_sources
+from hessalign.experiments.colored_mnist.figure import save_figure
 from hessalign.experiments.colored_mnist.methods import DomainOutput
 from hessalign.experiments.colored_mnist.network import ColoredMLP
 from hessalign.experiments.colored_mnist.paper import TABLE_7, TABLE_8

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from hessalign.backbones.adapter import DEFAULT_RANK
 from hessalign.benchmark.records import Records
 from hessalign.benchmark.run_folder import RunFolder
 from hessalign.benchmark.selection import Rule, select
@@ -41,7 +42,7 @@ class BestRun(BaseModel):
         rule: How it was chosen.
         dataset: Its name.
         setting: What sets its table apart from others; ``""`` if nothing does.
-        algorithm: Its name.
+        algorithm: Its name, with its form where there are several.
         target: Name of the target domain.
         trial_seed: Which trial.
         hparams_seed: Which draw of hyper-parameters.
@@ -102,7 +103,7 @@ def _best_run(run: RunFolder, choice: Mapping[str, Any], rule: Rule, folder: Pat
         rule=rule,
         dataset=run.dataset,
         setting=choice["setting"],
-        algorithm=run.algorithm,
+        algorithm=choice["algorithm"],
         target=run.domain_names[choice["target"]],
         trial_seed=run.trial_seed,
         hparams_seed=run.hparams_seed,
@@ -128,6 +129,8 @@ def rerun_command(spec: Mapping[str, Any]) -> str | None:
     if any(name not in TOLD and value not in (None, DEFAULTS.get(name)) for name, value in spec.items()):
         return None
     backbone = spec["backbone"]
+    if backbone.get("rank") not in (None, DEFAULT_RANK):
+        return None
     options = {
         "dataset": spec["dataset"],
         "root": DATA,

@@ -92,6 +92,7 @@ def open_run(folder: Path, files: Collection[str]) -> RunFolder | None:
         target_domains=record.args.test_envs,
         trial_seed=record.args.trial_seed,
         hparams_seed=record.args.hparams_seed,
+        form={},
         setting=record.setting(),
         configuration={"args": record.args.model_dump(mode="json"), "hparams": record.hparams},
         domain_names=_domain_names(dataset, record.domain_count()),

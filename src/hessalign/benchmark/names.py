@@ -25,6 +25,7 @@ ALGORITHM_LABELS = {
     "hutchinson": "Hutchinson",
     "exact_diagonal": "Exact diagonal",
     "exact_hessian": "Exact Hessian",
+    "flat_head": "Flat head",
 }
 """The order is that of the paper's Tables 9 and 10."""
 
@@ -41,8 +42,19 @@ DATASET_LABELS = {
 
 
 def algorithm_label(name: str) -> str:
-    """How tables print an algorithm; an unknown one keeps its name."""
-    return ALGORITHM_LABELS.get(name, name)
+    """How tables print an algorithm, its form included; an unknown one keeps its name."""
+    plain = without_form(name)
+    return ALGORITHM_LABELS.get(plain, plain) + name.removeprefix(plain)
+
+
+def with_form(name: str, form: str) -> str:
+    """``"hutchinson (variant domainbed)"`` say; the plain name if there is no form to tell."""
+    return f"{name} ({form})" if form else name
+
+
+def without_form(name: str) -> str:
+    """The algorithm's own name."""
+    return name.split(" (", maxsplit=1)[0]
 
 
 def dataset_label(name: str) -> str:
@@ -61,7 +73,7 @@ def dataset_named(foreign: str) -> str:
 
 
 def sorted_algorithms(names: Iterable[str]) -> list[str]:
-    """Each name once, in the order of tables; unknown ones follow by alphabet."""
+    """Each name once, in the order of tables; unknown ones follow by alphabet, forms of one algorithm too."""
     return _sorted(names, ALGORITHM_LABELS)
 
 
@@ -82,4 +94,4 @@ def _letters(name: str) -> str:
 
 def _sorted(names: Iterable[str], labels: Mapping[str, str]) -> list[str]:
     places = {name: place for place, name in enumerate(labels)}
-    return sorted(set(names), key=lambda name: (places.get(name, len(places)), name))
+    return sorted(set(names), key=lambda name: (places.get(without_form(name), len(places)), name))

@@ -72,6 +72,7 @@ def open_run(folder: Path, files: Collection[str]) -> RunFolder | None:
         target_domains=spec.target_domains,
         trial_seed=spec.trial_seed,
         hparams_seed=spec.hparams_seed,
+        form={name: value for name, value in spec.hparams.items() if isinstance(value, str)},
         setting=spec.setting(),
         configuration=spec.model_dump(mode="json"),
         domain_names=tuple(record.accuracies),

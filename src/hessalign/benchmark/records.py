@@ -10,7 +10,7 @@ import polars as pl
 from hessalign.benchmark import domainbed_runs, own_runs
 from hessalign.benchmark.bulk import parse
 from hessalign.benchmark.run_folder import DONE, ERROR, RunFolder
-from hessalign.benchmark.settings import name_settings
+from hessalign.benchmark.settings import name_algorithms, name_settings
 
 RUN_KEY = ("dataset", "setting", "algorithm", "targets", "trial_seed", "hparams_seed")
 """All that the rules of selection know of a run."""
@@ -22,9 +22,10 @@ class Records:
 
     Attributes:
         accuracies: A row for each domain of each record: ``dataset``, ``setting`` (what sets runs of one
-            dataset apart, ``""`` if nothing does), ``algorithm``, ``targets``, ``trial_seed``,
-            ``hparams_seed``, ``run`` (index into ``runs``), ``record``, ``step``, ``domain`` (index),
-            ``inside`` and ``outside`` (accuracies of its two parts, 0 to 1; NaN where there is none).
+            dataset apart, ``""`` if nothing does), ``algorithm`` (with its form where it has several),
+            ``targets``, ``trial_seed``, ``hparams_seed``, ``run`` (index into ``runs``), ``record``,
+            ``step``, ``domain`` (index), ``inside`` and ``outside`` (accuracies of its two parts, 0 to 1; NaN
+            where there is none).
         runs: By index.
         settings: Name of each run's setting.
         notes: What a reader should know: what was left out, repeated or told apart.
@@ -61,13 +62,14 @@ def read_sweep(folder: Path, unfinished: bool = False) -> Records:
         raise ValueError(f"folder: {folder} holds no finished run yet. {' '.join(left_out)}")
     settings, told_apart = name_settings(runs)
     accuracies, dropped = parse(runs)
-    table = _table(runs, settings)
+    algorithms, forms = name_algorithms(runs)
+    table = _table(runs, settings, algorithms)
     repeated = [f"Resumed runs repeated {dropped} records; the last of each step counts."] if dropped else []
     return Records(
         accuracies=accuracies.join(table, on="run", how="left", maintain_order="left"),
         runs=tuple(runs),
         settings=tuple(settings),
-        notes=(*left_out, *told_apart, *repeated, *_shared_draws(table)),
+        notes=(*left_out, *told_apart, *forms, *repeated, *_shared_draws(table)),
     )
 
 
@@ -86,14 +88,14 @@ def _open(folder: Path, files: list[str]) -> RunFolder | None:
     return domainbed_runs.open_run(folder, files)
 
 
-def _table(runs: Sequence[RunFolder], settings: Sequence[str]) -> pl.DataFrame:
+def _table(runs: Sequence[RunFolder], settings: Sequence[str], algorithms: Sequence[str]) -> pl.DataFrame:
     """A row for each run: its index and the columns of RUN_KEY."""
     return pl.DataFrame(
         {
             "run": range(len(runs)),
             "dataset": [run.dataset for run in runs],
             "setting": settings,
-            "algorithm": [run.algorithm for run in runs],
+            "algorithm": algorithms,
             "targets": [list(run.target_domains) for run in runs],
             "trial_seed": [run.trial_seed for run in runs],
             "hparams_seed": [run.hparams_seed for run in runs],

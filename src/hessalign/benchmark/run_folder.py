@@ -37,6 +37,8 @@ class RunFolder:
         target_domains: Indices of the domains that were not trained on.
         trial_seed: Which trial.
         hparams_seed: Which draw of the search.
+        form: Hyper-parameters that are words, ``variant`` say: no search draws them, and runs of an algorithm
+            with different ones share no row of a table.
         setting: Everything else that the result depends on; runs with different ones share no table.
         configuration: What the run was, whole, for those who want to repeat it.
         domain_names: In index order.
@@ -53,6 +55,7 @@ class RunFolder:
     target_domains: tuple[int, ...]
     trial_seed: int
     hparams_seed: int
+    form: Mapping[str, str]
     setting: Mapping[str, Any]
     configuration: Mapping[str, Any]
     domain_names: tuple[str, ...]

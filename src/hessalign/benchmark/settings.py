@@ -1,9 +1,10 @@
-"""What runs of one sweep share, and what sets some of them apart."""
+"""What runs of one sweep share, and what sets some of them, or some forms of an algorithm, apart."""
 
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hessalign.benchmark.names import with_form
 from hessalign.benchmark.run_folder import RunFolder
 
 
@@ -28,9 +29,35 @@ def name_settings(runs: Sequence[RunFolder]) -> tuple[list[str], list[str]]:
     return [names[key] for key in keys], notes if fields else []
 
 
+def name_algorithms(runs: Sequence[RunFolder]) -> tuple[list[str], list[str]]:
+    """Name each run's algorithm, and its form where runs of one dataset and algorithm have several.
+
+    Args:
+        runs: All runs.
+
+    Returns:
+        For each run ``"hutchinson"`` say, or ``"hutchinson (variant domainbed)"``; and notes for the reader.
+    """
+    values: dict[tuple[str, str, str], set[str]] = {}
+    for run in runs:
+        for field, value in run.form.items():
+            values.setdefault((run.dataset, run.algorithm, field), set()).add(value)
+    differing: dict[str, set[str]] = {}
+    for (_, algorithm, field), found in values.items():
+        if len(found) > 1:
+            differing.setdefault(algorithm, set()).add(field)
+    names = [with_form(run.algorithm, _form(run, differing.get(run.algorithm, set()))) for run in runs]
+    notes = [f"Runs of {name} have several forms; each has a row." for name in sorted(differing)]
+    return names, notes
+
+
 def describe_value(value: Any) -> str:
     """A field's value for a reader."""
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def _form(run: RunFolder, fields: set[str]) -> str:
+    return ", ".join(f"{field} {run.form[field]}" for field in sorted(fields & set(run.form)))
 
 
 def _differing_fields(runs: Sequence[RunFolder]) -> list[str]:

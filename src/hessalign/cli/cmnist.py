@@ -30,7 +30,6 @@ from hessalign.experiments.colored_mnist import (
     fast_setting,
     plan_restarts,
     published,
-    save_figure,
     summarise,
 )
 
@@ -175,6 +174,8 @@ def cmnist(
     # Without --fast another number of probes is a choice, not a reduction; its rows say so by themselves.
     reduction = describe_reduction(setting, probes if fast else PUBLISHED_PROBES[chosen_split])
     name = file_name_of(setting, fast)
+    from hessalign.experiments.colored_mnist.figure import save_figure
+
     save_figure(rows, title, reduction and f"Reduced setting: {reduction}", out / f"{name}.png")
     (out / f"{name}.md").write_text(as_markdown(rows, title, reduction), encoding="utf-8")
     if as_json:

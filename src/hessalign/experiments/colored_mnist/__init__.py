@@ -1,8 +1,10 @@
-"""Colored MNIST, full batch: Tables 7 and 8 of the paper's supplement."""
+"""Colored MNIST, full batch: Tables 7 and 8 of the paper's supplement.
+
+Figures are in ``figure`` and ``curves``, which import matplotlib.
+"""
 
 from hessalign.experiments.colored_mnist.config import PUBLISHED_PROBES, Hutchinson, RestartSpec, Setting
 from hessalign.experiments.colored_mnist.data import SOURCE_IMAGES, Split, make_colored_mnist
-from hessalign.experiments.colored_mnist.figure import save_figure
 from hessalign.experiments.colored_mnist.methods import METHODS
 from hessalign.experiments.colored_mnist.models import load_model, model_outputs, save_model
 from hessalign.experiments.colored_mnist.paper import published
@@ -62,7 +64,6 @@ __all__ = [
     "plan_study",
     "published",
     "run_restart",
-    "save_figure",
     "save_model",
     "summarise",
     "summarise_group",
