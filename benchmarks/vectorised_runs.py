@@ -1,7 +1,7 @@
 """Runs of a sweep on frozen features: 4 domains of 250 samples, 1,280 features, 7 classes, 100 steps.
 
-Runs that are trained together, sixty at most, against three of them one by one, with all that a run of a sweep
-reads and writes; times are of one run.
+Runs that are trained together, sixty at most, against three of them one by one, with all that a run of a
+sweep reads and writes; times are of one run.
 """
 
 import tempfile
