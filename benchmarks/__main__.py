@@ -12,9 +12,11 @@ from benchmarks import (
     algorithm_step,
     colored_mnist_step,
     domain_report,
+    feature_extraction,
     input_pipeline,
     penalties,
     resnet_step,
+    vectorised_runs,
 )
 from benchmarks.timing import HEADER
 
@@ -29,7 +31,16 @@ HEADLINES = (
     "ResNet-18 step with HGP",
     "Colored MNIST step, ERM",
 )
-SCRIPTS = (penalties, colored_mnist_step, resnet_step, algorithm_step, input_pipeline, domain_report)
+SCRIPTS = (
+    penalties,
+    colored_mnist_step,
+    resnet_step,
+    algorithm_step,
+    input_pipeline,
+    feature_extraction,
+    vectorised_runs,
+    domain_report,
+)
 
 
 def processor() -> str:

@@ -9,7 +9,7 @@ import pytest
 from filelock import FileLock
 
 from hessalign.benchmark.estimate import Cost, evaluated_samples, evaluations, measure
-from hessalign.benchmark.job import Job, best_validation, is_held, last_failure, perform
+from hessalign.benchmark.job import Job, Outcome, best_validation, is_held, last_failure, perform
 from hessalign.benchmark.protocol import RunSettings, SweepSpec
 from hessalign.benchmark.sweep import claim_sweep
 from hessalign.datasets.source import DataSource, find_data
@@ -45,19 +45,24 @@ def jobs(images: Path, out: Path, **settings: object) -> list[Job]:
     return [Job(spec, source, out, CPU) for spec in sweep.plan(source.open(0))]
 
 
+def perform_one(job: Job) -> Outcome:
+    (outcome,) = perform([job])
+    return outcome
+
+
 def test_a_run_leaves_its_records_and_no_checkpoint(images: Path, tmp_path: Path) -> None:
     job = jobs(images, tmp_path / "sweep")[0]
-    assert perform(job).status == "finished"
+    assert perform_one(job).status == "finished"
     assert job.folder == tmp_path / "sweep" / "runs" / job.spec.identity()
     assert {path.name for path in job.folder.iterdir()} == {"spec.json", "metrics.jsonl", "done"}
     before = (job.folder / "metrics.jsonl").read_bytes()
-    assert perform(job).status == "skipped"
+    assert perform_one(job).status == "skipped"
     assert (job.folder / "metrics.jsonl").read_bytes() == before
     records = read_records(job.folder)
     means = [sum(record["accuracies"][name]["out"] for name in ("mid", "vivid")) / 2 for record in records]
     assert best_validation(job.folder, (0,)) == max(means)
     kept = replace(jobs(images, tmp_path / "kept")[0], keep_checkpoint=True)
-    perform(kept)
+    perform_one(kept)
     assert (kept.folder / "checkpoints" / "latest").exists()
 
 
@@ -68,7 +73,7 @@ def test_a_failure_is_told_until_the_run_succeeds(images: Path, tmp_path: Path) 
     for path in images.glob("*/*/*.png"):
         path.write_bytes(b"broken")
     for attempts in (1, 2):
-        outcome = perform(job)
+        outcome = perform_one(job)
         assert outcome.status == "failed"
         assert "the image cannot be read" in outcome.error
         failure = last_failure(job)
@@ -79,7 +84,7 @@ def test_a_failure_is_told_until_the_run_succeeds(images: Path, tmp_path: Path) 
         assert not is_finished(job.folder)
     for path in images.glob("*/*/*.png"):
         path.write_bytes(whole)
-    assert perform(job).status == "finished"
+    assert perform_one(job).status == "finished"
     assert last_failure(job) is None
 
 
@@ -87,7 +92,7 @@ def test_a_held_run_is_left_alone(images: Path, tmp_path: Path) -> None:
     job = jobs(images, tmp_path / "sweep")[0]
     job.lock.parent.mkdir(parents=True)
     with FileLock(job.lock):
-        assert perform(job).status == "held"
+        assert perform_one(job).status == "held"
         assert is_held(job)
     assert not job.folder.exists()
     assert not is_held(job)
@@ -114,7 +119,7 @@ def test_moving_the_data_changes_no_identity(images: Path, tmp_path: Path) -> No
 def test_data_that_changed_since_the_plan_fail_the_run(images: Path, tmp_path: Path) -> None:
     job = jobs(images, tmp_path / "sweep")[0]
     shutil.copy(images / "dim" / "red" / "0.png", images / "dim" / "red" / "9.png")
-    assert "has changed since the sweep began" in perform(job).error
+    assert "has changed since the sweep began" in perform_one(job).error
 
 
 @pytest.mark.parametrize("below", ["", "PACS"])

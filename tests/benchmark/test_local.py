@@ -35,7 +35,8 @@ def results(job: Job) -> list[dict]:
 
 def test_a_killed_workers_run_goes_on_and_ends_with_the_same_records(job: Job, tmp_path: Path) -> None:
     whole = Job(job.spec, MNIST, tmp_path / "whole", job.machine)
-    assert perform(whole).status == "finished"
+    (outcome,) = perform([whole])
+    assert outcome.status == "finished"
     engine = LocalEngine(workers=1, threads=torch.get_num_threads(), retries=1)
     killed = threading.Event()
 

@@ -4,6 +4,7 @@ import json
 import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -180,7 +181,13 @@ def not_finite(value: float) -> Tensor:
         ({"labels": torch.zeros(29).long()}, "labels: must hold one integer id for each of the 30 samples"),
         ({"labels": torch.zeros(30)}, "labels: must hold one integer id"),
         ({"labels": torch.full((30,), 2)}, "labels: ids must lie between 0 and 1, got values from 2 to 2"),
+        ({"labels": ["cat"] * 30}, "labels: must be a tensor .* got list; strings go to class_names"),
         ({"domains": torch.zeros(30).long()}, "domains: 'south' has no sample"),
+        (
+            {"domains": ["north"] * 30},
+            "domains: .* integer ids, got list; strings go to domain_names",
+        ),
+        ({"domains": np.array(["north"] * 30)}, "domains: must be a tensor of integer ids, got ndarray"),
         ({"views": torch.zeros(30, 2, 4)}, "views: must be like features"),
     ],
 )

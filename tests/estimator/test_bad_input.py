@@ -98,3 +98,16 @@ def test_a_single_class_is_named() -> None:
     samples = shifted_classes()
     with pytest.raises(ValueError, match="y: a classifier needs at least 2 classes, got one class, hen"):
         ha.HessianAlignedClassifier().fit(samples.X, ["hen"] * 90, samples.domains)
+
+
+@pytest.mark.parametrize("method", ["gradient", "hgp", "hutchinson", "diagonal", "frobenius"])
+def test_a_class_may_be_missing_from_a_domain(method: str) -> None:
+    samples = shifted_classes(classes=3)
+    domains = np.where(samples.domains == samples.domains[0], "clinic", "ward")
+    kept = (domains != "clinic") | (samples.y != samples.y[0])
+    classifier = ha.HessianAlignedClassifier(method).fit(
+        samples.X[kept], samples.y[kept], sample_domain=domains[kept]
+    )
+    assert np.isfinite(classifier.coef_).all()
+    assert classifier.classes_.tolist() == sorted(set(samples.y))
+    assert classifier.domains_.tolist() == ["clinic", "ward"]

@@ -13,7 +13,7 @@ from torch.utils.data import Subset
 
 from hessalign.algorithms import algorithm_names, get_algorithm
 from hessalign.backbones import BackboneSpec, make_backbone, network_sha256
-from hessalign.datasets.features_file import FeaturesFile
+from hessalign.datasets.features_file import FeaturesFile, save_features
 from hessalign.datasets.image_folder import ImageFolderDomains
 from hessalign.training import FeaturesSpec, Machine, RunSpec, extract_features, train
 from hessalign.training.batches import domain_batches
@@ -193,6 +193,27 @@ def test_one_domain_leaves_none_to_train_on(tmp_path: Path) -> None:
         ValueError, match=r"target_domains: must be different indices .* leave one to train on"
     ):
         train(feature_spec(target_domains=(0,)), dataset, tmp_path / "run", CPU)
+
+
+@pytest.mark.parametrize("algorithm", ["erm", "fishr", "hgp", "hutchinson", "exact_hessian"])
+def test_a_class_may_be_missing_from_a_domain(tmp_path: Path, algorithm: str) -> None:
+    whole = tiny_features(tmp_path / "whole.safetensors")
+    kept = [
+        domain.targets != 2 if domain.name == "north" else domain.targets >= 0 for domain in whole.domains
+    ]
+    save_features(
+        tmp_path / "f.safetensors",
+        torch.cat([one.plain.table[keep, 0] for one, keep in zip(whole.domains, kept, strict=True)]),
+        torch.cat([one.targets[keep] for one, keep in zip(whole.domains, kept, strict=True)]),
+        torch.arange(len(kept)).repeat_interleave(torch.tensor([int(keep.sum()) for keep in kept])),
+        domain_names=[domain.name for domain in whole.domains],
+    )
+    dataset = FeaturesFile(tmp_path / "f.safetensors")
+    assert 2 not in dataset.domains[0].targets
+    assert len(dataset.class_names) == 3
+    record = train(feature_spec(algorithm, steps=150), dataset, tmp_path / "run", CPU)
+    assert torch.tensor(record["loss"]).isfinite()
+    assert record["accuracies"]["west"]["in"] > 0.8
 
 
 @pytest.fixture(scope="module")

@@ -126,7 +126,7 @@ def test_a_failed_checkpoint_leaves_the_old_one(tmp_path: Path, monkeypatch: pyt
     def full_disk(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("hessalign.training.checkpoint.os.fsync", full_disk)
+    monkeypatch.setattr("hessalign.files.os.fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
         save_checkpoint(tmp_path, 2, model, optimizers, {})
     assert latest_checkpoint(tmp_path) == old

@@ -3,9 +3,10 @@
 from abc import abstractmethod
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
-from hessalign.algorithms.base import Algorithm, DomainBatch, Metrics, Optimizers, cross_entropies, reset
+from hessalign.algorithms.base import Algorithm, DomainBatch, Metrics, cross_entropies
 from hessalign.algorithms.hparams import HParams
 
 
@@ -27,6 +28,11 @@ class AnnealedPenalty(Algorithm):
     hparams: AnnealedHParams
     weight_before: ClassVar[float] = 1.0
 
+    @classmethod
+    def batched_hparams(cls, hparams: HParams) -> tuple[str, ...] | None:
+        """See the base class."""
+        return ("penalty_weight", "anneal_steps")
+
     @abstractmethod
     def penalty(self, features: Tensor, logits: Tensor, risks: Tensor, batch: DomainBatch) -> Tensor:
         """The penalty of a batch, from features, logits and the domains' cross-entropies."""
@@ -37,18 +43,17 @@ class AnnealedPenalty(Algorithm):
         logits = self.head(features)
         risks = cross_entropies(logits, batch)
         penalty = self.penalty(features, logits, risks, batch)
-        return risks.mean() + self.weight() * penalty, {
+        return risks.mean() + self.weight(penalty) * penalty, {
             "risk": risks.mean().detach(),
             "penalty": penalty.detach(),
         }
 
-    def step(self, batch: DomainBatch, optimizers: Optimizers) -> Metrics:
-        """One update of the optimiser, fresh where the weight changes."""
-        if 0 < self.hparams.anneal_steps == int(self.steps_done):
-            reset(optimizers["main"])
-        return super().step(batch, optimizers)
+    def forgets_moments(self) -> bool | Tensor:
+        """Where the weight changes."""
+        return (self.steps_done == self.hparams.anneal_steps) & (self.steps_done > 0)
 
-    def weight(self) -> float:
-        """``w_t`` of the step that is about to be done."""
-        annealed = int(self.steps_done) >= self.hparams.anneal_steps
-        return self.hparams.penalty_weight if annealed else self.weight_before
+    def weight(self, like: Tensor) -> Tensor:
+        """``w_t`` of the step that is about to be done, of the type of a tensor."""
+        after = torch.as_tensor(self.hparams.penalty_weight, dtype=like.dtype, device=like.device)
+        annealed = self.steps_done >= self.hparams.anneal_steps
+        return torch.where(annealed, after, torch.full_like(after, self.weight_before))

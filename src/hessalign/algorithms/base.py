@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from hessalign.algorithms.hparams import HParams
+from hessalign.head import CrossEntropy, HeadDerivatives
 
 ENTRY_POINT_GROUP = "hessalign.algorithms"
 Optimizers = dict[str, Optimizer]
@@ -98,6 +99,23 @@ class Algorithm(nn.Module, ABC):
         self.backward: Callable[[Tensor], None] = torch.Tensor.backward
         self.build()
 
+    @classmethod
+    def batched_hparams(cls, hparams: HParams) -> tuple[str, ...] | None:
+        """Hyper-parameters in which runs that are trained together may differ, learning rate etc. aside.
+
+        Runs can be trained together where ``step`` and ``forward`` are this class's own and ``objective`` is
+        a function of the batch, parameters, buffers and hyper-parameters that draws no random number and
+        whose course does not depend on their values: then ``torch.func.vmap`` computes it for many runs at
+        once, the named hyper-parameters being scalar tensors.
+
+        Args:
+            hparams: Of a run.
+
+        Returns:
+            Their names; None (default) where runs must be trained one by one.
+        """
+        return None
+
     def build(self) -> None:
         """Add modules and buffers beyond backbone and head; nothing by default."""
 
@@ -129,6 +147,10 @@ class Algorithm(nn.Module, ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} implements neither objective nor step")
 
+    def forgets_moments(self) -> bool | Tensor:
+        """Whether Adam begins anew with the step that is about to be done; never by default."""
+        return False
+
     def step(self, batch: DomainBatch, optimizers: Optimizers) -> Metrics:
         """One update.
 
@@ -139,6 +161,8 @@ class Algorithm(nn.Module, ABC):
         Returns:
             Detached scalars by name, the loss among them.
         """
+        if self.forgets_moments():
+            reset(optimizers["main"])
         loss, metrics = self.objective(batch)
         self.minimise(loss, optimizers["main"])
         return {"loss": loss.detach(), **metrics}
@@ -202,6 +226,19 @@ def cross_entropies(logits: Tensor, batch: DomainBatch) -> Tensor:
     """Mean cross-entropy ``R_e`` of each domain, ``(E,)``."""
     losses = F.cross_entropy(logits, batch.targets, reduction="none")
     return losses.view(batch.domain_count, -1).mean(1)
+
+
+def head_derivatives(features: Tensor, logits: Tensor, batch: DomainBatch) -> list[HeadDerivatives]:
+    """Derivatives of each domain's mean cross-entropy, in float32 at least; values are not checked.
+
+    Unlike [HeadDerivatives.from_logits][hessalign.HeadDerivatives.from_logits] it never looks at a value:
+    that would make a GPU wait, and runs that are trained together do not have a single one.
+    """
+    dtype = torch.promote_types(torch.promote_types(features.dtype, logits.dtype), torch.float32)
+    classes = torch.arange(logits.shape[1], device=logits.device)
+    one_hot = (batch.targets.unsqueeze(1) == classes).to(dtype)
+    derivatives = HeadDerivatives(features.to(dtype), *CrossEntropy().derivatives(logits.to(dtype), one_hot))
+    return derivatives.split([batch.samples_per_domain] * batch.domain_count)
 
 
 def reset(optimizer: Optimizer) -> None:

@@ -11,12 +11,16 @@ class CORAL(PairwisePenalty):
     """Distance ``mean_k (μ − μ′)_k² + mean_kl (C − C′)_kl²`` of feature means and unbiased covariances."""
 
     def distance(self, first: Tensor, second: Tensor) -> Tensor:
-        """See the class."""
-        means = first.mean(0) - second.mean(0)
-        covariances = _covariance(first) - _covariance(second)
-        return means.square().mean() + covariances.square().mean()
+        """See the class.
 
-
-def _covariance(features: Tensor) -> Tensor:
-    centred = features - features.mean(0)
-    return centred.T @ centred / (len(features) - 1)
+        With ``X`` the centred features over ``√(n − 1)``, ``Σ_kl (C − C′)_kl²`` is
+        ``‖X Xᵀ‖² + ‖X′ X′ᵀ‖² − 2 ‖X X′ᵀ‖²``: inner products of samples, which are far fewer than features,
+        instead of covariances.
+        """
+        mean, other_mean = first.mean(0), second.mean(0)
+        scaled = (first - mean) / (len(first) - 1) ** 0.5
+        other = (second - other_mean) / (len(second) - 1) ** 0.5
+        same = (scaled @ scaled.T).square().sum() + (other @ other.T).square().sum()
+        between = (scaled @ other.T).square().sum()
+        covariances: Tensor = (same - 2 * between) / mean.numel() ** 2
+        return (mean - other_mean).square().mean() + covariances

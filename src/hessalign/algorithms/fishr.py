@@ -4,9 +4,8 @@ import torch
 from torch import Tensor
 
 from hessalign.algorithms.annealed import AnnealedHParams, AnnealedPenalty
-from hessalign.algorithms.base import DomainBatch, register
-from hessalign.algorithms.hparams import LogUniform, Uniform, hparam
-from hessalign.head import HeadDerivatives
+from hessalign.algorithms.base import DomainBatch, head_derivatives, register
+from hessalign.algorithms.hparams import HParams, LogUniform, Uniform, hparam
 
 
 class FishrHParams(AnnealedHParams):
@@ -36,15 +35,19 @@ class Fishr(AnnealedPenalty):
     weight_before = 0.0
     averages: Tensor
 
+    @classmethod
+    def batched_hparams(cls, hparams: HParams) -> tuple[str, ...] | None:
+        """See the base class."""
+        return ("penalty_weight", "anneal_steps", "ema")
+
     def build(self) -> None:
         """Adds to the network what the class says."""
         self.register_buffer("averages", torch.zeros(self.domains, self.classes, self.width + 1))
 
     def penalty(self, features: Tensor, logits: Tensor, risks: Tensor, batch: DomainBatch) -> Tensor:
         """See the class; updates the moving averages."""
-        derivatives = HeadDerivatives.from_logits(features, logits, batch.targets)
-        parts = derivatives.split([batch.samples_per_domain] * batch.domain_count)
-        variances = torch.stack([part.gradient_variance() for part in parts])
+        domains = head_derivatives(features, logits, batch)
+        variances = torch.stack([domain.gradient_variance() for domain in domains])
         averages = self.hparams.ema * self.averages + (1 - self.hparams.ema) * variances
         self.averages = averages.detach()
         corrected = averages / (1 - self.hparams.ema)

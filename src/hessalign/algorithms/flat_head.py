@@ -4,15 +4,17 @@ The probes of Hutchinson (Hemati et al., ICCV 2023) add ``(1/k) off(H_e)`` to th
 that term stands alone, and exact.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from torch import Tensor
 
 from hessalign.algorithms.aligned import AlignedHead
-from hessalign.algorithms.base import DomainBatch, register
+from hessalign.algorithms.base import register
 from hessalign.algorithms.hparams import HParams, LogUniform, hparam
-from hessalign.alignment import HessianAlignment, HessianFlatness
+from hessalign.alignment import HessianAlignment
+from hessalign.alignment.flatness import hessian_squares
+from hessalign.head import HeadDerivatives
 
 
 class FlatHeadHParams(HParams):
@@ -40,19 +42,17 @@ class FlatHead(AlignedHead):
     hparams_class = FlatHeadHParams
     hparams: FlatHeadHParams
 
+    @classmethod
+    def batched_hparams(cls, hparams: HParams) -> tuple[str, ...] | None:
+        """See the base class."""
+        return ("beta", "gamma")
+
     def alignment(self) -> HessianAlignment:
         """See the class."""
         return HessianAlignment("gradient", beta=self.hparams.beta)
 
-    def build(self) -> None:
-        """Make both penalties."""
-        super().build()
-        self.flatness = HessianFlatness(self.hparams.gamma, self.hparams.part)
-
-    def head_penalty(
-        self, features: Tensor, logits: Tensor, batch: DomainBatch
-    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def head_penalty(self, domains: Sequence[HeadDerivatives]) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Gradient distance and size of the Hessians, which is reported as ``hessian_size``."""
-        penalty, parts = super().head_penalty(features, logits, batch)
-        flatness, sizes = self.flatness.with_parts(features, logits, batch.targets, batch.domains)
-        return penalty + flatness, {**parts, **sizes}
+        penalty, parts = super().head_penalty(domains)
+        squares = hessian_squares(domains, self.hparams.part)
+        return penalty + self.hparams.gamma * squares.mean(), {**parts, "hessian_size": squares.detach()}

@@ -25,6 +25,11 @@ class GroupDRO(Algorithm):
     hparams: GroupDROHParams
     weights: Tensor
 
+    @classmethod
+    def batched_hparams(cls, hparams: HParams) -> tuple[str, ...] | None:
+        """See the base class."""
+        return ("eta",)
+
     def build(self) -> None:
         """Adds to the network what the class says."""
         self.register_buffer("weights", torch.ones(self.domains))

@@ -36,6 +36,12 @@ class Hutchinson(AlignedHead):
     hparams_class = HutchinsonHParams
     hparams: HutchinsonHParams
 
+    @classmethod
+    def batched_hparams(cls, hparams: HParams) -> tuple[str, ...] | None:
+        """None where probes are drawn."""
+        assert isinstance(hparams, HutchinsonHParams)
+        return super().batched_hparams(hparams) if hparams.variant == "expected" else None
+
     def alignment(self) -> HessianAlignment:
         """See the class."""
         return HessianAlignment(

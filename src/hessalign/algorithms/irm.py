@@ -4,9 +4,8 @@ import torch
 from torch import Tensor
 
 from hessalign.algorithms.annealed import AnnealedHParams, AnnealedPenalty
-from hessalign.algorithms.base import DomainBatch, register
+from hessalign.algorithms.base import DomainBatch, head_derivatives, register
 from hessalign.algorithms.hparams import LogUniform, hparam
-from hessalign.head import HeadDerivatives
 
 
 class IRMHParams(AnnealedHParams):
@@ -35,6 +34,6 @@ class IRM(AnnealedPenalty):
 
     def penalty(self, features: Tensor, logits: Tensor, risks: Tensor, batch: DomainBatch) -> Tensor:
         """See the class."""
-        residual = HeadDerivatives.from_logits(features, logits, batch.targets).residual
+        residual = torch.cat([domain.residual for domain in head_derivatives(features, logits, batch)])
         slopes = batch.by_domain((residual * logits).sum(1))
         return torch.stack([part[0::2].mean() * part[1::2].mean() for part in slopes]).mean()

@@ -26,6 +26,11 @@ class PairwisePenalty(Algorithm):
     hparams_class = PairwiseHParams
     hparams: PairwiseHParams
 
+    @classmethod
+    def batched_hparams(cls, hparams: HParams) -> tuple[str, ...] | None:
+        """See the base class."""
+        return ("penalty_weight",)
+
     @abstractmethod
     def distance(self, first: Tensor, second: Tensor) -> Tensor:
         """Distance between the features of two domains, each ``(B, width)``."""

@@ -32,6 +32,11 @@ class RSC(Algorithm):
     hparams_class = RSCHParams
     hparams: RSCHParams
 
+    @classmethod
+    def batched_hparams(cls, hparams: HParams) -> tuple[str, ...] | None:
+        """See the base class."""
+        return ("feature_drop", "batch_drop")
+
     def objective(self, batch: DomainBatch) -> tuple[Tensor, Metrics]:
         """See the class."""
         features = self.backbone(batch.inputs)
@@ -40,12 +45,20 @@ class RSC(Algorithm):
 
     @torch.no_grad()
     def _mask(self, features: Tensor, targets: Tensor) -> Tensor:
-        slopes = self.head.weight[targets]
-        kept = slopes < slopes.quantile(1 - self.hparams.feature_drop, dim=1, keepdim=True)
+        slopes = self.head.weight
+        kept = (slopes < _quantile(slopes, 1 - self.hparams.feature_drop))[targets]
         loss_of_confidence = self._confidence(features, targets) - self._confidence(features * kept, targets)
-        whole = loss_of_confidence < loss_of_confidence.quantile(1 - self.hparams.batch_drop)
+        whole = loss_of_confidence < _quantile(loss_of_confidence, 1 - self.hparams.batch_drop)
         return kept | whole.unsqueeze(1)
 
     def _confidence(self, features: Tensor, targets: Tensor) -> Tensor:
         probabilities: Tensor = self.head(features).softmax(1)
         return probabilities.gather(1, targets.unsqueeze(1)).squeeze(1)
+
+
+def _quantile(values: Tensor, share: float | Tensor) -> Tensor:
+    """torch.quantile over the last axis, kept; the share may differ between runs trained together."""
+    ordered = values.sort(dim=-1).values
+    rank = torch.as_tensor(share, dtype=values.dtype, device=values.device) * (values.shape[-1] - 1)
+    below, above = (ordered.index_select(-1, end.long().reshape(1)) for end in (rank.floor(), rank.ceil()))
+    return torch.lerp(below, above, rank - rank.floor())

@@ -150,7 +150,7 @@ class HessianAlignment(nn.Module):
         # Mixed precision would round the differences of Hessians away.
         with torch.autocast(features.device.type, enabled=False):
             parts = derivatives_by_domain(features, logits, targets, domains, self.loss)
-            distances = self._distances(parts, generator)
+            distances = self.distances(parts, generator)
             penalty = self._weigh(parts, distances)
         return penalty, {name: distance.detach() for name, distance in distances.items()}
 
@@ -171,7 +171,25 @@ class HessianAlignment(nn.Module):
         """
         if not domains:
             raise ValueError("domains: at least 1 is needed, got none")
-        return self._weigh(domains, self._distances(domains, generator))
+        return self._weigh(domains, self.distances(domains, generator))
+
+    def distances(
+        self, domains: Sequence[HeadDerivatives], generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """What is weighted and reduced: distances ``(m,)`` of the domains by the names of [with_parts][].
+
+        A part whose weight is 0 is left out, and so are both where there is one domain.
+
+        Args:
+            domains: Derivatives of each domain.
+            generator: Source of sampled Hutchinson probes; torch's global one by default.
+        """
+        distances = {}
+        if len(domains) > 1 and self.beta > 0:
+            distances["gradient"] = gradient_distances(domains)
+        if len(domains) > 1 and self.alpha > 0 and self.method != "gradient":
+            distances["hessian"] = self._hessian_distances(generator)(domains)
+        return distances
 
     def extra_repr(self) -> str:
         """Settings, as ``print(penalty)`` shows them."""
@@ -180,17 +198,6 @@ class HessianAlignment(nn.Module):
             f"expected={self.expected}, centre={self.centre!r}, detach_centre={self.detach_centre}, "
             f"reduction={self.reduction!r}, loss={self.loss}"
         )
-
-    def _distances(
-        self, domains: Sequence[HeadDerivatives], generator: torch.Generator | None
-    ) -> dict[str, Tensor]:
-        """Unweighted distances ``(m,)`` by part; none where there is one domain."""
-        distances = {}
-        if len(domains) > 1 and self.beta > 0:
-            distances["gradient"] = gradient_distances(domains)
-        if len(domains) > 1 and self.alpha > 0 and self.method != "gradient":
-            distances["hessian"] = self._hessian_distances(generator)(domains)
-        return distances
 
     def _weigh(self, domains: Sequence[HeadDerivatives], distances: Mapping[str, Tensor]) -> Tensor:
         weights = {"gradient": self.beta, "hessian": self.alpha}

@@ -1,7 +1,9 @@
-"""One run of a sweep: done in a folder of its own, by one process at a time."""
+"""Runs of a sweep: each done in a folder of its own, by one process at a time."""
 
 import shutil
 import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
@@ -15,7 +17,7 @@ from hessalign.benchmark.run_folder import ERROR
 from hessalign.datasets import DomainDataset
 from hessalign.datasets.source import DataSource
 from hessalign.files import write_atomically
-from hessalign.training import Machine, RunSpec, is_finished, read_records, train
+from hessalign.training import Machine, RunSpec, is_finished, read_records, train, train_together
 from hessalign.training.records import source_accuracy
 from hessalign.training.trainer import CHECKPOINTS, claim
 
@@ -97,33 +99,56 @@ class Failure(BaseModel):
     when: str
 
 
-def perform(job: Job) -> Outcome:
-    """Do a run, or go on with it, unless it is finished or another process is at it.
+def perform(jobs: Sequence[Job]) -> list[Outcome]:
+    """Do a run, or go on with it; or do several that can be trained together.
 
-    A failure is left in the run's folder as ``error.json`` until the run succeeds. The lock is the operating
-    system's: it ends with the process, however that ends.
+    Runs that are finished, and those that another process is at, are left alone. A failure is left in a run's
+    folder as ``error.json`` until the run succeeds; what fails together fails for each. The locks are the
+    operating system's: they end with the process, however that ends.
+
+    Args:
+        jobs: One, or several that [arrange][hessalign.benchmark.arrangement.arrange] puts together.
+
+    Returns:
+        The outcome of each, in any order.
     """
+    outcomes, left = [], []
+    with ExitStack() as locks:
+        for job in jobs:
+            if not locks.enter_context(_locked(job)):
+                outcomes.append(Outcome(job, "held"))
+            elif is_finished(job.folder):
+                outcomes.append(Outcome(job, "skipped"))
+            else:
+                left.append(job)
+        return outcomes + _perform(left)
+
+
+def is_held(job: Job) -> bool:
+    """Whether a process is at the job."""
+    with _locked(job) as free:
+        return not free
+
+
+@contextmanager
+def _locked(job: Job) -> Iterator[bool]:
+    """Hold the job's lock, and tell whether that was possible."""
     job.lock.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(job.lock)
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        return Outcome(job, "held")
+        yield False
+        return
     try:
-        return _perform(job)
+        yield True
     finally:
         lock.release()
 
 
-def is_held(job: Job) -> bool:
-    """Whether a process is at the job."""
-    lock = FileLock(job.lock)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        return True
-    lock.release()
-    return False
+def outcome_of_death(job: Job, error: str) -> Outcome:
+    """The outcome of a job whose process died; of a group some runs may be finished by then."""
+    return Outcome(job, "finished") if is_finished(job.folder) else record_failure(job, error)
 
 
 def record_failure(job: Job, error: str, trace: str = "") -> Outcome:
@@ -151,18 +176,34 @@ def best_validation(folder: Path, targets: tuple[int, ...]) -> float | None:
     return max((source_accuracy(record, targets) for record in read_records(folder)), default=None)
 
 
-def _perform(job: Job) -> Outcome:
-    if is_finished(job.folder):
-        return Outcome(job, "skipped")
+def _perform(jobs: Sequence[Job]) -> list[Outcome]:
     try:
-        claim(job.folder, job.spec)
-        train(job.spec, _open(job), job.folder, job.machine)
+        _train(jobs)
     except Exception as error:  # whatever an algorithm raises must not end the sweep
-        return record_failure(job, _sentence(error), traceback.format_exc())
-    (job.folder / ERROR).unlink(missing_ok=True)
-    if not job.keep_checkpoint:
-        shutil.rmtree(job.folder / CHECKPOINTS, ignore_errors=True)
-    return Outcome(job, "finished")
+        trace = traceback.format_exc()
+        return [record_failure(job, _sentence(error), trace) for job in jobs]
+    for job in jobs:
+        (job.folder / ERROR).unlink(missing_ok=True)
+        if not job.keep_checkpoint:
+            shutil.rmtree(job.folder / CHECKPOINTS, ignore_errors=True)
+    return [Outcome(job, "finished") for job in jobs]
+
+
+def _train(jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        claim(job.folder, job.spec)
+    if len(jobs) == 1:
+        (job,) = jobs
+        train(job.spec, _open(job), job.folder, job.machine)
+    elif jobs:
+        first = jobs[0]
+        train_together(
+            [job.spec for job in jobs],
+            _open(first),
+            [job.folder for job in jobs],
+            first.machine,
+            checkpoints=first.keep_checkpoint,
+        )
 
 
 def _open(job: Job) -> DomainDataset:

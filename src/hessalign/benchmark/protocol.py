@@ -1,18 +1,19 @@
 """DomainBed's protocol: which runs make a sweep (Gulrajani and Lopez-Paz, ICLR 2021, and their code)."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache, partial
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hessalign.algorithms import Algorithm, get_algorithm
+from hessalign.algorithms import Algorithm, algorithm_names, get_algorithm
 from hessalign.algorithms.hparams import Value
 from hessalign.backbones import BackboneSpec
 from hessalign.benchmark.hparams import draw_hparams
 from hessalign.datasets import DomainDataset, seed_hash
 from hessalign.datasets.splits import held_out_count
-from hessalign.training import RunSpec, choose_backbone
+from hessalign.training import RunSpec, check_algorithm, choose_backbone
 from hessalign.training.batches import check_sizes
 
 Targets = Literal["singles", "pairs", "both"]
@@ -70,7 +71,8 @@ class SweepSpec(BaseModel):
         """The runs on a dataset, trial by trial, in DomainBed's order.
 
         Raises:
-            ValueError: If a name or a value is not allowed, or a domain is too small for a drawn batch size.
+            ValueError: If a name or a value is not allowed, an algorithm does not work on such data, or a
+                domain is too small for a drawn batch size.
             OSError: If a weights file is missing.
         """
         algorithms = [get_algorithm(name) for name in self.algorithms]
@@ -85,6 +87,8 @@ class SweepSpec(BaseModel):
             for hparams_seed in range(self.hparams)
         ]
         for spec in specs:
+            spec.backbone.check_takes(dataset.input_shape)
+            check_algorithm(spec.algorithm, spec.backbone.name, dataset.input_shape)
             _check_batches(spec, dataset)
         return specs
 
@@ -123,6 +127,22 @@ class SweepSpec(BaseModel):
             validation_images=settings.validation_images,
             evaluation_samples=settings.evaluation_samples,
         )
+
+
+def applicable_algorithms(dataset: DomainDataset, backbone: str | None = None) -> list[str]:
+    """Names of all algorithms that work on a dataset.
+
+    Args:
+        dataset: The dataset.
+        backbone: Its name; None (default) for the dataset's.
+    """
+    chosen = backbone or dataset.default_backbone
+    names = []
+    for name in algorithm_names():
+        with suppress(ValueError):
+            check_algorithm(name, chosen, dataset.input_shape)
+            names.append(name)
+    return names
 
 
 def choose_targets(domains: int, targets: Targets, dataset: str = "the dataset") -> list[tuple[int, ...]]:

@@ -9,6 +9,7 @@ from typing import Any
 from filelock import FileLock
 
 from hessalign.backbones.weights import FILE_SUFFIXES, file_sha256
+from hessalign.benchmark.arrangement import MOST_TOGETHER, arrange
 from hessalign.benchmark.engines.base import Engine
 from hessalign.benchmark.job import LOCKS, Job, Outcome, is_held
 from hessalign.benchmark.protocol import RunSettings, SweepSpec
@@ -38,8 +39,14 @@ def claim_sweep(out: Path, sweep: SweepSpec, datasets: Sequence[str]) -> None:
         write_atomically(out / SWEEP, json.dumps(asked, indent=1))
 
 
-def perform_all(jobs: Sequence[Job], engine: Engine) -> Iterator[Outcome]:
-    """The outcome of each job: those finished before at once, those another process is at last."""
+def perform_all(jobs: Sequence[Job], engine: Engine, most_together: int = MOST_TOGETHER) -> Iterator[Outcome]:
+    """The outcome of each job: those finished before at once, those another process is at last.
+
+    Args:
+        jobs: All of the sweep.
+        engine: What does them.
+        most_together: See [arrange][hessalign.benchmark.arrangement.arrange].
+    """
     left = []
     for job in jobs:
         if is_finished(job.folder):
@@ -48,7 +55,7 @@ def perform_all(jobs: Sequence[Job], engine: Engine) -> Iterator[Outcome]:
             left.append(job)
     held: list[Job] = []
     while left or held:
-        for outcome in engine.perform(left):
+        for outcome in engine.perform(arrange(left, most_together)):
             if outcome.status == "held":
                 held.append(outcome.job)
             else:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hessalign.benchmark.engines import Engine
     from hessalign.benchmark.job import Job
     from hessalign.cli.sweep_overview import Overview
+    from hessalign.datasets import DomainDataset
 
 
 def sweep_command(
@@ -35,7 +36,7 @@ def sweep_command(
         Path, typer.Option(file_okay=False, help="Folder of the sweep; what is done there stays.")
     ],
     algorithms: Annotated[
-        str, typer.Option(help=f"With commas: {', '.join(algorithm_names())}; or all.")
+        str, typer.Option(help=f"With commas: {', '.join(algorithm_names())}; or all that work on the data.")
     ] = "all",
     root: Annotated[Path | None, typer.Option(help="Folder that holds the datasets given by name.")] = None,
     trials: Annotated[int, typer.Option(help="Each splits the domains anew.")] = 3,
@@ -106,6 +107,13 @@ def sweep_command(
         float | None,
         typer.Option(help="Engine ray: GPUs of a run, also 0.5. Default: 0.", show_default=False),
     ] = None,
+    together: Annotated[
+        int,
+        typer.Option(
+            help="Train so many runs at once where they can be: on frozen features, alike but for targets, "
+            "seeds and hyper-parameters. 1 for one by one."
+        ),
+    ] = 60,
     retries: Annotated[int, typer.Option(help="How often a failed run is done again.")] = 1,
     keep_checkpoints: Annotated[
         bool, typer.Option("--keep-checkpoints", help="Keep the last checkpoint of every finished run.")
@@ -140,7 +148,7 @@ def sweep_command(
             local={"workers": workers},
             ray={"address": address, "cpus-per-run": cpus_per_run, "gpus-per-run": gpus_per_run},
         )
-        _check_least({"workers": workers, "cpus-per-run": cpus_per_run}, 1)
+        _check_least({"workers": workers, "cpus-per-run": cpus_per_run, "together": together}, 1)
         _check_least({"retries": retries, "gpus-per-run": gpus_per_run, "loaders": loaders}, 0)
 
     # heavy, and only for this command
@@ -153,8 +161,9 @@ def sweep_command(
     try:
         with reported(console):
             sources = [find_data(name, root) for name in _names(datasets)]
+            opened = [source.open(0) for source in sources]
             sweep = SweepSpec(
-                algorithms=algorithm_names() if algorithms == "all" else _names(algorithms),
+                algorithms=_all(opened, backbone, console) if algorithms == "all" else _names(algorithms),
                 trials=trials,
                 hparams=hparams,
                 targets=targets,
@@ -173,8 +182,8 @@ def sweep_command(
             machine = Machine(accelerator, precision, loaders)
             jobs = [
                 Job(spec, source, out.absolute(), machine, keep_checkpoints)
-                for source in sources
-                for spec in sweep.plan(source.open(0))
+                for source, dataset in zip(sources, opened, strict=True)
+                for spec in sweep.plan(dataset)
             ]
             size, threads = _share_out(workers, accelerator)
             if dry_run:
@@ -183,7 +192,7 @@ def sweep_command(
             chosen = _engine(engine, size, threads, accelerator, address, cpus_per_run, gpus_per_run, retries)
             with closing(chosen):
                 claim_sweep(out, sweep, _names(datasets))
-                overview = _perform(jobs, chosen, console)
+                overview = _perform(jobs, chosen, together, console)
     except KeyboardInterrupt:
         console.print(
             f"\nInterrupted. Finished runs are in {out}; run the same command to go on with the rest."
@@ -196,6 +205,20 @@ def sweep_command(
     overview.print_failures(console)
     if overview.failures:
         raise typer.Exit(1)
+
+
+def _all(datasets: "Sequence[DomainDataset]", backbone: str | None, console: Console) -> tuple[str, ...]:
+    """Names of the algorithms that work on all datasets; says which do not."""
+    from hessalign.benchmark.protocol import applicable_algorithms
+
+    applicable = [applicable_algorithms(dataset, backbone) for dataset in datasets]
+    left_out = [name for name in algorithm_names() if not all(name in names for names in applicable)]
+    if left_out:
+        console.print(
+            f"Left out, since they have no use for such data and backbone: {', '.join(left_out)}.",
+            highlight=False,
+        )
+    return tuple(name for name in algorithm_names() if name not in left_out)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -250,7 +273,7 @@ def _engine(
     return RayEngine(address, cpus_per_run or 1, gpus_per_run or 0.0, retries)
 
 
-def _perform(jobs: "Sequence[Job]", engine: "Engine", console: Console) -> "Overview":
+def _perform(jobs: "Sequence[Job]", engine: "Engine", most_together: int, console: Console) -> "Overview":
     from hessalign.benchmark.sweep import perform_all
     from hessalign.cli.sweep_overview import Overview
 
@@ -258,7 +281,7 @@ def _perform(jobs: "Sequence[Job]", engine: "Engine", console: Console) -> "Over
     # A terminal shows the overview all the time, anything else gets a line for each run.
     live = Live(overview, console=console, refresh_per_second=1, transient=True)
     with live if console.is_terminal else nullcontext():
-        for outcome in perform_all(jobs, engine):
+        for outcome in perform_all(jobs, engine, most_together):
             overview.add(outcome)
             if not console.is_terminal and outcome.status != "skipped":
                 console.print(overview.line(outcome), highlight=False, soft_wrap=True)

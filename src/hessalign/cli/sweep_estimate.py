@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from hessalign.benchmark.arrangement import arrange
 from hessalign.benchmark.estimate import measure
 from hessalign.benchmark.job import Job
 from hessalign.cli.sweep_overview import duration
@@ -57,9 +58,10 @@ def print_estimate(
         }
         typer.echo(json.dumps(document, indent=2))
         return
-    table = Table(
-        caption="estimated from a few steps and one evaluation of each algorithm; time of one worker"
-    )
+    caption = "estimated from a few steps and one evaluation of each algorithm; time of one worker"
+    if any(len(group) > 1 for group in arrange(jobs)):
+        caption += "; runs that are trained together take less"
+    table = Table(caption=caption)
     for column in ("Dataset", "algorithm", "runs", "time", "disk"):
         table.add_column(column, justify="left" if column in ("Dataset", "algorithm") else "right")
     for row in rows:

@@ -174,6 +174,11 @@ def _check_values(name: str, values: Tensor, shape: str) -> None:
 
 
 def _names(name: str, ids: Tensor, samples: int, given: Sequence[str] | None) -> tuple[str, ...]:
+    if not isinstance(ids, Tensor):
+        other = {"labels": "class_names", "domains": "domain_names"}[name]
+        raise ValueError(
+            f"{name}: must be a tensor of integer ids, got {type(ids).__name__}; strings go to {other}"
+        )
     if ids.shape != (samples,) or ids.is_floating_point() or ids.dtype == torch.bool:
         raise ValueError(
             f"{name}: must hold one integer id for each of the {samples} samples, "

@@ -8,7 +8,15 @@ from hessalign.training.predictor import Prediction, image_paths, load_trained, 
 from hessalign.training.records import read_records
 from hessalign.training.spec import CheckpointAbout, RunSpec
 from hessalign.training.tensorboard import TensorBoard
-from hessalign.training.trainer import Progress, build_algorithm, is_finished, is_started, train
+from hessalign.training.trainer import (
+    Progress,
+    build_algorithm,
+    check_algorithm,
+    is_finished,
+    is_started,
+    train,
+)
+from hessalign.training.vectorised import can_train_together, train_together
 
 __all__ = [
     "CheckpointAbout",
@@ -20,6 +28,8 @@ __all__ = [
     "RunSpec",
     "TensorBoard",
     "build_algorithm",
+    "can_train_together",
+    "check_algorithm",
     "checkpoint_about",
     "choose_backbone",
     "extract_features",
@@ -32,4 +42,5 @@ __all__ = [
     "predict",
     "read_records",
     "train",
+    "train_together",
 ]

@@ -7,8 +7,7 @@ on and gets what the uninterrupted run would have got, whatever the number of wo
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from hessalign.algorithms import DomainBatch
@@ -62,7 +61,9 @@ def domain_batches(
         yield DomainBatch(inputs, targets, domains, len(datasets))
 
 
-def draw_samples(seed: int, step: int, domain: int, size: int, count: int) -> tuple[Tensor, Tensor]:
+def draw_samples(
+    seed: int, step: int, domain: int, size: int, count: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Which samples of a domain a step's batch holds, and what the augmentation of each depends on.
 
     Args:
@@ -76,8 +77,7 @@ def draw_samples(seed: int, step: int, domain: int, size: int, count: int) -> tu
         Indices and seeds, ``(count,)`` each, int64.
     """
     random = np.random.default_rng([seed, step, domain])
-    indices = random.integers(size, size=count)
-    return torch.from_numpy(indices), torch.from_numpy(random.integers(2**63, size=count))
+    return random.integers(size, size=count), random.integers(2**63, size=count)
 
 
 def _keys(sizes: Sequence[int], samples_per_domain: int, seed: int, step: int) -> list[Key]:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,11 @@ def append_record(folder: Path, record: Mapping[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
+def write_records(folder: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Replace all lines at once."""
+    write_atomically(folder / FILE, "".join(json.dumps(record) + "\n" for record in records))
+
+
 def read_records(folder: Path) -> list[dict[str, Any]]:
     """All whole lines; a last line that was torn by a kill is left out."""
     path = folder / FILE
@@ -30,8 +35,7 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
 
 def keep_records_before(folder: Path, step: int) -> None:
     """Drop what a killed run wrote after the checkpoint at which it resumes."""
-    kept = [json.dumps(record) + "\n" for record in read_records(folder) if record["step"] < step]
-    write_atomically(folder / FILE, "".join(kept))
+    write_records(folder, [record for record in read_records(folder) if record["step"] < step])
 
 
 def source_accuracy(record: Mapping[str, Any], target_domains: Collection[int]) -> float:

@@ -13,6 +13,7 @@ from torch.utils.data import Subset
 from hessalign.algorithms import Algorithm, DomainBatch, get_algorithm
 from hessalign.algorithms.base import Metrics
 from hessalign.backbones import make_backbone
+from hessalign.backbones.base import IDENTITY
 from hessalign.datasets.base import DomainDataset, Samples
 from hessalign.datasets.splits import split_indices
 from hessalign.files import write_atomically
@@ -73,7 +74,8 @@ def build_algorithm(
     """
     algorithm_class = get_algorithm(spec.algorithm)
     hparams = algorithm_class.hparams_class(**spec.hparams)
-    _check_inputs(spec, algorithm_class, input_shape)
+    spec.backbone.check_takes(input_shape)
+    check_algorithm(spec.algorithm, spec.backbone.name, input_shape)
     backbone = make_backbone(spec.backbone, input_shape[0] + algorithm_class.extra_input_channels)
     algorithm = algorithm_class(backbone, backbone.width, classes, source_domains, hparams)
     algorithm.eval()
@@ -106,7 +108,7 @@ def train(
         ValueError: If spec, dataset, folder and machine do not go together.
         OSError: If a sample cannot be read, or the disk not be written.
     """
-    _check_targets(spec, dataset)
+    check_targets(spec, dataset)
     torch.manual_seed(spec.seed)
     splits = [_split(spec, dataset, index) for index in range(len(dataset.domains))]
     sources = [index for index in range(len(splits)) if index not in spec.target_domains]
@@ -201,15 +203,23 @@ def _describes(path: Path, spec: RunSpec) -> bool:
     return found.identity() == spec.identity()
 
 
-def _check_inputs(spec: RunSpec, algorithm: type[Algorithm], input_shape: tuple[int, ...]) -> None:
-    spec.backbone.check_takes(input_shape)
+def check_algorithm(name: str, backbone: str, input_shape: tuple[int, ...]) -> None:
+    """Refuse an algorithm that has nothing to do on such inputs with such a backbone.
+
+    Args:
+        name: Of the algorithm.
+        backbone: Its name.
+        input_shape: See [build_algorithm][].
+
+    Raises:
+        ValueError: Saying what it needs.
+    """
+    algorithm = get_algorithm(name)
     if len(input_shape) == 1 and algorithm.needs_images:
+        raise ValueError(f"algorithm: {name} works on images, not on feature vectors; choose another one")
+    if backbone == IDENTITY and algorithm.needs_trainable_backbone:
         raise ValueError(
-            f"algorithm: {spec.algorithm} works on images, not on feature vectors; choose another one"
-        )
-    if spec.backbone.name == "identity" and algorithm.needs_trainable_backbone:
-        raise ValueError(
-            f"algorithm: {spec.algorithm} trains the backbone, and 'identity' has nothing to train; choose "
+            f"algorithm: {name} trains the backbone, and 'identity' has nothing to train; choose "
             "the backbone adapter:linear or adapter:mlp, or another algorithm"
         )
 
@@ -224,7 +234,12 @@ def _in_step(shares: Iterator[DomainBatch], processes: Processes) -> Iterator[Do
         yield share
 
 
-def _check_targets(spec: RunSpec, dataset: DomainDataset) -> None:
+def check_targets(spec: RunSpec, dataset: DomainDataset) -> None:
+    """Refuse target domains that are not there, or leave none to train on.
+
+    Raises:
+        ValueError: Naming them.
+    """
     count = len(dataset.domains)
     chosen = set(spec.target_domains)
     if not chosen <= set(range(count)) or len(chosen) != len(spec.target_domains) or len(chosen) >= count:

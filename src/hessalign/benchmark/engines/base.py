@@ -7,10 +7,10 @@ from hessalign.benchmark.job import Job, Outcome
 
 
 class Engine(Protocol):
-    """Does jobs, several at a time, failed ones again as often as it was told."""
+    """Does groups of jobs, several at a time, failed ones again as often as it was told."""
 
-    def perform(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
-        """The outcome of each job, as they come in."""
+    def perform(self, groups: Sequence[Sequence[Job]]) -> Iterator[Outcome]:
+        """The outcome of each job of each group, as they come in."""
 
     def running(self) -> list[Job]:
         """The jobs that are being done now, as far as is known."""

@@ -16,16 +16,17 @@ from typing import NamedTuple
 
 import torch
 
-from hessalign.benchmark.job import Job, Outcome, perform, record_failure
+from hessalign.benchmark.job import Job, Outcome, outcome_of_death, perform
 
 RUNS_PER_WORKER = 100
 """After so many a worker is replaced, which bounds what its memory may lose."""
 
 
 class LocalEngine:
-    """One run at a time in each of some worker processes.
+    """One run, or one group of runs that are trained together, at a time in each of some worker processes.
 
     A worker that dies is replaced, and its run, which resumes from its checkpoint, counts as failed once.
+    Runs that failed together are done again one by one.
 
     Args:
         workers: Number of processes.
@@ -41,23 +42,24 @@ class LocalEngine:
         self._devices = devices
         self._workers: list[_Worker] = []
 
-    def perform(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
-        """The outcome of each job, as they come in."""
-        waiting = deque(_Attempt(job, 1) for job in jobs)
+    def perform(self, groups: Sequence[Sequence[Job]]) -> Iterator[Outcome]:
+        """The outcome of each job of each group, as they come in."""
+        waiting = deque(_Attempt(group, 1) for group in groups)
         while waiting or self.running():
             self._hand_out(waiting)
             busy = {worker.connection: worker for worker in self._workers if worker.attempt}
             for connection in wait(list(busy)):
-                attempt, outcome = busy[connection].take()  # type: ignore[index]
-                if outcome.status == "failed" and attempt.number <= self.retries:
-                    waiting.append(_Attempt(attempt.job, attempt.number + 1))
-                else:
-                    yield outcome
+                number, outcomes = busy[connection].take()  # type: ignore[index]
+                for outcome in outcomes:
+                    if outcome.status == "failed" and number <= self.retries:
+                        waiting.append(_Attempt([outcome.job], number + 1))
+                    else:
+                        yield outcome
 
     def running(self) -> list[Job]:
         """The jobs that are being done now."""
         attempts = [worker.attempt for worker in self._workers]  # another thread may ask
-        return [attempt.job for attempt in attempts if attempt]
+        return [job for attempt in attempts if attempt for job in attempt.jobs]
 
     def close(self) -> None:
         """Kill the workers."""
@@ -83,7 +85,7 @@ class LocalEngine:
 
 
 class _Attempt(NamedTuple):
-    job: Job
+    jobs: Sequence[Job]
     number: int
 
 
@@ -102,27 +104,27 @@ class _Worker:
 
     @property
     def usable(self) -> bool:
-        """Whether it can take another job, or has one."""
+        """Whether it can take other jobs, or has some."""
         return self.attempt is not None or (self._runs < RUNS_PER_WORKER and self.process.is_alive())
 
     def give(self, attempt: _Attempt) -> None:
-        """Let it do a job."""
+        """Let it do a group of jobs."""
         self.attempt = attempt
         self._runs += 1
         with suppress(OSError):  # if it died while idle, the end of the pipe, which is read next, tells so
-            self.connection.send(attempt.job)
+            self.connection.send(attempt.jobs)
 
-    def take(self) -> tuple[_Attempt, Outcome]:
-        """The job that it was given, and its outcome; waits for it."""
+    def take(self) -> tuple[int, list[Outcome]]:
+        """Number of the attempt, and the outcomes of its jobs; waits for them."""
         attempt = self.attempt
         assert attempt is not None
         try:
-            outcome: Outcome = self.connection.recv()
+            outcomes: list[Outcome] = self.connection.recv()
         except (EOFError, OSError):
             self.process.join()
-            outcome = record_failure(attempt.job, _death(self.process.exitcode))
+            outcomes = [outcome_of_death(job, _death(self.process.exitcode)) for job in attempt.jobs]
         self.attempt = None
-        return attempt, outcome
+        return attempt.number, outcomes
 
     def kill(self) -> None:
         """End the process at once."""

@@ -8,11 +8,14 @@ from typing import Any
 
 import torch
 
-from hessalign.benchmark.job import Job, Outcome, last_failure, perform, record_failure
+from hessalign.benchmark.job import Job, Outcome, last_failure, outcome_of_death, perform
+from hessalign.training import is_finished
 
 
 class RayEngine:
-    """One Ray task for each run; Ray places them, and retries what fails or is lost with its node.
+    """One Ray task for each run, or for each group of runs that are trained together.
+
+    Ray places them, and retries what fails or is lost with its node.
 
     Every node needs this package, the data at the same path, and the sweep's folder on a file system that all
     share.
@@ -36,7 +39,7 @@ class RayEngine:
     ) -> None:
         self._ray = _connected(address)
         self._cpus, self._gpus = cpus_per_run, gpus_per_run
-        self._pending: dict[Any, Job] = {}
+        self._pending: dict[Any, Sequence[Job]] = {}
         self._task = self._ray.remote(
             num_cpus=cpus_per_run,
             num_gpus=gpus_per_run,
@@ -44,13 +47,13 @@ class RayEngine:
             retry_exceptions=[RunFailedError],
         )(_perform)
 
-    def perform(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
-        """The outcome of each job, as they come in."""
+    def perform(self, groups: Sequence[Sequence[Job]]) -> Iterator[Outcome]:
+        """The outcome of each job of each group, as they come in."""
         # All at once, so that a cluster that grows with its queue sees it.
-        self._pending = {self._task.remote(job, self._cpus): job for job in jobs}
+        self._pending = {self._task.remote(group, self._cpus): group for group in groups}
         while self._pending:
             for reference in self._ray.wait(list(self._pending))[0]:
-                yield self._outcome(reference, self._pending.pop(reference))
+                yield from self._outcomes(reference, self._pending.pop(reference))
 
     def running(self) -> list[Job]:
         """As many of the pending jobs as the cluster has room for; Ray starts them in order."""
@@ -58,7 +61,7 @@ class RayEngine:
         room = int(resources.get("CPU", 0) // self._cpus)
         if self._gpus:
             room = min(room, int(resources.get("GPU", 0) // self._gpus))
-        return list(self._pending.values())[:room]
+        return [job for group in list(self._pending.values())[:room] for job in group]
 
     def close(self) -> None:
         """Cancel what is pending, and leave the cluster."""
@@ -66,27 +69,36 @@ class RayEngine:
             self._ray.cancel(reference, force=True)
         self._ray.shutdown()
 
-    def _outcome(self, reference: Any, job: Job) -> Outcome:
+    def _outcomes(self, reference: Any, jobs: Sequence[Job]) -> list[Outcome]:
         try:
-            outcome: Outcome = self._ray.get(reference)
-        except RunFailedError as error:
-            failure = last_failure(job)  # the error itself shows Ray's own frames
-            return Outcome(job, "failed", failure.error if failure else str(error))
+            outcomes: list[Outcome] = self._ray.get(reference)
+        except RunFailedError:
+            return [_told_by_folder(job) for job in jobs]  # the error itself shows Ray's own frames
         except self._ray.exceptions.RayError as error:  # the process or its node is gone
-            return record_failure(job, " ".join(str(error).split())[:500])
-        return outcome
+            sentence = " ".join(str(error).split())[:500]
+            return [outcome_of_death(job, sentence) for job in jobs]
+        return outcomes
 
 
 class RunFailedError(Exception):
     """A run failed; raised so that Ray does it again."""
 
 
-def _perform(job: Job, threads: int) -> Outcome:
+def _told_by_folder(job: Job) -> Outcome:
+    """What became of a job of a group in which some failed."""
+    if is_finished(job.folder):
+        return Outcome(job, "finished")
+    failure = last_failure(job)
+    return Outcome(job, "failed", failure.error) if failure else Outcome(job, "held")
+
+
+def _perform(jobs: Sequence[Job], threads: int) -> list[Outcome]:
     torch.set_num_threads(threads)
-    outcome = perform(job)
-    if outcome.status == "failed":
-        raise RunFailedError(outcome.error)
-    return outcome
+    outcomes = perform(jobs)
+    errors = [outcome.error for outcome in outcomes if outcome.status == "failed"]
+    if errors:
+        raise RunFailedError(errors[0])
+    return outcomes
 
 
 def _connected(address: str | None) -> ModuleType:

@@ -1,0 +1,168 @@
+"""``hessalign sweep`` on frozen features: runs that are trained together by themselves."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hessalign.datasets.features_file import save_features
+from tests.training.tiny_features import tiny_features
+
+WIDE = {**os.environ, "COLUMNS": "300", "NO_COLOR": "1"}
+SHORT = ["--steps", "12", "--evaluate-every", "8", "--set", "batch_size=8", "--accelerator", "cpu"]
+GRID = [*SHORT, "--algorithms", "fishr,hgp,mldg", "--trials", "1", "--hparams", "2", "--targets", "singles"]
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("features") / "tiny.safetensors"
+    tiny_features(path, views=2)
+    return path
+
+
+def command(features: Path, *arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "hessalign", "sweep", "--datasets", str(features), *map(str, arguments)]
+
+
+def sweep(features: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(features, *arguments), capture_output=True, text=True, timeout=600, check=False, env=WIDE
+    )
+
+
+def runs(out: Path) -> dict[str, Path]:
+    return {path.parent.name: path.parent for path in out.glob("runs/*/done")}
+
+
+def records(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same(first: Path, second: Path) -> None:
+    """Record for record: accuracies exactly, other numbers but for rounding."""
+    assert runs(first).keys() == runs(second).keys()
+    for name, folder in runs(first).items():
+        other = runs(second)[name]
+        assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in other.iterdir())
+        assert (folder / "spec.json").read_bytes() == (other / "spec.json").read_bytes()
+        for mine, theirs in zip(records(folder), records(other), strict=True):
+            assert mine.keys() == theirs.keys()
+            assert mine["accuracies"] == theirs["accuracies"]
+            for key in mine.keys() - {"accuracies", "step_seconds"}:
+                assert mine[key] == pytest.approx(theirs[key], rel=1e-5, abs=1e-5), key
+
+
+@pytest.fixture(scope="module")
+def together(features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("together")
+    result = sweep(features, *GRID, "--workers", "2", "--out", out)
+    assert result.returncode == 0, result.stderr
+    assert "[24/24]" in result.stderr
+    return out
+
+
+def test_a_sweep_together_is_the_sweep_one_by_one(features: Path, together: Path, tmp_path: Path) -> None:
+    result = sweep(features, *GRID, "--workers", "2", "--together", "1", "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert len(runs(tmp_path)) == 24  # 3 algorithms, 4 targets, 2 draws
+    assert_same(together, tmp_path)
+
+
+def test_finished_runs_are_skipped(features: Path, together: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in together.glob("runs/*/*")}
+    again = sweep(features, *GRID, "--json", "--out", together)
+    assert again.returncode == 0, again.stderr
+    document = json.loads(again.stdout)
+    assert (document["runs"], document["skipped"], document["finished"]) == (24, 24, 0)
+    assert {path: path.stat().st_mtime_ns for path in together.glob("runs/*/*")} == before
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kills")
+def test_a_killed_sweep_goes_on_and_ends_the_same(features: Path, together: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command(features, *GRID, "--workers", "1", "--together", "4", "--out", tmp_path),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=WIDE,
+    )
+    while len(runs(tmp_path)) < 4:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait(timeout=60)
+    done = len(runs(tmp_path))
+    assert 4 <= done < 24
+    again = sweep(features, *GRID, "--workers", "2", "--json", "--out", tmp_path)
+    assert again.returncode == 0, again.stderr
+    document = json.loads(again.stdout)
+    assert document["finished"] + document["skipped"] == 24
+    assert document["skipped"] >= done
+    assert_same(together, tmp_path)
+
+
+def test_all_leaves_out_what_has_no_use_for_features(features: Path, tmp_path: Path) -> None:
+    arguments = [*SHORT, "--algorithms", "all", "--dry-run", "--json", "--out", tmp_path / "new"]
+    result = sweep(features, *arguments, "--steps", "2")
+    assert result.returncode == 0, result.stderr
+    assert "Left out, since they have no use for such data and backbone: arm, cdann, dann, sagnet." in (
+        result.stderr
+    )
+    rows = {row["algorithm"] for row in json.loads(result.stdout)["rows"]}
+    assert {"erm", "hgp", "mtl"} <= rows
+    assert not rows & {"arm", "cdann", "dann", "sagnet"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["--algorithms", "erm,dann"], "algorithm: dann trains the backbone, and 'identity' has nothing"),
+        (["--backbone", "resnet18"], "backbone: 'resnet18' does not take the dataset's inputs"),
+        (["--together", "0"], "together: must be at least 1, got 0"),
+        (["--set", "batch_size=64"], "batch_size: domain 'south' has 32 training samples, fewer than the 64"),
+    ],
+)
+def test_bad_input_is_one_sentence(features: Path, tmp_path: Path, changes: list[str], message: str) -> None:
+    result = sweep(features, *GRID, "--out", tmp_path / "new", *changes)
+    assert result.returncode == 2, result.stderr
+    assert message in re.sub(r"\s+", " ", result.stderr)
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_file_of_one_domain_is_refused(tmp_path: Path) -> None:
+    whole = tiny_features(tmp_path / "whole.safetensors").domains[0]
+    save_features(
+        tmp_path / "one.safetensors",
+        whole.plain.table[:, 0],
+        whole.targets,
+        whole.targets.new_zeros(len(whole)),
+    )
+    result = sweep(tmp_path / "one.safetensors", *GRID, "--out", tmp_path / "new")
+    assert result.returncode == 2, result.stderr
+    assert "targets: 'singles' needs at least 2 domains and features_file has 1" in " ".join(
+        result.stderr.split()
+    )
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("harm", ["cut", "changed"])
+def test_a_harmed_file_is_refused(features: Path, tmp_path: Path, harm: str) -> None:
+    content = bytearray(features.read_bytes())
+    if harm == "cut":
+        del content[-100:]
+    else:
+        content[-100] ^= 1
+    harmed = tmp_path / "harmed.safetensors"
+    harmed.write_bytes(content)
+    result = sweep(harmed, *GRID, "--out", tmp_path / "new")
+    assert result.returncode == 2, result.stderr
+    problem = {"cut": "it is cut short", "changed": "its content was changed after it was written"}[harm]
+    assert problem in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "new").exists()
