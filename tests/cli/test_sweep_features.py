@@ -74,6 +74,13 @@ def test_a_sweep_together_is_the_sweep_one_by_one(features: Path, together: Path
     assert_same(together, tmp_path)
 
 
+@pytest.mark.slow
+def test_ray_trains_together_too(features: Path, together: Path, tmp_path: Path) -> None:
+    result = sweep(features, *GRID, "--engine", "ray", "--cpus-per-run", "1", "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert_same(together, tmp_path)
+
+
 def test_finished_runs_are_skipped(features: Path, together: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in together.glob("runs/*/*")}
     again = sweep(features, *GRID, "--json", "--out", together)

@@ -236,8 +236,17 @@ def _draw_plane(reports: Reports) -> Figure:
         for number, (name, across, up) in enumerate(
             table.select("domain", "first direction", "second direction").iter_rows()
         ):
-            style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
-            axes.scatter(across, up, s=55, **style, zorder=3, label=name)
+            axes.scatter(
+                across,
+                up,
+                s=70,
+                facecolors="none",  # domains that coincide must not hide each other
+                edgecolors=COLOURS[number % len(COLOURS)],
+                marker=MARKERS[number % len(MARKERS)],
+                linewidths=1.8,
+                zorder=3,
+                label=name,
+            )
         first, second = table["first share"][0], table["second share"][0]
         axes.set(
             xlabel=f"first direction [{100 * first:.0f} % of the spread]",
