@@ -1,6 +1,7 @@
 """Settings of all tests."""
 
 import os
+import signal
 
 import pytest
 import torch
@@ -12,6 +13,10 @@ settings.load_profile("hessalign")
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores, so each, with its subprocesses, has one
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # A shell's background jobs ignore Ctrl-C, and so would the commands that tests start and interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _devices() -> list[str]:
