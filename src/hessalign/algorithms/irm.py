@@ -34,6 +34,6 @@ class IRM(AnnealedPenalty):
 
     def penalty(self, features: Tensor, logits: Tensor, risks: Tensor, batch: DomainBatch) -> Tensor:
         """See the class."""
-        residual = torch.cat([domain.residual for domain in head_derivatives(features, logits, batch)])
-        slopes = batch.by_domain((residual * logits).sum(1))
+        domains = zip(head_derivatives(features, logits, batch), batch.by_domain(logits), strict=True)
+        slopes = [(domain.residual * part).sum(1) for domain, part in domains]
         return torch.stack([part[0::2].mean() * part[1::2].mean() for part in slopes]).mean()

@@ -98,13 +98,7 @@ class HessianFlatness(nn.Module):
         self.loss = resolve_loss(loss)
 
     def forward(self, features: Tensor, logits: Tensor, targets: Tensor, domains: Tensor) -> Tensor:
-        """The penalty alone of what [with_parts][] gives, from the same arguments."""
-        return self.with_parts(features, logits, targets, domains)[0]
-
-    def with_parts(
-        self, features: Tensor, logits: Tensor, targets: Tensor, domains: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The penalty of a batch, and what it is made of.
+        """The penalty of a batch.
 
         Args:
             features: Input of the linear head, ``(n, d)``.
@@ -113,9 +107,7 @@ class HessianFlatness(nn.Module):
             domains: Integer domain id of each sample, ``(n,)``, in any order.
 
         Returns:
-            Scalar, differentiable with respect to features and logits; in float32 at least. And, detached,
-            the unweighted size of each domain's Hessian, in ascending order of the ids, by the name
-            ``"hessian_size"``.
+            Scalar, differentiable with respect to features and logits; in float32 at least.
 
         Raises:
             ValueError: If lengths or shapes do not match, a value is NaN or infinite, or a target is out of
@@ -123,10 +115,7 @@ class HessianFlatness(nn.Module):
         """
         # Mixed precision would round small Hessians away.
         with torch.autocast(features.device.type, enabled=False):
-            parts = derivatives_by_domain(features, logits, targets, domains, self.loss)
-            squares = hessian_squares(parts, self.part)
-            penalty = self._weigh(squares)
-        return penalty, {"hessian_size": squares.detach()}
+            return self.from_derivatives(derivatives_by_domain(features, logits, targets, domains, self.loss))
 
     def from_derivatives(self, domains: Sequence[HeadDerivatives]) -> Tensor:
         """The penalty of domains whose head derivatives are at hand.
@@ -142,14 +131,12 @@ class HessianFlatness(nn.Module):
         """
         if not domains:
             raise ValueError("domains: at least 1 is needed, got none")
-        return self._weigh(hessian_squares(domains, self.part))
+        squares = hessian_squares(domains, self.part)
+        return self.gamma * (squares.mean() if self.reduction == "mean" else squares.sum())
 
     def extra_repr(self) -> str:
         """Settings, as ``print(penalty)`` shows them."""
         return f"gamma={self.gamma}, part={self.part!r}, reduction={self.reduction!r}, loss={self.loss}"
-
-    def _weigh(self, squares: Tensor) -> Tensor:
-        return self.gamma * (squares.mean() if self.reduction == "mean" else squares.sum())
 
 
 def _square(domain: HeadDerivatives) -> Tensor:

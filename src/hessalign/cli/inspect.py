@@ -1,7 +1,7 @@
 """``hessalign inspect``: what differs between domains, and whether alignment removed it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -88,7 +88,7 @@ def inspect_command(
             reports = inspect_all(sources, options)
         written = _write(reports, html, plots)
         if plots is not None:
-            written += _draw_training(dict(zip(reports, sources, strict=True)), plots)
+            written += _draw_training(sources, plots)
     if as_json:
         document = {
             title: {name: table.to_dicts() for name, table in report.tables.items()}
@@ -131,16 +131,18 @@ def _write(reports: "Mapping[str, AlignmentReport]", html: Path | None, plots: P
     return written
 
 
-def _draw_training(sources: Mapping[str, Path], folder: Path) -> list[Path]:
+def _draw_training(sources: Sequence[Path], folder: Path) -> list[Path]:
     """Training curves of the sources that are folders of runs."""
-    from hessalign.diagnostics.curves import read_history, save_training_curves
+    from hessalign.diagnostics.curves import draw_training_curves, read_history
+    from hessalign.diagnostics.plots import save_figure
 
-    runs = [run for run in sources.values() if read_history(run) is not None]
+    histories = [history for source in sources if (history := read_history(source)) is not None]
     written = []
-    for number, run in enumerate(runs, start=1):
-        name = "training" if len(runs) == 1 else f"training-{number}"
+    for number, history in enumerate(histories, start=1):
+        name = "training" if len(histories) == 1 else f"training-{number}"
+        figure = draw_training_curves(history)
         for ending in ("png", "pdf"):
-            save_training_curves(run, folder / f"{name}.{ending}")
+            save_figure(figure, folder / f"{name}.{ending}")
         written.append(folder / f"{name}.png")
     return written
 
