@@ -9,7 +9,7 @@ import pytest
 from filelock import FileLock
 
 from hessalign.algorithms import algorithm_names
-from hessalign.benchmark.arrangement import MOST_TOGETHER, arrange
+from hessalign.benchmark.arrangement import arrange
 from hessalign.benchmark.engines import LocalEngine
 from hessalign.benchmark.job import Job, last_failure, perform
 from hessalign.benchmark.protocol import RunSettings, SweepSpec, applicable_algorithms
@@ -46,7 +46,7 @@ def accuracies(job: Job) -> list[dict]:
 
 def test_every_job_is_in_one_group_of_jobs_alike(features: Path, tmp_path: Path) -> None:
     all_jobs = jobs(features, tmp_path / "sweep")
-    groups = arrange(all_jobs)
+    groups = arrange(all_jobs, 60)
     assert sorted(job.identity for group in groups for job in group) == sorted(
         job.identity for job in all_jobs
     )
@@ -61,13 +61,12 @@ def test_groups_are_as_small_as_asked(features: Path, tmp_path: Path) -> None:
     hgp = jobs(features, tmp_path, ["hgp"])
     assert [len(group) for group in arrange(hgp, 16)] == [16, 16, 16, 8, 4]
     assert arrange(hgp, 1) == [(job,) for job in hgp]
-    assert len(arrange([*hgp, *(replace(job, keep_checkpoint=True) for job in hgp)])) == 4
-    assert MOST_TOGETHER > 1
+    assert len(arrange([*hgp, *(replace(job, keep_checkpoint=True) for job in hgp)], 60)) == 4
 
 
 def test_a_group_leaves_what_its_runs_leave_alone(features: Path, tmp_path: Path) -> None:
     together, alone = (jobs(features, tmp_path / name, ["hgp"])[:7] for name in ("together", "alone"))
-    (group,) = arrange([job for job in together if len(job.spec.target_domains) == 1])
+    (group,) = arrange([job for job in together if len(job.spec.target_domains) == 1], 60)
     outcomes = perform(group)
     assert [(outcome.job, outcome.status) for outcome in outcomes] == [(job, "finished") for job in group]
     for job in alone:
@@ -80,7 +79,7 @@ def test_a_group_leaves_what_its_runs_leave_alone(features: Path, tmp_path: Path
 
 
 def test_finished_and_held_runs_of_a_group_are_left_alone(features: Path, tmp_path: Path) -> None:
-    group = arrange(jobs(features, tmp_path / "sweep", ["erm"]))[0]
+    group = arrange(jobs(features, tmp_path / "sweep", ["erm"]), 60)[0]
     perform(group[:1])
     before = (group[0].folder / "metrics.jsonl").stat().st_mtime_ns
     with FileLock(group[1].lock):
@@ -92,11 +91,11 @@ def test_finished_and_held_runs_of_a_group_are_left_alone(features: Path, tmp_pa
 
 
 def test_what_fails_together_is_done_again_one_by_one(features: Path, tmp_path: Path) -> None:
-    group = arrange(jobs(features, tmp_path / "sweep", ["erm"]))[0][:3]
+    group = arrange(jobs(features, tmp_path / "sweep", ["erm"]), 60)[0][:3]
     group[1].folder.mkdir(parents=True)
     (group[1].folder / "spec.json").write_text("{}")  # of another program, so that it cannot be claimed
     with closing(LocalEngine(workers=1, threads=1, retries=1)) as engine:
-        outcomes = {outcome.job.identity: outcome for outcome in perform_all(group, engine)}
+        outcomes = {outcome.job.identity: outcome for outcome in perform_all(group, engine, 60)}
     assert [outcomes[job.identity].status for job in group] == ["finished", "failed", "finished"]
     assert "holds another run" in outcomes[group[1].identity].error
     failure = last_failure(group[1])
@@ -106,7 +105,7 @@ def test_what_fails_together_is_done_again_one_by_one(features: Path, tmp_path: 
 
 
 def test_data_that_changed_since_the_plan_fail_every_run(features: Path, tmp_path: Path) -> None:
-    group = arrange(jobs(features, tmp_path / "sweep", ["erm"]))[0]
+    group = arrange(jobs(features, tmp_path / "sweep", ["erm"]), 60)[0]
     tiny_features(features, samples=41)
     assert {outcome.status for outcome in perform(group)} == {"failed"}
     failures = [last_failure(job) for job in group]

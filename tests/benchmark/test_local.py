@@ -50,7 +50,7 @@ def test_a_killed_workers_run_goes_on_and_ends_with_the_same_records(job: Job, t
     killer = threading.Thread(target=kill_when_under_way)
     killer.start()
     with closing(engine):
-        (outcome,) = perform_all([job], engine)
+        (outcome,) = perform_all([job], engine, 1)
     killer.join()
     assert killed.is_set()
     assert outcome.status == "finished"
@@ -71,7 +71,7 @@ def test_a_run_that_kills_its_workers_is_given_up(job: Job) -> None:
     killer = threading.Thread(target=kill_all)
     killer.start()
     with closing(engine):
-        (outcome,) = perform_all([job], engine)
+        (outcome,) = perform_all([job], engine, 1)
     stop.set()
     killer.join()
     assert outcome.status == "failed"

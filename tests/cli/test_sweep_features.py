@@ -74,6 +74,17 @@ def test_a_sweep_together_is_the_sweep_one_by_one(features: Path, together: Path
     assert_same(together, tmp_path)
 
 
+@pytest.mark.parametrize("together", ["60", "1"])
+def test_a_dry_run_estimates_and_writes_nothing(features: Path, tmp_path: Path, together: str) -> None:
+    out = tmp_path / "new"
+    result = sweep(features, *GRID, "--together", together, "--out", out, "--dry-run", "--json")
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert [row["runs"] for row in document["rows"]] == [8, 8, 8]
+    assert all(row["seconds"] > 0 and row["disk_bytes"] > 0 for row in document["rows"])
+    assert not out.exists()
+
+
 @pytest.mark.slow
 def test_ray_trains_together_too(features: Path, together: Path, tmp_path: Path) -> None:
     result = sweep(features, *GRID, "--engine", "ray", "--cpus-per-run", "1", "--out", tmp_path)

@@ -5,16 +5,13 @@ from collections.abc import Hashable, Sequence
 from hessalign.benchmark.job import Job
 from hessalign.training import can_train_together
 
-MOST_TOGETHER = 60
-"""3 trials of 20 draws. What a kill loses and what memory holds grow with it."""
 
-
-def arrange(jobs: Sequence[Job], most_together: int = MOST_TOGETHER) -> list[tuple[Job, ...]]:
+def arrange(jobs: Sequence[Job], most_together: int) -> list[tuple[Job, ...]]:
     """Put jobs together whose runs can be trained together.
 
     Args:
         jobs: Of one sweep.
-        most_together: Runs in a group; 1 for one by one.
+        most_together: Runs in a group; 1 for one by one. What a kill loses grows with it, and memory.
 
     Returns:
         Groups, each in the order of the jobs and none empty, ordered by their first jobs; a run that must be

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hessalign.datasets import Domain, DomainDataset, Samples
 from hessalign.datasets.splits import held_out_count
-from hessalign.training import Machine, Progress, RunSpec, train
+from hessalign.training import Machine, Progress, RunSpec, train, train_together
 from hessalign.training.records import FILE
 from hessalign.training.trainer import CHECKPOINTS, SPEC
 
@@ -99,6 +99,30 @@ def measure(spec: RunSpec, dataset: DomainDataset, machine: Machine) -> Cost:
             spec_bytes=(folder / SPEC).stat().st_size,
             checkpoint_bytes=sum(path.stat().st_size for path in (folder / CHECKPOINTS).rglob("*")),
         )
+
+
+def measure_together(specs: Sequence[RunSpec], dataset: DomainDataset, machine: Machine) -> float:
+    """Seconds of each of some runs that are trained together, measured.
+
+    Args:
+        specs: The runs; a few of their steps are done, in a folder that is removed.
+        dataset: Of features, which all of them name.
+        machine: Where.
+
+    Raises:
+        ValueError: If the runs cannot be trained together.
+    """
+    short = [spec.model_copy(update={"steps": STEPS, "evaluate_every": STEPS}) for spec in specs]
+    ends: list[float] = []
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="hessalign-") as name:
+        folders = [Path(name) / str(number) for number in range(len(specs))]
+        train_together(short, dataset, folders, machine, lambda _: ends.append(time.perf_counter()))
+    whole = time.perf_counter() - started
+    step = (ends[-2] - ends[0]) / (STEPS - 2)
+    evaluation = max(ends[-1] - ends[-2] - step, 0)
+    building = max(whole - STEPS * step - evaluations(short[0]) * evaluation, 0)
+    return (building + specs[0].steps * step + evaluations(specs[0]) * evaluation) / len(specs)
 
 
 class _FewSamples(Samples):

@@ -9,7 +9,7 @@ from typing import Any
 from filelock import FileLock
 
 from hessalign.backbones.weights import FILE_SUFFIXES, file_sha256
-from hessalign.benchmark.arrangement import MOST_TOGETHER, arrange
+from hessalign.benchmark.arrangement import arrange
 from hessalign.benchmark.engines.base import Engine
 from hessalign.benchmark.job import LOCKS, Job, Outcome, is_held
 from hessalign.benchmark.protocol import RunSettings, SweepSpec
@@ -39,7 +39,7 @@ def claim_sweep(out: Path, sweep: SweepSpec, datasets: Sequence[str]) -> None:
         write_atomically(out / SWEEP, json.dumps(asked, indent=1))
 
 
-def perform_all(jobs: Sequence[Job], engine: Engine, most_together: int = MOST_TOGETHER) -> Iterator[Outcome]:
+def perform_all(jobs: Sequence[Job], engine: Engine, most_together: int) -> Iterator[Outcome]:
     """The outcome of each job: those finished before at once, those another process is at last.
 
     Args:

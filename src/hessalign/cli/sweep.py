@@ -187,7 +187,8 @@ def sweep_command(
             ]
             size, threads = _share_out(workers, accelerator)
             if dry_run:
-                print_estimate(jobs, size if engine == "local" else None, threads, console, as_json)
+                runs_at_a_time = size if engine == "local" else None
+                print_estimate(jobs, together, runs_at_a_time, threads, console, as_json)
                 return
             chosen = _engine(engine, size, threads, accelerator, address, cpus_per_run, gpus_per_run, retries)
             with closing(chosen):

@@ -11,7 +11,7 @@ from rich.progress import track
 from rich.table import Table
 
 from hessalign.benchmark.arrangement import arrange
-from hessalign.benchmark.estimate import measure
+from hessalign.benchmark.estimate import measure, measure_together
 from hessalign.benchmark.job import Job
 from hessalign.cli.sweep_overview import duration
 
@@ -28,12 +28,18 @@ class _Row:
 
 
 def print_estimate(
-    jobs: Sequence[Job], workers: int | None, threads: int, console: Console, as_json: bool
+    jobs: Sequence[Job],
+    most_together: int,
+    workers: int | None,
+    threads: int,
+    console: Console,
+    as_json: bool,
 ) -> None:
     """Measure a few steps of each algorithm on each dataset, and print what follows for the whole.
 
     Args:
         jobs: All runs.
+        most_together: Runs that are trained together at most.
         workers: Runs at a time; None if that is not known.
         threads: Of PyTorch in each run.
         console: For the progress.
@@ -44,7 +50,8 @@ def print_estimate(
     for job in jobs:
         groups.setdefault((job.spec.dataset, job.spec.data, job.spec.algorithm), []).append(job)
     rows = [
-        _measured(group) for group in track(groups.values(), "measuring", console=console, transient=True)
+        _measured(group, most_together)
+        for group in track(groups.values(), "measuring", console=console, transient=True)
     ]
     seconds, disk = sum(row.seconds for row in rows), sum(row.disk_bytes for row in rows)
     if as_json:
@@ -59,8 +66,6 @@ def print_estimate(
         typer.echo(json.dumps(document, indent=2))
         return
     caption = "estimated from a few steps and one evaluation of each algorithm; time of one worker"
-    if any(len(group) > 1 for group in arrange(jobs)):
-        caption += "; runs that are trained together take less"
     table = Table(caption=caption)
     for column in ("Dataset", "algorithm", "runs", "time", "disk"):
         table.add_column(column, justify="left" if column in ("Dataset", "algorithm") else "right")
@@ -73,16 +78,21 @@ def print_estimate(
         Console().print(f"With {workers} runs at a time about {duration(seconds / workers)}.")
 
 
-def _measured(jobs: Sequence[Job]) -> _Row:
-    first = jobs[0]
+def _measured(jobs: Sequence[Job], most_together: int) -> _Row:
+    group = arrange(jobs, most_together)[0]
+    first = group[0]
     dataset = first.source.open(first.spec.trial_seed)
     cost = measure(first.spec, dataset, first.machine)
     sizes = [len(domain) for domain in dataset.domains]
+    if len(group) > 1:
+        seconds = len(jobs) * measure_together([job.spec for job in group], dataset, first.machine)
+    else:
+        seconds = sum(cost.seconds(job.spec, sizes) for job in jobs)
     return _Row(
         dataset=first.spec.dataset,
         algorithm=first.spec.algorithm,
         runs=len(jobs),
-        seconds=sum(cost.seconds(job.spec, sizes) for job in jobs),
+        seconds=seconds,
         disk_bytes=sum(cost.disk_bytes(job.spec, job.keep_checkpoint) for job in jobs),
     )
 

@@ -6,7 +6,8 @@ colour is the label, flipped with probability 0.2 and 0.1 in the source domains 
 image of colour ``c`` fills channel ``c``; the other channel is zero.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -21,22 +22,27 @@ LABEL_FLIP = 0.25
 SOURCE_COLOUR_FLIPS = (0.2, 0.1)
 TARGET_COLOUR_FLIP = 0.9
 PIXELS = 14 * 14
+# Matrix products are faster over a multiple of eight columns.
+COLUMN_MULTIPLE = 8
 
 
 @dataclass(frozen=True, eq=False)
 class ColoredImages:
     """The images of one domain, those of colour 0 first.
 
-    One channel of every image is zero, so only the other one is kept: with the colours in two groups the
-    first layer of a network takes half the multiplications for the same result.
+    One channel of every image is zero, so only the other one is kept, and of that one the pixels that are
+    dark in all images are left out: with the colours in two groups the first layer of a network takes less
+    than half the multiplications for the same result.
 
     Attributes:
-        pixels: The filled channel, values in [0, 1], ``(n, 196)``.
+        pixels: The filled channel, values in [0, 1], ``(n, p)``.
+        columns: Which of the 196 pixels these are, ascending, ``(p,)``; all others are zero.
         labels: 0 or 1, ``(n,)``, float32.
         colour_counts: Number of images of colour 0 and of colour 1.
     """
 
     pixels: Tensor
+    columns: Tensor
     labels: Tensor
     colour_counts: tuple[int, int]
 
@@ -45,9 +51,15 @@ class ColoredImages:
         groups: tuple[Tensor, ...] = self.pixels.split(list(self.colour_counts))
         return groups
 
+    def all_pixels(self) -> Tensor:
+        """The filled channel with its dark pixels, ``(n, 196)``."""
+        everything = self.pixels.new_zeros(len(self.pixels), PIXELS)
+        everything[:, self.columns] = self.pixels
+        return everything
+
     def two_channels(self) -> Tensor:
         """Both channels of every image side by side, ``(n, 392)``: channel 0, then channel 1."""
-        first, second = self.by_colour()
+        first, second = self.all_pixels().split(list(self.colour_counts))
         return torch.cat(
             [
                 torch.cat([first, torch.zeros_like(first)], dim=1),
@@ -57,7 +69,9 @@ class ColoredImages:
 
     def to(self, device: torch.device) -> "ColoredImages":
         """The same images on a device."""
-        return ColoredImages(self.pixels.to(device), self.labels.to(device), self.colour_counts)
+        return ColoredImages(
+            self.pixels.to(device), self.columns.to(device), self.labels.to(device), self.colour_counts
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +104,8 @@ def make_colored_mnist(
     order = torch.randperm(SOURCE_IMAGES, generator=generator)[:subsample]
     sources = _source_domains(Digits(digits.images[order], digits.digits[order]), split, generator)
     target = Digits(digits.images[SOURCE_IMAGES:], digits.digits[SOURCE_IMAGES:])
-    return ColoredMNIST(sources, _colour(target, TARGET_COLOUR_FLIP, generator))
+    first, second, third = _without_dark_pixels(*sources, _colour(target, TARGET_COLOUR_FLIP, generator))
+    return ColoredMNIST((first, second), third)
 
 
 def make_held_out_sources(split: Split, generator: torch.Generator) -> tuple[ColoredImages, ColoredImages]:
@@ -100,7 +115,8 @@ def make_held_out_sources(split: Split, generator: torch.Generator) -> tuple[Col
         split: How images are dealt to the two domains.
         generator: Source of every random draw, on the CPU.
     """
-    return _source_domains(load_mnist("test"), split, generator)
+    first, second = _without_dark_pixels(*_source_domains(load_mnist("test"), split, generator))
+    return first, second
 
 
 def _source_domains(
@@ -137,7 +153,15 @@ def _colour(digits: Digits, colour_flip: float, generator: torch.Generator) -> C
     grouped = colours.int().argsort(stable=True)
     pixels = digits.images[grouped, ::2, ::2].flatten(1).float() / 255
     ones = int(colours.sum())
-    return ColoredImages(pixels, labels[grouped].float(), (len(colours) - ones, ones))
+    return ColoredImages(pixels, torch.arange(PIXELS), labels[grouped].float(), (len(colours) - ones, ones))
+
+
+def _without_dark_pixels(*domains: ColoredImages) -> list[ColoredImages]:
+    """The domains without the pixels that are zero in all of them, but for those that fill the multiple."""
+    lit = torch.stack([images.pixels.amax(0) > 0 for images in domains]).any(0)
+    kept = min(PIXELS, math.ceil(int(lit.sum()) / COLUMN_MULTIPLE) * COLUMN_MULTIPLE)
+    columns = lit.int().argsort(descending=True, stable=True)[:kept].sort().values
+    return [replace(images, pixels=images.pixels[:, columns], columns=columns) for images in domains]
 
 
 def _flip(bits: Tensor, probability: float, generator: torch.Generator) -> Tensor:

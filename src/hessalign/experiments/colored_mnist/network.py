@@ -9,6 +9,8 @@ from hessalign.experiments.colored_mnist.data import PIXELS, ColoredImages
 # Images handled together: activations of a group stay in the processor's cache, which makes the matrix
 # products about 1.5 times as fast as one call over the whole domain.
 IMAGES_IN_CACHE = 2500
+# Matrix products are faster over a multiple of eight units: layers are filled up with units that stay zero.
+WIDTH_MULTIPLE = 8
 
 
 class ColoredMLP(nn.Module):
@@ -30,11 +32,17 @@ class ColoredMLP(nn.Module):
 
     def forward(self, images: ColoredImages) -> tuple[Tensor, Tensor]:
         """Features ``(n, hidden)`` and logits ``(n,)``, in the order of the images."""
+        hidden = self.head.in_features
+        added = -hidden % WIDTH_MULTIPLE
+        first_bias = F.pad(self.first.bias, (0, added))
+        second, second_bias = F.pad(self.second.weight, (0, added) * 2), F.pad(self.second.bias, (0, added))
         groups = []
-        # The columns of the first layer that belong to an image's empty channel add nothing: leave them out.
+        # The columns of the first layer that belong to an image's empty channel, and those of pixels that are
+        # dark in all images, add nothing: leave them out.
         for pixels, weight in zip(images.by_colour(), self.first.weight.split(PIXELS, dim=1), strict=True):
+            lit = F.pad(weight[:, images.columns], (0, 0, 0, added))
             for group in pixels.split(IMAGES_IN_CACHE):
-                activations = F.linear(group, weight, self.first.bias).relu_()
-                groups.append(self.second(activations).relu_())
-        features = torch.cat(groups)
+                activations = F.linear(group, lit, first_bias).relu_()
+                groups.append(F.linear(activations, second, second_bias).relu_())
+        features = torch.cat(groups)[:, :hidden]
         return features, self.head(features).squeeze(1)
