@@ -1,9 +1,11 @@
-"""Run all benchmarks and write benchmarks/README.md, or run those that are named and only print."""
+"""Run all benchmarks, or those that are named, and write what they measured into benchmarks/README.md."""
 
 import os
 import platform
+import re
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
@@ -60,39 +62,62 @@ def machine() -> str:
     )
 
 
-def refresh_readme(rows: list[str]) -> None:
-    """Put the rows of the headlines into the README's section on speed."""
-    chosen = [row for row in rows if row.split("|")[1].strip() in HEADLINES]
-    text = README.read_text(encoding="utf-8")
-    before, rest = text.split(START)
-    _, after = rest.split(END)
-    table = "\n".join([START, HEADER, *chosen, END])
-    README.write_text(before + table + after, encoding="utf-8")
+def rows_in(text: str) -> dict[str, str]:
+    """Rows of measurements in a text, by what they are of."""
+    lines = [line for line in text.splitlines() if line.startswith("| ") and "×" in line]
+    return {line.split("|")[1].strip(): line for line in lines}
 
 
-def main() -> None:
-    """Run the named scripts and print their tables; run all of them to write both pages as well."""
-    names = sys.argv[1:]
-    scripts = [script for script in SCRIPTS if not names or script.__name__.split(".")[1] in names]
-    sections, all_rows = [], []
-    for script in scripts:
-        assert script.__doc__ is not None
-        print(f"running {script.__name__} ...", file=sys.stderr)
-        rows = [comparison.row() for comparison in script.run()]
-        sections.append("\n".join([script.__doc__.strip(), "", HEADER, *rows]))
-        all_rows += rows
-        print(sections[-1] + "\n")
-    if names:
-        return
-    PAGE.write_text(
+def refresh_page(measured: dict[str, str]) -> None:
+    """Put sections into the page; those of other scripts stay as they are."""
+    parts = re.split(r"<!-- (\w+) -->\n", PAGE.read_text(encoding="utf-8"))[1:]
+    sections = {name: text.strip() for name, text in zip(parts[::2], parts[1::2], strict=True)} | measured
+    ordered = [f"<!-- {name} -->\n{sections[name]}" for name in map(name_of, SCRIPTS) if name in sections]
+    introduction = (
         "# Benchmarks\n\n"
         "Medians of several rounds in which all alternatives take turns; ratios are what counts.\n"
         "Written by\n\n"
         "    python -m benchmarks\n\n"
-        f"on: {machine()}.\n\n" + "\n\n".join(sections) + "\n",
-        encoding="utf-8",
+        "(or, section by section, by the same with the name of a script)\n"
+        f"on: {machine()}."
     )
-    refresh_readme(all_rows)
+    PAGE.write_text("\n\n".join([introduction, *ordered]) + "\n", encoding="utf-8")
 
 
-main()
+def refresh_readme() -> None:
+    """Put the page's rows of the headlines into the README's section on speed."""
+    rows = rows_in(PAGE.read_text(encoding="utf-8"))
+    text = README.read_text(encoding="utf-8")
+    before, rest = text.split(START)
+    _, after = rest.split(END)
+    table = "\n".join([START, HEADER, *(rows[name] for name in HEADLINES if name in rows), END])
+    README.write_text(before + table + after, encoding="utf-8")
+
+
+def name_of(script: ModuleType) -> str:
+    """Name of a script, without its package."""
+    return script.__name__.split(".")[1]
+
+
+def main() -> None:
+    """Run the named scripts, or all; print their tables, and write them into both pages."""
+    names = sys.argv[1:] or [name_of(script) for script in SCRIPTS]
+    unknown = set(names) - {name_of(script) for script in SCRIPTS}
+    if unknown:
+        raise SystemExit(
+            f"{', '.join(sorted(unknown))}: not known; allowed are {', '.join(map(name_of, SCRIPTS))}"
+        )
+    measured = {}
+    for script in SCRIPTS:
+        if name_of(script) in names:
+            assert script.__doc__ is not None
+            print(f"running {script.__name__} ...", file=sys.stderr)
+            rows = [comparison.row() for comparison in script.run()]
+            measured[name_of(script)] = "\n".join([script.__doc__.strip(), "", HEADER, *rows])
+            print(measured[name_of(script)] + "\n")
+    refresh_page(measured)
+    refresh_readme()
+
+
+if __name__ == "__main__":
+    main()

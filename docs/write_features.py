@@ -89,11 +89,20 @@ def verdict(report: Report, rule: Rule) -> str:
     by_sign: dict[bool, list[str]] = {True: [], False: []}
     for row in table.rows:
         cell = row.cells[-1]
-        sure = cell.mean is not None and cell.standard_error is not None
-        if sure and abs(cell.mean) > SURE * cell.standard_error:
+        if difference(cell).startswith("**"):
+            assert cell.mean is not None
             by_sign[cell.mean > 0].append(f"{row.label} ({cell.mean:+.2f})")
     better, worse = (", ".join(by_sign[sign]) or "none" for sign in (True, False))
     return f"* {RULE_LABELS[rule]}, of {len(table.rows)} methods: better than ERM {better}; worse {worse}."
+
+
+def comparisons(report: Report) -> str:
+    """How many differences were looked at, and how many of them are bold."""
+    cells = [
+        row.cells[-1] for rule in RULES if (table := find(report, "differences", rule)) for row in table.rows
+    ]
+    sure = [cell for cell in cells if difference(cell).startswith("**")]
+    return f"These are {len(cells)} comparisons; {len(sure)} of them exceed {SURE:g} standard errors."
 
 
 def chance(report: Report, rule: Rule) -> str:
@@ -148,6 +157,8 @@ def section(report: Report, adapted: Report | None) -> str:
         "### What helps",
         "",
         *(verdict(report, rule) for rule in RULES),
+        "",
+        comparisons(report),
         "",
         "On a bare head CORAL, like MMD, has nothing to train: its penalty depends on the features alone,",
         "and they are frozen. It is ERM with other seeds, so its differences show what chance makes:",

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from hessalign.cli.errors import INTERRUPTED, reported
+from hessalign.cli.memory import keep_freed_memory
 from hessalign.cli.progress import progress_bar
 from hessalign.datasets.base import DomainDataset
 from hessalign.datasets.features_format import FeaturesAbout
@@ -87,6 +88,7 @@ def features_command(
             }
             spec = FeaturesSpec(**chosen)
             machine = Machine(accelerator=accelerator, workers=workers)
+            keep_freed_memory()
             about = _extract(data, spec, out, machine, resume, console)
     except KeyboardInterrupt:
         console.print(f"\nInterrupted. Finished parts are in {out}.part; go on with --resume.")

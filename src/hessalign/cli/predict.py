@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 from hessalign.cli.errors import reported
+from hessalign.cli.memory import keep_freed_memory
 
 
 def predict_command(
@@ -32,6 +33,7 @@ def predict_command(
     console = Console(stderr=True)
     with reported(console):
         paths = image_paths(images)
+        keep_freed_memory()
         predictions = predict(*load_trained(checkpoint), paths)
         found = list(track(predictions, "predicting", total=len(paths), console=console))
     if as_json:
