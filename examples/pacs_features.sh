@@ -16,7 +16,7 @@ hessalign features --dataset "$images" --backbone "${BACKBONE:-timm:tf_efficient
 
 sweep=(hessalign sweep --datasets "$out/features.safetensors" --steps 100 --evaluate-every 100)
 "${sweep[@]}" --algorithms all --out "$out/head" "$@"
-"${sweep[@]}" --algorithms $methods --backbone adapter:linear --targets singles --out "$out/adapter" "$@"
+"${sweep[@]}" --algorithms $methods --backbone adapter:linear --targets singles --hparams 3 --out "$out/adapter" "$@"
 
 for name in head adapter; do
     for format in json markdown; do

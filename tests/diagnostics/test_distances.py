@@ -189,7 +189,7 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say(case: str) -> None:
     assert all(least <= count <= most for count in hits.values()), hits
 
 
-@pytest.mark.slow
+@pytest.mark.verification
 @pytest.mark.parametrize("case", DRAWS)
 def test_intervals_hold_the_truth_in_93_to_97_of_100_cases(case: str) -> None:
     """With 1,000 trials the share is known to 0.7 points: the band is almost three of these to both sides."""
