@@ -204,10 +204,11 @@ def table(page: Page, split: Split) -> None:
 
 def _forms_of_row(page: Page, setting: Setting, method: str) -> list[list[RestartRecord]]:
     """The records of a row, those with drawn probes after those in expectation."""
-    forms = (
-        ("expected", "sampled") if METHODS[method].uses_probes and method not in SAME_LOSS else ("expected",)
-    )
-    found = [page.find(setting, SAME_LOSS.get(method, method), hutchinson=form) for form in forms]
+    if method in SAME_LOSS:
+        found = [page.find(setting, SAME_LOSS[method])]
+    else:
+        forms = ("expected", "sampled") if METHODS[method].uses_probes else ("expected",)
+        found = [page.find(setting, method, hutchinson=form) for form in forms]
     return [group for group in found if group]
 
 
