@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "features.md"
 RESULTS = ROOT / "results" / "pacs_features"
 START, END = "<!-- written by python docs/write_features.py -->", "<!-- end of what it writes -->"
-METHODS = ("erm", "coral", "fishr", "hgp", "hutchinson", "exact_diagonal", "exact_hessian")
+METHODS = ("erm", "coral", "fishr", "and_mask", "hgp", "hutchinson", "exact_diagonal", "exact_hessian")
 BASELINE = "erm"
 SURE = 2.0
 """Standard errors that a difference must exceed to be called one."""
