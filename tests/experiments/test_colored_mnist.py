@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean, stdev
 
 import pytest
 import torch
@@ -310,6 +311,23 @@ def test_rows_without_the_hessian_are_identical() -> None:
     assert run_restart(tiny("hgp"), CPU).history != gradient
 
 
+def test_a_fresh_optimizer_starts_like_the_first_one() -> None:
+    """Adam's first step moves every weight that has a gradient by the learning rate."""
+
+    def last_step(fresh: bool) -> list[torch.Tensor]:
+        weights = []
+        for steps in (21, 22):
+            spec = tiny("erm", steps=steps, anneal_step=20, fresh_optimizer=fresh, weight_norm=0.1)
+            run_restart(spec, CPU, keep=lambda network: weights.append(network.head.weight.detach().clone()))
+        return weights
+
+    (before, after), (same, usual) = last_step(True), last_step(False)
+    torch.testing.assert_close(same, before, rtol=0, atol=0)
+    moved, learning_rate = (after - before).abs(), tiny("erm").learning_rate
+    torch.testing.assert_close(moved, torch.full_like(moved, learning_rate), rtol=1e-3, atol=0)
+    assert ((usual - same).abs() - learning_rate).abs().max() > 0.01 * learning_rate
+
+
 def test_every_method_trains() -> None:
     for method in METHODS:
         record = run_restart(tiny(method), CPU)
@@ -351,6 +369,11 @@ def test_parts_are_those_of_dense_hessians() -> None:
     right = ((outputs[0].logits > 0) == (outputs[0].labels == 1)).double().mean()
     assert found.held_out_accuracies == (pytest.approx(100 * float(right)),)
     assert (found.step, found.held_out_images) == (7, (5,))
+    first = outputs[0]
+    each = zip(first.logits, first.labels, strict=True)
+    losses = [F.binary_cross_entropy_with_logits(logit, label).item() for logit, label in each]
+    assert found.held_out_losses == (pytest.approx(fmean(losses)),)
+    assert found.held_out_loss_errors == (pytest.approx(stdev(losses) / 5**0.5),)
 
 
 def test_logging_parts_changes_nothing_else() -> None:
@@ -400,8 +423,9 @@ def test_identity_depends_on_everything_that_matters() -> None:
         tiny("hgp", alpha=3.0),
         tiny("hgp", gamma=0.0),
         tiny("hgp", subsample=1000),
+        tiny("hgp", fresh_optimizer=True),
     ]
-    assert len({spec.identity() for spec in (base, *changed)}) == 9
+    assert len({spec.identity() for spec in (base, *changed)}) == 10
     assert base.identity() == tiny("hgp").identity()
 
 

@@ -11,6 +11,8 @@ from hessalign.experiments.colored_mnist import (
     RestartSpec,
     Setting,
     candidate,
+    candidates,
+    choose_by_every_rule,
     group_restarts,
     label_of,
     plan_study,
@@ -53,7 +55,13 @@ def record() -> RestartRecord:
 
 
 def run(
-    record: RestartRecord, seed: int, anneal_step: int, held_out: tuple, distance: float, target: float
+    record: RestartRecord,
+    seed: int,
+    anneal_step: int,
+    held_out: tuple,
+    distance: float,
+    target: float,
+    losses: tuple = (),
 ) -> RestartRecord:
     """A restart with what selection looks at written into it; the steps tell configurations apart."""
     parts: PenaltyParts = record.parts[-1].model_copy(
@@ -61,12 +69,15 @@ def run(
             "held_out_accuracies": held_out,
             "held_out_images": (5000, 5000),
             "gradient_distance": distance,
+            "held_out_losses": losses,
+            "held_out_loss_errors": (0.003, 0.004) if losses else (),
         }
     )
     return record.model_copy(
         update={
             "spec": record.spec.model_copy(update={"seed": seed, "anneal_step": anneal_step}),
             "final": record.final.model_copy(update={"target_accuracy": target}),
+            "history": (record.final.model_copy(update={"target_accuracy": target}),),
             "parts": (*record.parts[:-1], parts),
         }
     )
@@ -81,14 +92,15 @@ def test_rules_by_hand(record: RestartRecord) -> None:
         run(record, 0, 4, (76.0, 78.0), 1e-4, 55.0),
         run(record, 1, 4, (78.0, 80.0), 3e-4, 45.0),
     ]
-    candidates = [candidate(group) for group in group_restarts(records)]
-    assert [len(c.restarts) for c in candidates] == [1, 1, 1, 2]
-    between = candidates[3]
+    groups = group_restarts(records)
+    last = [candidate(group) for group in groups]
+    assert [len(c.restarts) for c in last] == [1, 1, 1, 2]
+    between = last[3]
     assert between.accuracies == (77.0, 79.0)
-    assert (between.gap, between.target_accuracy) == (2.0, 50.0)
+    assert (between.gap, between.target_accuracy, between.target_deviation) == (2.0, 50.0, 5.0)
     assert between.gradient_distance == pytest.approx(2e-4)
     assert between.standard_error == pytest.approx(((77 * 23 + 79 * 21) / 10_000) ** 0.5)
-    chosen = {name: rule.choose(candidates).target_accuracy for name, rule in RULES.items()}
+    chosen = {name: choice.target_accuracy for name, choice in choose_by_every_rule(groups).items()}
     assert chosen == {
         "source accuracy": 10.0,
         "worst source domain": 10.0,
@@ -97,8 +109,36 @@ def test_rules_by_hand(record: RestartRecord) -> None:
         "oracle": 76.0,
     }
     assert [name for name, rule in RULES.items() if rule.sees_target] == ["oracle"]
-    unequal = [candidates[0], candidates[2]]
+    unequal = [last[0], last[2]]
     assert RULES["equal accuracies"].choose(unequal).target_accuracy == 76.0
+
+
+def test_equal_risks_by_hand(record: RestartRecord) -> None:
+    """The difference of two risks has a standard error of 0.005, and that of the mean of two 0.0035."""
+    records = [
+        run(record, 0, 1, (80.0, 90.0), 1e-2, 10.0, (0.44, 0.29)),
+        run(record, 0, 2, (73.0, 74.0), 1e-5, 68.0, (0.570, 0.564)),
+        run(record, 0, 3, (71.0, 72.0), 1e-5, 71.0, (0.586, 0.590)),
+        run(record, 0, 4, (72.0, 72.0), 1e-5, 70.0, (0.570, 0.566)),
+        run(record, 1, 4, (72.0, 72.0), 1e-5, 70.0, (0.570, 0.566)),
+    ]
+    groups = group_restarts(records)
+    gaps = [candidate(group).risk_gap for group in groups]
+    assert gaps == pytest.approx([30, 1.2, 0.8, 0.8 * 2**0.5])
+    assert choose_by_every_rule(groups)["equal risks"].target_accuracy == 71.0
+    assert choose_by_every_rule(groups[:2])["equal risks"].target_accuracy == 68.0
+
+
+def test_when_to_stop_is_chosen_too() -> None:
+    spec = RestartSpec(hidden=4, subsample=100, steps=31, anneal_step=10, method="gradient", seed=0)
+    run = run_restart(spec, torch.device("cpu"), log_parts=True)
+    found = candidates([run])
+    assert [c.step for c in found] == [20, 30]
+    assert found[-1] == candidate([run])
+    by_step = {m.step: m.target_accuracy for m in run.history}
+    assert [c.target_accuracy for c in found] == [by_step[20], by_step[30]]
+    oracle = choose_by_every_rule([[run]])["oracle"]
+    assert oracle.target_accuracy == max(by_step[20], by_step[30])
 
 
 def test_nothing_is_chosen_from_records_without_parts(record: RestartRecord) -> None:

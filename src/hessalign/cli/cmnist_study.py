@@ -28,6 +28,7 @@ from hessalign.experiments.colored_mnist import (
     Setting,
     Split,
     candidate,
+    choose_by_every_rule,
     describe_reduction,
     fast_setting,
     group_restarts,
@@ -94,7 +95,7 @@ def cmnist_study(
 
     groups = group_restarts(store.load(spec) for spec in specs)
     candidates = [candidate(group) for group in groups]
-    chosen = {name: rule.choose(candidates) for name, rule in RULES.items()}
+    chosen = choose_by_every_rule(groups)
     if as_json:
         typer.echo(json.dumps(_document(study, setting, candidates, chosen), ensure_ascii=False, indent=2))
         return
@@ -148,7 +149,10 @@ def _document(
                 "meaning": RULES[name].meaning,
                 "sees_target": RULES[name].sees_target,
                 "configuration": _label(choice),
+                "step": choice.step,
+                "held_out_accuracies": choice.accuracies,
                 "target_accuracy": choice.target_accuracy,
+                "target_accuracy_std": choice.target_deviation,
             }
             for name, choice in chosen.items()
         ],
@@ -165,7 +169,7 @@ def _table(candidates: Sequence[Candidate], title: str, caption: str) -> Table:
             _label(c),
             str(len(c.restarts)),
             f"{c.source_accuracy:.1f}",
-            " / ".join(f"{accuracy:.1f}" for accuracy in c.accuracies),
+            _percentages(c.accuracies),
             f"{c.target_accuracy:.1f}",
             f"{c.gradient_distance:.1e}",
             f"{c.off_diagonal:.1e}",
@@ -174,13 +178,25 @@ def _table(candidates: Sequence[Candidate], title: str, caption: str) -> Table:
 
 
 def _choices(chosen: dict[str, Candidate]) -> Table:
-    table = Table(title="Chosen among these", caption="Only the oracle sees the target domain.")
+    caption = "At which step to stop is part of the choice. Only the oracle sees the target domain."
+    table = Table(title="Chosen among these", caption=caption)
     table.add_column("Rule")
     table.add_column("Configuration")
-    table.add_column("Target", justify="right")
+    for column in ("Step", "Held-out sources", "Target"):
+        table.add_column(column, justify="right")
     for name, choice in chosen.items():
-        table.add_row(f"{name}: {RULES[name].meaning}", _label(choice), f"{choice.target_accuracy:.1f}")
+        table.add_row(
+            f"{name}: {RULES[name].meaning}",
+            _label(choice),
+            str(choice.step),
+            _percentages(choice.accuracies),
+            f"{choice.target_accuracy:.1f} ± {choice.target_deviation:.1f}",
+        )
     return table
+
+
+def _percentages(accuracies: Sequence[float]) -> str:
+    return " / ".join(f"{accuracy:.1f}" for accuracy in accuracies)
 
 
 def _label(choice: Candidate) -> str:

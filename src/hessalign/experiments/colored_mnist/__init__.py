@@ -20,7 +20,14 @@ from hessalign.experiments.colored_mnist.plan import (
 )
 from hessalign.experiments.colored_mnist.records import RecordStore
 from hessalign.experiments.colored_mnist.restart import Metrics, RestartRecord, run_restart
-from hessalign.experiments.colored_mnist.selection import RULES, Candidate, Rule, candidate
+from hessalign.experiments.colored_mnist.selection import (
+    RULES,
+    Candidate,
+    Rule,
+    candidate,
+    candidates,
+    choose_by_every_rule,
+)
 from hessalign.experiments.colored_mnist.study import STUDIES, Study, plan_study
 from hessalign.experiments.colored_mnist.summary import (
     Row,
@@ -52,6 +59,8 @@ __all__ = [
     "Split",
     "Study",
     "candidate",
+    "candidates",
+    "choose_by_every_rule",
     "describe_reduction",
     "fast_setting",
     "group_restarts",

@@ -26,6 +26,9 @@ class Setting(BaseModel):
         learning_rate: Of Adam.
         weight_norm: Coefficient of ``Σ‖w‖²`` over all parameters.
         penalty_weight: ``λ`` from ``anneal_step`` on, where the whole loss is divided by it.
+        fresh_optimizer: Whether Adam forgets its running averages when the full weight sets in, as it does
+            for DomainBed's IRM. The published script lets it go on: once the loss is divided by ``λ``, the
+            mean squares of the earlier gradients keep its steps small.
         subsample: Source images in all, the first of the shuffled 50,000; None for all of them. They are
             dealt to the domains as the whole is. The target keeps its 10,000 images.
     """
@@ -39,6 +42,7 @@ class Setting(BaseModel):
     learning_rate: float = Field(0.0004898536566546834, gt=0)
     weight_norm: float = Field(0.00110794568, ge=0)
     penalty_weight: float = Field(91257.18613115903, ge=1)
+    fresh_optimizer: bool = False
     subsample: int | None = Field(None, ge=100, le=SOURCE_IMAGES)
 
     def with_steps(self, steps: int) -> "Setting":

@@ -3,10 +3,12 @@ r"""What the head penalties are made of at one step, whichever of it a method mi
 For explanations, and for choosing among methods without the target domain.
 """
 
+import math
 from collections.abc import Sequence
 from statistics import fmean
 
 import torch
+import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
@@ -30,6 +32,8 @@ class PenaltyParts(BaseModel):
         source_losses: Mean cross-entropy of each source domain.
         held_out_accuracies: In percent, on source-domain images that were not trained on.
         held_out_images: Number of these in each domain.
+        held_out_losses: Mean cross-entropy on them, by domain; empty in records from before it was measured.
+        held_out_loss_errors: Standard error of each of these means.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,6 +51,8 @@ class PenaltyParts(BaseModel):
     source_losses: tuple[float, ...]
     held_out_accuracies: tuple[float, ...]
     held_out_images: tuple[int, ...]
+    held_out_losses: tuple[float, ...] = ()
+    held_out_loss_errors: tuple[float, ...] = ()
 
 
 @torch.no_grad()
@@ -85,7 +91,14 @@ def measure_parts(
         source_losses=tuple(float(output.loss) for output in outputs),
         held_out_accuracies=tuple(output.accuracy() for output in held_out),
         held_out_images=tuple(len(output.labels) for output in held_out),
+        held_out_losses=tuple(float(output.loss) for output in held_out),
+        held_out_loss_errors=tuple(_standard_error(output) for output in held_out),
     )
+
+
+def _standard_error(output: DomainOutput) -> float:
+    losses = F.binary_cross_entropy_with_logits(output.logits, output.labels, reduction="none")
+    return float(losses.double().std()) / math.sqrt(len(losses))
 
 
 def _square(values: Tensor) -> float:

@@ -87,13 +87,15 @@ def run_restart(
     generator = torch.Generator().manual_seed(spec.seed)
     data = make_colored_mnist(spec.split, generator, spec.subsample).to(device)
     network = ColoredMLP(spec.hidden, generator).to(device)
-    optimizer = torch.optim.Adam(network.parameters(), lr=spec.learning_rate)
+    optimizer = _make_optimizer(spec, network)
     make_penalty = METHODS[spec.method].penalty
     penalty_of = None if make_penalty is None else make_penalty(spec, generator)
     held_out = _held_out_sources(spec, device) if log_parts else ()
     history: list[Metrics] = []
     parts: list[PenaltyParts] = []
     for step in range(spec.steps):
+        if spec.fresh_optimizer and step == spec.anneal_step:
+            optimizer = _make_optimizer(spec, network)
         outputs = [forward_domain(network, images) for images in data.sources]
         _require_finite(spec, step, outputs)
         loss, penalty = objective(spec, step, outputs, network, penalty_of)
@@ -153,6 +155,10 @@ def objective(
     if step < spec.anneal_step:
         return loss + penalty, penalty
     return loss / spec.penalty_weight + penalty, penalty
+
+
+def _make_optimizer(spec: RestartSpec, network: ColoredMLP) -> torch.optim.Adam:
+    return torch.optim.Adam(network.parameters(), lr=spec.learning_rate)
 
 
 def _require_finite(spec: RestartSpec, step: int, outputs: Sequence[DomainOutput]) -> None:

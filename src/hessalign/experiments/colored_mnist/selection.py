@@ -6,46 +6,68 @@ zero.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, pstdev
 
 from hessalign.experiments.colored_mnist.restart import RestartRecord
 
 STANDARD_ERRORS = 2.0
 """Two domains' accuracies that differ by no more than this count as equal."""
 
+RISK_STANDARD_ERRORS = 1.0
+"""Two domains' risks that differ by no more than this count as equal.
+
+One, not two: the rule prefers accurate configurations, and more accurate ones lean on colour, so it ends at
+the edge of what counts as equal.
+"""
+
 
 @dataclass(frozen=True)
 class Candidate:
-    """A configuration with what may be known about it; accuracies in percent, means over its restarts.
+    """A configuration after one number of steps, with what may be known about it.
+
+    Accuracies in percent; all values are means over the restarts.
 
     Attributes:
         restarts: Its records, which differ by their seed alone, all with parts.
+        step: At which training would end.
         accuracies: Held-out accuracy in each source domain.
         standard_error: Of the difference of the two accuracies, from the number of held-out images.
+        risks: Held-out cross-entropy in each source domain; empty for records without it.
+        risk_error: Standard error of the difference of the two risks; 0 without them.
         source_accuracy: On the images that were trained on, mean over domains.
-        gradient_distance: ``Σ_e ‖G_e − Ḡ‖²`` at the last step.
-        off_diagonal: ``off(H_e)`` at the last step, mean over domains.
+        gradient_distance: ``Σ_e ‖G_e − Ḡ‖²``.
+        off_diagonal: ``off(H_e)``, mean over domains.
         target_accuracy: For the oracle, and to report.
+        target_deviation: Its population standard deviation over the restarts, likewise.
     """
 
     restarts: Sequence[RestartRecord]
+    step: int
     accuracies: tuple[float, ...]
     standard_error: float
+    risks: tuple[float, ...]
+    risk_error: float
     source_accuracy: float
     gradient_distance: float
     off_diagonal: float
     target_accuracy: float
+    target_deviation: float
 
     @property
     def gap(self) -> float:
-        """Largest difference between domains."""
+        """Largest difference between the domains' accuracies."""
         return max(self.accuracies) - min(self.accuracies)
+
+    @property
+    def risk_gap(self) -> float:
+        """Largest difference between the domains' risks, in standard errors."""
+        return (max(self.risks) - min(self.risks)) / self.risk_error
 
 
 def candidate(restarts: Sequence[RestartRecord]) -> Candidate:
-    """Gather what is known about a configuration.
+    """What is known about a configuration at the last step.
 
     Args:
         restarts: Records that differ by their seed alone.
@@ -53,24 +75,56 @@ def candidate(restarts: Sequence[RestartRecord]) -> Candidate:
     Raises:
         ValueError: If a record has no parts.
     """
+    _require_parts(restarts)
+    return _candidate_at(restarts, len(restarts[0].parts) - 1)
+
+
+def candidates(restarts: Sequence[RestartRecord]) -> list[Candidate]:
+    """What is known about a configuration at every recorded step after the full weight has set in.
+
+    Training may be ended at any of them: when to stop is part of a schedule.
+
+    Args:
+        restarts: Records that differ by their seed alone.
+
+    Raises:
+        ValueError: If a record has no parts.
+    """
+    _require_parts(restarts)
+    after = [i for i, parts in enumerate(restarts[0].parts) if parts.step > restarts[0].spec.anneal_step]
+    return [_candidate_at(restarts, i) for i in after or [len(restarts[0].parts) - 1]]
+
+
+def _require_parts(restarts: Sequence[RestartRecord]) -> None:
     for record in restarts:
         if not record.parts:
             raise ValueError(
                 f"restarts: {record.spec.method}, seed {record.spec.seed} was run without its parts being "
                 "logged, so nothing is known of its accuracy on held-out source images"
             )
-    last = [record.parts[-1] for record in restarts]
-    accuracies = tuple(map(fmean, zip(*(parts.held_out_accuracies for parts in last), strict=True)))
-    images = [sum(counts) for counts in zip(*(parts.held_out_images for parts in last), strict=True)]
+
+
+def _candidate_at(restarts: Sequence[RestartRecord], index: int) -> Candidate:
+    metrics = [record.history[index] for record in restarts]
+    measured = [record.parts[index] for record in restarts]
+    accuracies = tuple(map(fmean, zip(*(parts.held_out_accuracies for parts in measured), strict=True)))
+    images = [sum(counts) for counts in zip(*(parts.held_out_images for parts in measured), strict=True)]
     variances = [a * (100 - a) / n for a, n in zip(accuracies, images, strict=True)]
+    know_risks = all(parts.held_out_losses for parts in measured)
+    losses = zip(*(parts.held_out_losses for parts in measured), strict=True) if know_risks else ()
+    errors = [error for parts in measured for error in parts.held_out_loss_errors] if know_risks else []
     return Candidate(
         restarts=restarts,
+        step=metrics[0].step,
         accuracies=accuracies,
         standard_error=math.sqrt(sum(variances)),
-        source_accuracy=fmean(record.final.source_accuracy for record in restarts),
-        gradient_distance=fmean(parts.gradient_distance for parts in last),
-        off_diagonal=fmean(parts.off_diagonal for parts in last),
-        target_accuracy=fmean(record.final.target_accuracy for record in restarts),
+        risks=tuple(map(fmean, losses)),
+        risk_error=math.hypot(*errors) / len(restarts),
+        source_accuracy=fmean(m.source_accuracy for m in metrics),
+        gradient_distance=fmean(parts.gradient_distance for parts in measured),
+        off_diagonal=fmean(parts.off_diagonal for parts in measured),
+        target_accuracy=fmean(m.target_accuracy for m in metrics),
+        target_deviation=pstdev([m.target_accuracy for m in metrics]),
     )
 
 
@@ -91,6 +145,11 @@ def _invariant(candidates: Sequence[Candidate]) -> Candidate:
     return _source_accuracy(equal) if equal else min(candidates, key=lambda c: c.gap)
 
 
+def _equal_risks(candidates: Sequence[Candidate]) -> Candidate:
+    equal = [c for c in candidates if c.risk_gap <= RISK_STANDARD_ERRORS]
+    return _source_accuracy(equal) if equal else min(candidates, key=lambda c: c.risk_gap)
+
+
 def _oracle(candidates: Sequence[Candidate]) -> Candidate:
     return max(candidates, key=lambda c: c.target_accuracy)
 
@@ -103,11 +162,13 @@ class Rule:
         meaning: In words.
         choose: One of at least one candidate.
         sees_target: Whether it looks at the target domain.
+        needs_risks: Whether it looks at held-out risks, which old records lack.
     """
 
     meaning: str
     choose: Callable[[Sequence[Candidate]], Candidate]
     sees_target: bool = False
+    needs_risks: bool = False
 
 
 RULES: dict[str, Rule] = {
@@ -121,5 +182,28 @@ RULES: dict[str, Rule] = {
         f"{STANDARD_ERRORS:g} standard errors; the smallest difference where there is none",
         _invariant,
     ),
+    "equal risks": Rule(
+        "highest held-out accuracy among the configurations whose source domains' held-out cross-entropies "
+        f"differ by no more than {RISK_STANDARD_ERRORS:g} standard error; the smallest difference where "
+        "there is none",
+        _equal_risks,
+        needs_risks=True,
+    ),
     "oracle": Rule("highest accuracy in the target domain", _oracle, sees_target=True),
 }
+
+
+def choose_by_every_rule(groups: Iterable[Sequence[RestartRecord]]) -> dict[str, Candidate]:
+    """By each rule, a configuration and the step at which to stop.
+
+    A rule that needs what some record lacks is left out.
+
+    Args:
+        groups: Restarts that differ by their seed alone together, each with parts.
+
+    Raises:
+        ValueError: If a record has no parts.
+    """
+    pool = [c for group in groups for c in candidates(group)]
+    know_risks = all(c.risks for c in pool)
+    return {name: rule.choose(pool) for name, rule in RULES.items() if know_risks or not rule.needs_risks}

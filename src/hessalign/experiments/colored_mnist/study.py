@@ -10,8 +10,9 @@ PROBE_FACTORS = (1 / 10, 1 / 3, 1, 10 / 3)
 """Times the number of probes of the table: 15, 50, 150 and 500 for Table 7."""
 
 ALPHAS = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
-ANNEALED_PARTS = (0.0, 0.2, 0.6)
-"""Of the steps before the penalty's full weight sets in, beside the published 190 / 501."""
+STRONGER_ALPHA = 10.0
+PENALTY_WEIGHT_DIVISORS = (1, 3, 10)
+"""Of the published weight, with an optimizer that starts afresh."""
 
 
 @dataclass(frozen=True)
@@ -73,15 +74,19 @@ def _flatness(setting: Setting, probes: int) -> list[RestartSpec]:
 
 
 def _exact(setting: Setting, probes: int) -> list[RestartSpec]:
-    """The exact penalties with and without a flat head, each with four schedules."""
-    plain = ["gradient", "diagonal", "frobenius", "spectral"]
-    flat = ["gradient-flat-off", "diagonal-flat-off", "frobenius-flat-off"]
-    schedules = [setting.anneal_step, *(round(part * setting.steps) for part in ANNEALED_PARTS)]
+    """The exact penalties, one of them stronger and one beside a flat head, each with four schedules."""
+    afresh = [
+        {"fresh_optimizer": True, "penalty_weight": setting.penalty_weight / divisor}
+        for divisor in PENALTY_WEIGHT_DIVISORS
+    ]
     specs = []
-    for anneal_step in schedules:
-        scheduled = setting.model_copy(update={"anneal_step": anneal_step})
-        specs += plan_restarts(scheduled, plain, [0], probes)
-        specs += plan_restarts(scheduled, flat, [0], probes, gamma=implied_gamma(_around(probes)[-1]))
+    for schedule in ({}, *afresh):
+        scheduled = setting.model_copy(update=schedule)
+        specs += plan_restarts(scheduled, ["gradient", "diagonal", "frobenius", "spectral"], [0], probes)
+        specs += plan_restarts(scheduled, ["diagonal"], [0], probes, alpha=STRONGER_ALPHA)
+        specs += plan_restarts(
+            scheduled, ["diagonal-flat-off"], [0], probes, gamma=implied_gamma(_around(probes)[-1])
+        )
     return specs
 
 

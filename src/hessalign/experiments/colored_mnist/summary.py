@@ -49,7 +49,16 @@ def group_restarts(records: Iterable[RestartRecord]) -> list[list[RestartRecord]
 
 def _place_in_table(spec: RestartSpec) -> tuple[float | str, ...]:
     order = list(METHODS).index(spec.method)
-    return (order, spec.probes or 0, spec.hutchinson, spec.alpha, spec.gamma or 0, spec.anneal_step)
+    return (order, spec.probes or 0, spec.hutchinson, spec.alpha, spec.gamma or 0, *_schedule(spec))
+
+
+def _unchanged(spec: RestartSpec) -> Setting:
+    """The published schedule for as many steps."""
+    return Setting(split=spec.split).with_steps(spec.steps)
+
+
+def _schedule(spec: Setting) -> tuple[float, ...]:
+    return (spec.anneal_step, spec.fresh_optimizer, -spec.penalty_weight)
 
 
 def summarise_group(records: Sequence[RestartRecord]) -> Row:
@@ -57,8 +66,9 @@ def summarise_group(records: Sequence[RestartRecord]) -> Row:
     spec = records[0].spec
     source = [record.final.source_accuracy for record in records]
     target = [record.final.target_accuracy for record in records]
-    # The paper has one number of probes and one weight for each table.
-    paper = published(spec.split).get(spec.method) if spec.alpha == 1 else None
+    # The paper has one number of probes, one weight and one schedule for each table.
+    as_published = spec.alpha == 1 and _schedule(spec) == _schedule(_unchanged(spec))
+    paper = published(spec.split).get(spec.method) if as_published else None
     return Row(
         method=spec.method,
         label=label_of(spec),
@@ -85,8 +95,12 @@ def label_of(spec: RestartSpec) -> str:
         parts.append(f"k = {spec.probes}")
     if spec.hutchinson == "sampled":
         parts.append("sampled")
-    if spec.anneal_step != Setting().with_steps(spec.steps).anneal_step:
+    if spec.anneal_step != _unchanged(spec).anneal_step:
         parts.append(f"full weight from step {spec.anneal_step}")
+    if spec.penalty_weight != _unchanged(spec).penalty_weight:
+        parts.append(f"λ = {spec.penalty_weight:.3g}")
+    if spec.fresh_optimizer:
+        parts.append("fresh Adam")
     if spec.alpha != 1:
         parts.append(f"α = {spec.alpha:.3g}")
     if spec.gamma is not None:
