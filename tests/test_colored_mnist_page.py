@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from docs.write_colored_mnist import FIGURES, PAGE, RECORDS, make_page, mark
+from docs.write_colored_mnist import FIGURES, PAGE, all_records, make_page, mark
 from PIL import Image
 
 from hessalign.experiments.colored_mnist.curves import Curve, Panel, fingerprint, save_panels
@@ -51,7 +51,7 @@ def test_every_statement_names_records_that_exist() -> None:
             assert re.search(r"\[\^\d+\]$", line), line
     links = [link for note in notes.values() for link in re.findall(r"\]\((.*?)\)", note)]
     assert all((PAGE.parent / link).is_file() for link in links)
-    assert len(RECORDS.load_all()) >= len(set(links))
+    assert len(all_records()) >= len(set(links))
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,10 @@ def cmnist(
     ] = None,
     hutchinson: Annotated[
         Hutchinson,
-        typer.Option(help="Draw the probes as the paper does, or take their expectation in closed form."),
+        typer.Option(
+            help="Draw the probes as the paper does, or take their expectation in closed form, or follow "
+            "the one in steps that Adam sizes by the other, which shows what the noise of drawn probes does."
+        ),
     ] = "expected",
     alpha: Annotated[
         float,

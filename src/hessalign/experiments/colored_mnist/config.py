@@ -7,7 +7,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hessalign.experiments.colored_mnist.data import SOURCE_IMAGES, Split
 
-Hutchinson = Literal["expected", "sampled"]
+Hutchinson = Literal["expected", "sampled", "expected-sampled-steps", "sampled-expected-steps"]
+"""Probes in expectation or drawn; the last two follow the gradient of the one in steps sized by the other."""
+
+_FORMS: dict[Hutchinson, tuple[Hutchinson, Hutchinson]] = {
+    "expected": ("expected", "expected"),
+    "sampled": ("sampled", "sampled"),
+    "expected-sampled-steps": ("expected", "sampled"),
+    "sampled-expected-steps": ("sampled", "expected"),
+}
 
 PUBLISHED_STEPS = 501
 PUBLISHED_ANNEAL_STEP = 190
@@ -58,7 +66,8 @@ class RestartSpec(Setting):
         method: A key of ``METHODS``.
         seed: Of data, initial weights and probes.
         probes: Hutchinson probes for each estimate; None where the method has none.
-        hutchinson: Whether the probes are drawn, or their expectation is taken in closed form.
+        hutchinson: Whether the probes are drawn, or their expectation is taken in closed form, or the one is
+            followed in steps that are sized by the other.
         alpha: Weight of the Hessian distance beside that of the gradient distance, 1 as published; stays at 1
             where the method has none.
         gamma: Weight of the flatness penalty, likewise; None where the method has none.
@@ -78,6 +87,14 @@ class RestartSpec(Setting):
     def configuration(self) -> "RestartSpec":
         """What the restarts of one row share: the same restart with seed 0."""
         return self.model_copy(update={"seed": 0})
+
+    def hutchinson_forms(self) -> tuple["RestartSpec", "RestartSpec"]:
+        """This restart in the form whose gradient is followed, and in the one that sizes the steps."""
+        followed, sizing = _FORMS[self.hutchinson]
+        return (
+            self.model_copy(update={"hutchinson": followed}),
+            self.model_copy(update={"hutchinson": sizing}),
+        )
 
     def identity(self) -> str:
         """Short hash of everything that is not at its default: a setting added later keeps old identities."""

@@ -21,6 +21,7 @@ from hessalign.experiments.colored_mnist.data import ColoredImages, make_colored
 from hessalign.experiments.colored_mnist.methods import METHODS, DomainOutput, Penalty
 from hessalign.experiments.colored_mnist.network import ColoredMLP
 from hessalign.experiments.colored_mnist.parts import PenaltyParts, measure_parts
+from hessalign.experiments.colored_mnist.sized_adam import SizedAdam
 
 STEPS_BETWEEN_EVALUATIONS = 10
 HELD_OUT_SEED = 2**32
@@ -87,9 +88,10 @@ def run_restart(
     generator = torch.Generator().manual_seed(spec.seed)
     data = make_colored_mnist(spec.split, generator, spec.subsample).to(device)
     network = ColoredMLP(spec.hidden, generator).to(device)
+    followed, sizing = spec.hutchinson_forms()
+    penalty_of = _make_penalty(followed, generator)
+    sizing_of = None if sizing == followed else _make_penalty(sizing, generator)
     optimizer = _make_optimizer(spec, network)
-    make_penalty = METHODS[spec.method].penalty
-    penalty_of = None if make_penalty is None else make_penalty(spec, generator)
     held_out = _held_out_sources(spec, device) if log_parts else ()
     history: list[Metrics] = []
     parts: list[PenaltyParts] = []
@@ -108,9 +110,15 @@ def run_restart(
         if report is not None:
             report(step, history[-1])
         if not last:
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            network.zero_grad()
+            if isinstance(optimizer, SizedAdam):
+                sizing_loss, _ = objective(spec, step, outputs, network, sizing_of)
+                sizes = torch.autograd.grad(sizing_loss, optimizer.parameters, retain_graph=True)
+                loss.backward()
+                optimizer.step(sizes)
+            else:
+                loss.backward()
+                optimizer.step()
     if keep is not None:
         keep(network)
     return RestartRecord(
@@ -157,7 +165,15 @@ def objective(
     return loss / spec.penalty_weight + penalty, penalty
 
 
-def _make_optimizer(spec: RestartSpec, network: ColoredMLP) -> torch.optim.Adam:
+def _make_penalty(spec: RestartSpec, generator: torch.Generator) -> Penalty | None:
+    make = METHODS[spec.method].penalty
+    return None if make is None else make(spec, generator)
+
+
+def _make_optimizer(spec: RestartSpec, network: ColoredMLP) -> torch.optim.Adam | SizedAdam:
+    followed, sizing = spec.hutchinson_forms()
+    if followed != sizing:
+        return SizedAdam(network.parameters(), spec.learning_rate)
     return torch.optim.Adam(network.parameters(), lr=spec.learning_rate)
 
 

@@ -5,10 +5,16 @@ from statistics import fmean, pstdev
 
 from pydantic import BaseModel, ConfigDict
 
-from hessalign.experiments.colored_mnist.config import PUBLISHED_PROBES, RestartSpec, Setting
+from hessalign.experiments.colored_mnist.config import PUBLISHED_PROBES, Hutchinson, RestartSpec, Setting
 from hessalign.experiments.colored_mnist.methods import METHODS
 from hessalign.experiments.colored_mnist.paper import published
 from hessalign.experiments.colored_mnist.restart import RestartRecord
+
+HUTCHINSON_LABELS: dict[Hutchinson, str] = {
+    "sampled": "sampled",
+    "expected-sampled-steps": "in steps of the sampled one's size",
+    "sampled-expected-steps": "sampled, in steps of the expectation's size",
+}
 
 
 class Row(BaseModel):
@@ -93,8 +99,8 @@ def label_of(spec: RestartSpec) -> str:
     parts = [METHODS[spec.method].label]
     if spec.probes is not None and spec.probes != PUBLISHED_PROBES[spec.split]:
         parts.append(f"k = {spec.probes}")
-    if spec.hutchinson == "sampled":
-        parts.append("sampled")
+    if spec.hutchinson != "expected":
+        parts.append(HUTCHINSON_LABELS[spec.hutchinson])
     if spec.anneal_step != _unchanged(spec).anneal_step:
         parts.append(f"full weight from step {spec.anneal_step}")
     if spec.penalty_weight != _unchanged(spec).penalty_weight:
