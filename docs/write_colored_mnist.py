@@ -80,31 +80,32 @@ TITLES: dict[Split, str] = {
 }
 
 
-def all_records() -> list[RestartRecord]:
-    """Of both folders; where both have a restart, the one with parts, which says more."""
-    found: dict[RestartSpec, RestartRecord] = {}
+def all_records() -> dict[str, RestartRecord]:
+    """Of both folders, by path from that of the results; where both have a restart, the one with parts."""
+    found: dict[RestartSpec, tuple[str, RestartRecord]] = {}
     for store in STORES:
         for record in store.load_all():
             if record.spec not in found or record.parts:
-                found[record.spec] = record
-    return list(found.values())
-
-
-def path_of(record: RestartRecord) -> str:
-    """Where a record lies, from the folder of the results."""
-    store = next(s for s in reversed(STORES) if s.has(record.spec) and s.load(record.spec) == record)
-    return store.path(record.spec).relative_to(RESULTS).as_posix()
+                path = store.path(record.spec).relative_to(RESULTS).as_posix()
+                found[record.spec] = (path, record)
+    return dict(found.values())
 
 
 @dataclass
 class Sources:
-    """The footnotes of the page: which records each statement rests on."""
+    """The footnotes of the page: which records each statement rests on.
 
+    Attributes:
+        paths: Where the record of a restart lies, from the folder of the results.
+        numbers: Of the notes, by the paths that they name.
+    """
+
+    paths: dict[RestartSpec, str]
     numbers: dict[tuple[str, ...], int] = field(default_factory=dict)
 
     def note(self, records: Sequence[RestartRecord]) -> str:
         """A mark to put after a statement."""
-        names = tuple(sorted({path_of(record) for record in records}))
+        names = tuple(sorted({self.paths[record.spec] for record in records}))
         return f"[^{self.numbers.setdefault(names, len(self.numbers) + 1)}]"
 
     def lines(self) -> list[str]:
@@ -125,15 +126,15 @@ class Page:
 
     Attributes:
         groups: All records, those that differ by their seed alone together.
+        sources: Of the statements.
         lines: Of the text.
         figures: How to draw each figure, by file name, and what it shows.
-        sources: Of the statements.
     """
 
     groups: list[list[RestartRecord]]
+    sources: Sources
     lines: list[str] = field(default_factory=list)
     figures: dict[str, tuple[Figure, object]] = field(default_factory=dict)
-    sources: Sources = field(default_factory=Sources)
 
     def add(self, *lines: str) -> None:
         """Append lines."""
@@ -360,12 +361,9 @@ def _drawn_in(page: Page, reduced: Reduced) -> bool:
         for form in get_args(Hutchinson)
         if (group := page.find(reduced.setting, "hutchinson", probes=reduced.probes, hutchinson=form))
     }
-    if not (forms.get("expected") and forms.get("sampled")):
+    expected, drawn = _on_common_seeds(forms.get("expected", []), forms.get("sampled", []))
+    if not drawn:
         return False
-    seeds = set.intersection(*({record.spec.seed for record in forms[f]} for f in ("expected", "sampled")))
-    if not seeds:
-        return False
-    expected, drawn = ([r for r in forms[f] if r.spec.seed in seeds] for f in ("expected", "sampled"))
     page.add(f"{reduced.probes} probes; {name_of(reduced.setting)}:", "")
     row_of_expected, row_of_drawn = summarise_group(expected), summarise_group(drawn)
     page.claim(
@@ -381,7 +379,7 @@ def _drawn_in(page: Page, reduced: Reduced) -> bool:
         expected,
         drawn,
     )
-    _whose_steps(page, reduced, forms)
+    _whose_steps(page, forms)
     page.add("")
     plain = [g for m in ("gradient", "diagonal") if (g := page.find(reduced.setting, m)) and g[0].parts]
     names = {
@@ -408,13 +406,18 @@ def _drawn_in(page: Page, reduced: Reduced) -> bool:
 MIXED_FORMS: tuple[Hutchinson, Hutchinson] = ("expected-sampled-steps", "sampled-expected-steps")
 
 
-def _whose_steps(page: Page, reduced: Reduced, forms: dict[Hutchinson, list[RestartRecord]]) -> None:
+def _on_common_seeds(*groups: Sequence[RestartRecord]) -> list[list[RestartRecord]]:
+    """Of each group, the restarts with the seeds that all groups have."""
+    seeds = set.intersection(*({record.spec.seed for record in group} for group in groups))
+    return [[record for record in group if record.spec.seed in seeds] for group in groups]
+
+
+def _whose_steps(page: Page, forms: dict[Hutchinson, list[RestartRecord]]) -> None:
     """Whether the noise acts by the way that is taken, or by the size of Adam's steps."""
     if not all(forms.get(form) for form in MIXED_FORMS):
         return
-    seeds = set.intersection(*({record.spec.seed for record in group} for group in forms.values()))
-    groups = {form: [r for r in group if r.spec.seed in seeds] for form, group in forms.items()}
-    if not seeds:
+    groups = dict(zip(forms, _on_common_seeds(*forms.values()), strict=True))
+    if not all(groups.values()):
         return
     ends = {form: summarise_group(group) for form, group in groups.items()}
     train = {form: row.source_accuracy for form, row in ends.items()}
@@ -498,13 +501,7 @@ def _study_settings(page: Page) -> list[Setting]:
     settings: dict[Setting, None] = {}
     for group in page.groups:
         if group[0].parts:
-            setting = group[0].spec.setting()
-            published_one = Setting().with_steps(setting.steps)
-            schedule = {
-                name: getattr(published_one, name)
-                for name in ("anneal_step", "penalty_weight", "fresh_optimizer")
-            }
-            settings[setting.model_copy(update=schedule)] = None
+            settings[group[0].spec.setting().with_published_schedule()] = None
     return list(settings)
 
 
@@ -604,7 +601,9 @@ def _sweep_figure(page: Page, name: str, groups: Sequence[Sequence[RestartRecord
 
 def make_page() -> Page:
     """The whole page, from the records."""
-    page = Page(group_restarts(all_records()))
+    records = all_records()
+    sources = Sources({record.spec: path for path, record in records.items()})
+    page = Page(group_restarts(records.values()), sources)
     page.add(INTRODUCTION)
     for split in TITLES:
         table(page, split)

@@ -1,7 +1,7 @@
 """What determines a restart, and so its result."""
 
 import hashlib
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -57,6 +57,12 @@ class Setting(BaseModel):
         """The same setting over another number of steps, annealed after the same part of them."""
         anneal_step = round(steps * self.anneal_step / self.steps)
         return self.model_copy(update={"steps": steps, "anneal_step": anneal_step})
+
+    def with_published_schedule(self) -> Self:
+        """The same setting with the published anneal step, penalty weight and optimizer for as many steps."""
+        published = Setting().with_steps(self.steps)
+        schedule = ("anneal_step", "penalty_weight", "fresh_optimizer")
+        return self.model_copy(update={name: getattr(published, name) for name in schedule})
 
 
 class RestartSpec(Setting):

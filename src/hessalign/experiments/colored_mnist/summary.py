@@ -55,16 +55,8 @@ def group_restarts(records: Iterable[RestartRecord]) -> list[list[RestartRecord]
 
 def _place_in_table(spec: RestartSpec) -> tuple[float | str, ...]:
     order = list(METHODS).index(spec.method)
-    return (order, spec.probes or 0, spec.hutchinson, spec.alpha, spec.gamma or 0, *_schedule(spec))
-
-
-def _unchanged(spec: RestartSpec) -> Setting:
-    """The published schedule for as many steps."""
-    return Setting(split=spec.split).with_steps(spec.steps)
-
-
-def _schedule(spec: Setting) -> tuple[float, ...]:
-    return (spec.anneal_step, spec.fresh_optimizer, -spec.penalty_weight)
+    schedule = (spec.anneal_step, spec.fresh_optimizer, -spec.penalty_weight)
+    return (order, spec.probes or 0, spec.hutchinson, spec.alpha, spec.gamma or 0, *schedule)
 
 
 def summarise_group(records: Sequence[RestartRecord]) -> Row:
@@ -73,7 +65,7 @@ def summarise_group(records: Sequence[RestartRecord]) -> Row:
     source = [record.final.source_accuracy for record in records]
     target = [record.final.target_accuracy for record in records]
     # The paper has one number of probes, one weight and one schedule for each table.
-    as_published = spec.alpha == 1 and _schedule(spec) == _schedule(_unchanged(spec))
+    as_published = spec.alpha == 1 and spec == spec.with_published_schedule()
     paper = published(spec.split).get(spec.method) if as_published else None
     return Row(
         method=spec.method,
@@ -96,14 +88,15 @@ def summarise_group(records: Sequence[RestartRecord]) -> Row:
 
 def label_of(spec: RestartSpec) -> str:
     """The method's name, with what sets it apart from other rows of the same setting."""
+    usual = spec.with_published_schedule()
     parts = [METHODS[spec.method].label]
     if spec.probes is not None and spec.probes != PUBLISHED_PROBES[spec.split]:
         parts.append(f"k = {spec.probes}")
     if spec.hutchinson != "expected":
         parts.append(HUTCHINSON_LABELS[spec.hutchinson])
-    if spec.anneal_step != _unchanged(spec).anneal_step:
+    if spec.anneal_step != usual.anneal_step:
         parts.append(f"full weight from step {spec.anneal_step}")
-    if spec.penalty_weight != _unchanged(spec).penalty_weight:
+    if spec.penalty_weight != usual.penalty_weight:
         parts.append(f"λ = {spec.penalty_weight:.3g}")
     if spec.fresh_optimizer:
         parts.append("fresh Adam")
