@@ -29,7 +29,7 @@ def test_table_figure_and_records(tmp_path: Path) -> None:
     result = hessalign(*TINY, "--out", str(tmp_path))
     assert result.returncode == 0, result.stderr
     assert "Colored MNIST (Table 7)" in result.stdout
-    assert "Reduced setting: steps 4 instead of 501" in " ".join(result.stdout.split())
+    assert "Changed setting: steps 4 instead of 501" in " ".join(result.stdout.split())
     assert "69.4 ± 1.3" in result.stdout
     assert "HGP, seed 0: train" in result.stderr
     assert len(records(tmp_path)) == 2
@@ -127,6 +127,29 @@ def test_weights_subsample_and_parts_reach_the_records(tmp_path: Path) -> None:
         assert len(record["parts"]) == len(record["history"])
 
 
+def test_a_schedule_of_its_own_has_its_own_table(tmp_path: Path) -> None:
+    assert hessalign(*TINY, "--out", str(tmp_path)).returncode == 0
+    schedule = ["--fresh-optimizer", "--penalty-weight", "1000"]
+    result = hessalign(*TINY, *schedule, "--out", str(tmp_path), "--json", env=WIDE)
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert "penalty weight 1000 instead of 9.126e+04, fresh optimizer" in document["reduced"]
+    assert [row["label"] for row in document["rows"]] == ["ERM, λ = 1e+03, fresh Adam", HGP_AFRESH]
+    assert all(row["paper_target_accuracy"] is None for row in document["rows"])
+    specs = [json.loads(content)["spec"] for content in records(tmp_path).values()]
+    assert sorted((spec["fresh_optimizer"], spec["penalty_weight"] == 1000) for spec in specs) == [
+        (False, False),
+        (False, False),
+        (True, True),
+        (True, True),
+    ]
+    assert (tmp_path / "balanced-fast-4-steps-weight-1000-fresh-optimizer.md").exists()
+    assert "| HGP | 1 |" in (tmp_path / "balanced-fast-4-steps.md").read_text(encoding="utf-8")
+
+
+HGP_AFRESH = "HGP, λ = 1e+03, fresh Adam"
+
+
 def test_imbalanced_uses_table_8(tmp_path: Path) -> None:
     result = hessalign(*TINY, "--imbalanced", "--split", "text", "--out", str(tmp_path), "--json")
     assert result.returncode == 0, result.stderr
@@ -149,6 +172,7 @@ def test_imbalanced_uses_table_8(tmp_path: Path) -> None:
         (["--split", "text"], "'text' has a meaning only with --imbalanced"),
         (["--alpha", "-1"], "--alpha': must be a finite number of at least 0, got -1.0"),
         (["--gamma", "nan"], "--gamma': must be a finite number of at least 0, got nan"),
+        (["--penalty-weight", "0.5"], "--penalty-weight': must be a finite number of at least 1, got 0.5"),
         (["--subsample", "7"], "--subsample': must be a whole number of at least 100, got 7"),
         (["--subsample", "50001"], "--subsample: must be at most 50000, all source images, got 50001"),
     ],

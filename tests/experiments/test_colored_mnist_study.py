@@ -106,11 +106,26 @@ def test_rules_by_hand(record: RestartRecord) -> None:
         "worst source domain": 10.0,
         "gradient agreement": 76.0,
         "equal accuracies": 72.0,
+        "agreement": 72.0,
         "oracle": 76.0,
     }
     assert [name for name, rule in RULES.items() if rule.sees_target] == ["oracle"]
     unequal = [last[0], last[2]]
     assert RULES["equal accuracies"].choose(unequal).target_accuracy == 76.0
+    assert RULES["agreement"].choose(unequal).target_accuracy == 76.0
+
+
+def test_agreement_by_hand(record: RestartRecord) -> None:
+    """Two standard errors of the difference of two accuracies near 70 % of 5,000 images are 1.8 points."""
+    records = [
+        run(record, 0, 1, (75.0, 76.0), 1e-5, 65.0),
+        run(record, 0, 2, (70.0, 69.0), 1e-7, 70.0),
+        run(record, 0, 3, (66.0, 63.0), 1e-9, 73.0),
+    ]
+    chosen = choose_by_every_rule(group_restarts(records))
+    assert chosen["equal accuracies"].target_accuracy == 65.0
+    assert chosen["agreement"].target_accuracy == 70.0
+    assert chosen["gradient agreement"].target_accuracy == 73.0
 
 
 def test_equal_risks_by_hand(record: RestartRecord) -> None:

@@ -106,6 +106,23 @@ def cmnist(
             show_default=False,
         ),
     ] = None,
+    penalty_weight: Annotated[
+        float,
+        typer.Option(
+            callback=at_least(1),
+            help="Weight of the penalty once it has set in, by which the whole loss is then divided. "
+            "Default: the published 91257.186.",
+            show_default=False,
+        ),
+    ] = Setting().penalty_weight,
+    fresh_optimizer: Annotated[
+        bool,
+        typer.Option(
+            "--fresh-optimizer",
+            help="Adam forgets its running averages when the full weight sets in; the published script lets "
+            "it go on, in small steps.",
+        ),
+    ] = False,
     subsample: Annotated[
         int | None,
         typer.Option(
@@ -161,7 +178,12 @@ def cmnist(
     setting = fast_setting(chosen_split) if fast else Setting(split=chosen_split)
     if steps is not None:
         setting = setting.with_steps(steps)
-    setting = setting.model_copy(update={"subsample": parse_subsample(subsample)})
+    changes = {
+        "penalty_weight": penalty_weight,
+        "fresh_optimizer": fresh_optimizer,
+        "subsample": parse_subsample(subsample),
+    }
+    setting = setting.model_copy(update=changes)
     names = _parse_methods(methods) if methods is not None else FAST_METHODS if fast else TABLE_METHODS
     count = restarts or (1 if fast else 10)
     if probes is None:
@@ -179,7 +201,7 @@ def cmnist(
     name = file_name_of(setting, fast)
     from hessalign.experiments.colored_mnist.figure import save_figure
 
-    save_figure(rows, title, reduction and f"Reduced setting: {reduction}", out / f"{name}.png")
+    save_figure(rows, title, reduction and f"Changed setting: {reduction}", out / f"{name}.png")
     (out / f"{name}.md").write_text(as_markdown(rows, title, reduction), encoding="utf-8")
     if as_json:
         document = {"title": title, "reduced": reduction, "rows": [row.model_dump() for row in rows]}

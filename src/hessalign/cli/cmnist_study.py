@@ -100,7 +100,7 @@ def cmnist_study(
         typer.echo(json.dumps(_document(study, setting, candidates, chosen), ensure_ascii=False, indent=2))
         return
     reduction = describe_reduction(setting)
-    caption = f"Reduced setting: {reduction}." if reduction else "The published setting."
+    caption = f"Changed setting: {reduction}." if reduction else "The published setting."
     Console().print(_table(candidates, title_of(setting), f"{STUDIES[study].question} {caption}"))
     Console().print(_choices(chosen))
 

@@ -165,4 +165,8 @@ def file_name_of(setting: Setting, fast: bool) -> str:
         parts.append(f"{setting.steps}-steps")
     if setting.subsample is not None:
         parts.append(f"{setting.subsample}-images")
+    if setting.penalty_weight != Setting().penalty_weight:
+        parts.append(f"weight-{setting.penalty_weight:.10g}")
+    if setting.fresh_optimizer:
+        parts.append("fresh-optimizer")
     return "-".join(parts)

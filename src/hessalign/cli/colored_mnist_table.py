@@ -37,7 +37,7 @@ def as_markdown(rows: Sequence[Row], title: str, reduction: str | None) -> str:
 def _caption(reduction: str | None) -> str:
     if reduction is None:
         return f"The published setting; {EXPLANATION}."
-    return f"Reduced setting: {reduction} (the paper's figures are for the full one); {EXPLANATION}."
+    return f"Changed setting: {reduction} (the paper's figures are for the published one); {EXPLANATION}."
 
 
 def _cells(row: Row) -> tuple[str, ...]:

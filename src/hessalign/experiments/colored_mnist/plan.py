@@ -36,8 +36,10 @@ def describe_reduction(setting: Setting, probes: int | None = None) -> str | Non
     changes = [
         f"{name.replace('_', ' ')} {value:.4g} instead of {getattr(published, name):.4g}"
         for name, value in setting
-        if value != getattr(published, name) and name != "subsample"
+        if value != getattr(published, name) and name not in ("fresh_optimizer", "subsample")
     ]
+    if setting.fresh_optimizer:
+        changes.append("fresh optimizer")
     if setting.subsample is not None:
         changes.append(f"{setting.subsample} source images instead of {SOURCE_IMAGES}")
     if probes is not None and probes != published_probes:

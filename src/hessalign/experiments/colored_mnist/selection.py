@@ -140,9 +140,19 @@ def _gradient_agreement(candidates: Sequence[Candidate]) -> Candidate:
     return min(candidates, key=lambda c: c.gradient_distance)
 
 
-def _invariant(candidates: Sequence[Candidate]) -> Candidate:
+def _of_equal_accuracies(
+    candidates: Sequence[Candidate], prefer: Callable[[Sequence[Candidate]], Candidate]
+) -> Candidate:
     equal = [c for c in candidates if c.gap <= STANDARD_ERRORS * c.standard_error]
-    return _source_accuracy(equal) if equal else min(candidates, key=lambda c: c.gap)
+    return prefer(equal) if equal else min(candidates, key=lambda c: c.gap)
+
+
+def _invariant(candidates: Sequence[Candidate]) -> Candidate:
+    return _of_equal_accuracies(candidates, _source_accuracy)
+
+
+def _agreement(candidates: Sequence[Candidate]) -> Candidate:
+    return _of_equal_accuracies(candidates, _gradient_agreement)
 
 
 def _equal_risks(candidates: Sequence[Candidate]) -> Candidate:
@@ -181,6 +191,12 @@ RULES: dict[str, Rule] = {
         "highest held-out accuracy among the configurations whose source domains differ by no more than "
         f"{STANDARD_ERRORS:g} standard errors; the smallest difference where there is none",
         _invariant,
+    ),
+    "agreement": Rule(
+        "smallest distance between the domains' head gradients among the configurations whose source domains' "
+        f"held-out accuracies differ by no more than {STANDARD_ERRORS:g} standard errors; the smallest "
+        "difference where there is none",
+        _agreement,
     ),
     "equal risks": Rule(
         "highest held-out accuracy among the configurations whose source domains' held-out cross-entropies "
