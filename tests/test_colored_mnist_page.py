@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from docs.write_colored_mnist import FIGURES, PAGE, all_records, make_page, mark
+from docs.write_colored_mnist import FIGURES, PAGE, make_page
 from PIL import Image
 
+from colored_mnist_page.page import all_records, mark
 from hessalign.experiments.colored_mnist.curves import Curve, Panel, fingerprint, save_panels
 
 ROOT = Path(__file__).parents[1]
@@ -27,9 +28,10 @@ def test_the_command_writes_it_byte_for_byte(tmp_path: Path) -> None:
     """In a copy of what it needs, twice: the figures repeat where matplotlib is the same."""
     for folder in ("docs", "results"):
         (tmp_path / folder).mkdir()
-    (tmp_path / "docs" / "write_colored_mnist.py").write_bytes(
-        (ROOT / "docs" / "write_colored_mnist.py").read_bytes()
-    )
+    for part in (ROOT / "docs" / "write_colored_mnist.py", *ROOT.glob("docs/colored_mnist_page/*.py")):
+        copy = tmp_path / part.relative_to(ROOT)
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_bytes(part.read_bytes())
     (tmp_path / "results" / "colored_mnist").symlink_to(ROOT / "results" / "colored_mnist")
     written = []
     for _ in range(2):

@@ -193,9 +193,9 @@ RULES: dict[str, Rule] = {
         _invariant,
     ),
     "agreement": Rule(
-        "smallest distance between the domains' head gradients among the configurations whose source domains' "
-        f"held-out accuracies differ by no more than {STANDARD_ERRORS:g} standard errors; the smallest "
-        "difference where there is none",
+        "smallest distance between the domains' head gradients among the configurations whose source "
+        f"domains' held-out accuracies differ by no more than {STANDARD_ERRORS:g} standard errors; the "
+        "smallest difference where there is none",
         _agreement,
     ),
     "equal risks": Rule(
