@@ -11,6 +11,7 @@ from colored_mnist_page.collapse import without_gradients
 from colored_mnist_page.drawn_probes import drawn_against_expected
 from colored_mnist_page.full_size import what_full_size_says
 from colored_mnist_page.page import TITLES, Page, Sources, all_records
+from colored_mnist_page.short import in_short
 from colored_mnist_page.sweeps import studies
 from colored_mnist_page.tables import table
 from hessalign.experiments.colored_mnist import group_restarts
@@ -52,6 +53,7 @@ def make_page() -> Page:
     sources = Sources({record.spec: path for path, record in records.items()})
     page = Page(group_restarts(records.values()), sources)
     page.add(INTRODUCTION)
+    in_short(page)
     for split in TITLES:
         table(page, split)
     what_full_size_says(page)

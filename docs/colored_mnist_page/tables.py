@@ -3,7 +3,9 @@
 from colored_mnist_page.page import TITLES, Page, accuracy, mark
 from hessalign.experiments.colored_mnist import (
     METHODS,
+    PublishedAccuracy,
     RestartRecord,
+    Row,
     Setting,
     Split,
     published,
@@ -17,14 +19,13 @@ SAME_LOSS = {"hutchinson-alpha0": "hgp-alpha0"}
 
 def table(page: Page, split: Split) -> None:
     """Ours beside the paper's, row by row."""
-    setting = Setting(split=split)
     page.add(f"## {TITLES[split]}", "")
     page.add("| Method | n | Train | Target | Paper train | Paper target | Train | Target |")
     page.add("|---|---:|---:|---:|---:|---:|---|---|")
     rows = []
     for method, paper in published(split).items():
         theirs = f"{paper.source:.1f} ± {paper.source_std:.1f} | {paper.target:.1f} ± {paper.target_std:.1f}"
-        groups = _forms_of_row(page, setting, method)
+        groups = forms_of_row(page, split, method)
         if not groups:
             page.add(f"| {METHODS[method].label} | 0 | – | – | {theirs} | no record yet | no record yet |")
         for group in groups:
@@ -35,10 +36,7 @@ def table(page: Page, split: Split) -> None:
                 f"{accuracy(row.source_accuracy, row.source_accuracy_std, row.restarts)} | "
                 f"{accuracy(row.target_accuracy, row.target_accuracy_std, row.restarts)}"
             )
-            marks = (
-                f"{mark(row.source_accuracy, paper.source, paper.source_std)} | "
-                f"{mark(row.target_accuracy, paper.target, paper.target_std)}"
-            )
+            marks = " | ".join(marks_of(row, paper))
             label = f"{METHODS[method].label}: the loss of {row.label}" if method in SAME_LOSS else row.label
             note = page.sources.note(group)
             page.add(f"| {label}{note} | {row.restarts} | {ours} | {theirs} | {marks} |")
@@ -49,8 +47,17 @@ def table(page: Page, split: Split) -> None:
         page.add(f"![{TITLES[split]}](colored-mnist/{name})", "")
 
 
-def _forms_of_row(page: Page, setting: Setting, method: str) -> list[list[RestartRecord]]:
+def marks_of(row: Row, paper: PublishedAccuracy) -> tuple[str, str]:
+    """Whether train and target accuracy lie inside the paper's ±."""
+    return (
+        mark(row.source_accuracy, paper.source, paper.source_std),
+        mark(row.target_accuracy, paper.target, paper.target_std),
+    )
+
+
+def forms_of_row(page: Page, split: Split, method: str) -> list[list[RestartRecord]]:
     """The records of a row, those with drawn probes after those in expectation."""
+    setting = Setting(split=split)
     if method in SAME_LOSS:
         found = [page.find(setting, SAME_LOSS[method])]
     else:

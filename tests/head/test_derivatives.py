@@ -91,10 +91,11 @@ def test_inner_products_do_not_depend_on_how_many_rows_are_held_at_once(
     case = make_case("cross_entropy", 7, 4, 3, 0)
     derivatives = case.derivatives()
     arguments = ([derivatives.features[:3], derivatives.features[3:]], derivatives.curvature.split([3, 4]))
-    whole = (_by_samples(*arguments), _by_blocks(*arguments))
+    whole = (_by_samples(*arguments), _by_blocks(*arguments), derivatives.diagonal())
     monkeypatch.setattr("hessalign.head.gram.ROWS_AT_ONCE", 2)
     monkeypatch.setattr("hessalign.head.gram.ROWS_IN_CACHE", 2)
-    torch.testing.assert_close((_by_samples(*arguments), _by_blocks(*arguments)), whole)
+    parts = (_by_samples(*arguments), _by_blocks(*arguments), derivatives.diagonal())
+    torch.testing.assert_close(parts, whole)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -110,7 +111,11 @@ def test_inner_products_do_not_depend_on_how_many_rows_are_held_at_once(
     ],
     ids=["gradient", "hessian", "diagonal", "variance", "hvp", "inner"],
 )
-def test_derivatives_with_respect_to_features_and_logits(kind: str, quantity) -> None:
+@pytest.mark.parametrize("rows_in_cache", [1024, 3])
+def test_derivatives_with_respect_to_features_and_logits(
+    kind: str, quantity, rows_in_cache: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hessalign.head.gram.ROWS_IN_CACHE", rows_in_cache)
     case = make_case(kind, 4, 3, 2, 0)
 
     def function(features: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
@@ -120,8 +125,12 @@ def test_derivatives_with_respect_to_features_and_logits(kind: str, quantity) ->
 
 
 @pytest.mark.parametrize("kind", ["cross_entropy", "tanh", "autograd"])
-def test_second_derivatives_and_function_transforms(kind: str) -> None:
+@pytest.mark.parametrize("rows_in_cache", [1024, 3])
+def test_second_derivatives_and_function_transforms(
+    kind: str, rows_in_cache: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The hand-written backward passes can be differentiated again, and work under torch.func."""
+    monkeypatch.setattr("hessalign.head.gram.ROWS_IN_CACHE", rows_in_cache)
     case = make_case(kind, 4, 3, 2, 0)
     derivatives = case.derivatives()
 

@@ -59,7 +59,11 @@ def inner_products_and_diagonals(
 
 def hessian_diagonal(features: Tensor, curvature: Curvature) -> Tensor:
     """Diagonal of a Hessian, ``(1/n) Σ_i diag(A_i) ⊗ z̃_i²``, ``(C, d+1)``."""
-    return weighted_mean(features.square(), curvature.diagonal())
+    if len(features) <= ROWS_IN_CACHE:
+        return weighted_mean(features.square(), curvature.diagonal())
+    weights = curvature.diagonal() / len(features)
+    squares: Tensor = _WeightedSquares.apply(features, weights)
+    return torch.cat([squares, weights.sum(0).unsqueeze(1)], dim=1)
 
 
 def weighted_mean(features: Tensor, weights: Tensor) -> Tensor:
@@ -155,6 +159,37 @@ class _WeightedGram(torch.autograd.Function):
             product = rows @ symmetric
             for_features.append(row_weights * product[:, :-1])
             for_weights.append((rows * product).sum(1) / 2)
+        return torch.cat(for_features), torch.cat(for_weights)
+
+
+class _WeightedSquares(torch.autograd.Function):
+    """``Σ_i w_i z_i²`` for weights ``(n, k)``: ``(k, d)``, without a tensor of all squares.
+
+    With ``P = W Ġ`` the derivatives are ``2 Z ⊙ P`` for ``Z`` and ``Z² Ġᵀ`` for ``W``. Rows are taken in
+    groups that stay in the processor's cache.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(features: Tensor, weights: Tensor) -> Tensor:
+        rows = zip(features.split(ROWS_IN_CACHE), weights.split(ROWS_IN_CACHE), strict=True)
+        return reduce(torch.add, [part_weights.mT @ part.square() for part, part_weights in rows])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, Tensor]:
+        features, weights = ctx.saved_tensors
+        doubled = 2 * outputs[0]
+        for_features, for_weights = [], []
+        for rows, row_weights in zip(
+            features.split(ROWS_IN_CACHE), weights.split(ROWS_IN_CACHE), strict=True
+        ):
+            for_features.append((row_weights @ doubled) * rows)
+            for_weights.append(rows.square() @ outputs[0].mT)
         return torch.cat(for_features), torch.cat(for_weights)
 
 

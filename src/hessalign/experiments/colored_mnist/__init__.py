@@ -7,7 +7,7 @@ from hessalign.experiments.colored_mnist.config import PUBLISHED_PROBES, Hutchin
 from hessalign.experiments.colored_mnist.data import SOURCE_IMAGES, Split, make_colored_mnist
 from hessalign.experiments.colored_mnist.methods import METHODS
 from hessalign.experiments.colored_mnist.models import load_model, model_outputs, save_model
-from hessalign.experiments.colored_mnist.paper import published
+from hessalign.experiments.colored_mnist.paper import PublishedAccuracy, published
 from hessalign.experiments.colored_mnist.parts import PenaltyParts
 from hessalign.experiments.colored_mnist.plan import (
     FAST_METHODS,
@@ -50,6 +50,7 @@ __all__ = [
     "Hutchinson",
     "Metrics",
     "PenaltyParts",
+    "PublishedAccuracy",
     "RecordStore",
     "RestartRecord",
     "RestartSpec",
