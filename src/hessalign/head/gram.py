@@ -174,7 +174,8 @@ class _WeightedSquares(torch.autograd.Function):
     @staticmethod
     def forward(features: Tensor, weights: Tensor) -> Tensor:
         rows = zip(features.split(ROWS_IN_CACHE), weights.split(ROWS_IN_CACHE), strict=True)
-        return reduce(torch.add, [part_weights.mT @ part.square() for part, part_weights in rows])
+        parts = [row_weights.mT @ row_features.square() for row_features, row_weights in rows]
+        return reduce(torch.add, parts)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
