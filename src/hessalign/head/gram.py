@@ -143,7 +143,9 @@ class _WeightedGram(torch.autograd.Function):
 
     @staticmethod
     def forward(features: Tensor, weights: Tensor) -> Tensor:
-        parts = [(row_weights * rows).mT @ rows for rows, row_weights in _cached_rows(features, weights)]
+        parts = [
+            (row_weights * rows).mT @ rows for rows, row_weights in _cached_augmented_rows(features, weights)
+        ]
         return reduce(torch.add, parts)
 
     @staticmethod
@@ -155,7 +157,7 @@ class _WeightedGram(torch.autograd.Function):
         features, weights = ctx.saved_tensors
         symmetric = outputs[0] + outputs[0].mT
         for_features, for_weights = [], []
-        for rows, row_weights in _cached_rows(features, weights):
+        for rows, row_weights in _cached_augmented_rows(features, weights):
             product = rows @ symmetric
             for_features.append(row_weights * product[:, :-1])
             for_weights.append((rows * product).sum(1) / 2)
@@ -173,8 +175,7 @@ class _WeightedSquares(torch.autograd.Function):
 
     @staticmethod
     def forward(features: Tensor, weights: Tensor) -> Tensor:
-        rows = zip(features.split(ROWS_IN_CACHE), weights.split(ROWS_IN_CACHE), strict=True)
-        parts = [row_weights.mT @ row_features.square() for row_features, row_weights in rows]
+        parts = [row_weights.mT @ rows.square() for rows, row_weights in _cached_rows(features, weights)]
         return reduce(torch.add, parts)
 
     @staticmethod
@@ -186,16 +187,18 @@ class _WeightedSquares(torch.autograd.Function):
         features, weights = ctx.saved_tensors
         doubled = 2 * outputs[0]
         for_features, for_weights = [], []
-        for rows, row_weights in zip(
-            features.split(ROWS_IN_CACHE), weights.split(ROWS_IN_CACHE), strict=True
-        ):
+        for rows, row_weights in _cached_rows(features, weights):
             for_features.append((row_weights @ doubled) * rows)
             for_weights.append(rows.square() @ outputs[0].mT)
         return torch.cat(for_features), torch.cat(for_weights)
 
 
 def _cached_rows(features: Tensor, weights: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Groups of rows, and their weights."""
+    yield from zip(features.split(ROWS_IN_CACHE), weights.split(ROWS_IN_CACHE), strict=True)
+
+
+def _cached_augmented_rows(features: Tensor, weights: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Groups of rows with the constant feature appended, and their weights as a column."""
-    rows = zip(features.split(ROWS_IN_CACHE), weights.split(ROWS_IN_CACHE), strict=True)
-    for row_features, row_weights in rows:
-        yield F.pad(row_features, (0, 1), value=1.0), row_weights.unsqueeze(1)
+    for rows, row_weights in _cached_rows(features, weights):
+        yield F.pad(rows, (0, 1), value=1.0), row_weights.unsqueeze(1)
