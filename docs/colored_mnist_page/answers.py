@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from colored_mnist_page.page import Page, both, with_parts
+from colored_mnist_page.page import Page, both, on_common_seeds, with_parts
 from hessalign.experiments.colored_mnist import (
     METHODS,
     RestartRecord,
@@ -20,10 +20,11 @@ def probes_as_flatness(page: Page, groups: Sequence[Sequence[RestartRecord]]) ->
     """Whether k probes do what a flat off-diagonal of weight 2/k does."""
     setting = groups[0][0].spec.setting()
     pairs = [
-        (group, flat)
+        on_common_seeds(group, flat)
         for group in groups
         if group[0].spec.probes and (flat := _as_flat(page, setting, group[0].spec.probes))
     ]
+    pairs = [(probed, flat) for probed, flat in pairs if probed]
     if not pairs:
         return
     listed = "; ".join(

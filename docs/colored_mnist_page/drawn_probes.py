@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import get_args
 
-from colored_mnist_page.page import Page, both, history_curve, name_of, parts_curve, with_parts
+from colored_mnist_page.page import (
+    Page,
+    both,
+    history_curve,
+    name_of,
+    on_common_seeds,
+    parts_curve,
+    with_parts,
+)
 from hessalign.experiments.colored_mnist import Hutchinson, Metrics, RestartRecord, Setting, summarise_group
 from hessalign.experiments.colored_mnist.curves import Panel
 
@@ -44,7 +52,7 @@ def _drawn_in(page: Page, reduced: Reduced) -> bool:
         for form in get_args(Hutchinson)
         if (group := page.find(reduced.setting, "hutchinson", probes=reduced.probes, hutchinson=form))
     }
-    expected, drawn = _on_common_seeds(forms.get("expected", []), forms.get("sampled", []))
+    expected, drawn = on_common_seeds(forms.get("expected", []), forms.get("sampled", []))
     if not drawn:
         return False
     page.add(f"{reduced.probes} probes; {name_of(reduced.setting)}:", "")
@@ -132,17 +140,11 @@ def _where_as_flat(record: RestartRecord, other: RestartRecord) -> Metrics:
 MIXED_FORMS: tuple[Hutchinson, Hutchinson] = ("expected-sampled-steps", "sampled-expected-steps")
 
 
-def _on_common_seeds(*groups: Sequence[RestartRecord]) -> list[list[RestartRecord]]:
-    """Of each group, the restarts with the seeds that all groups have."""
-    seeds = set.intersection(*({record.spec.seed for record in group} for group in groups))
-    return [[record for record in group if record.spec.seed in seeds] for group in groups]
-
-
 def _whose_steps(page: Page, forms: dict[Hutchinson, list[RestartRecord]]) -> None:
     """Whether the noise acts by the way that is taken, or by the size of Adam's steps."""
     if not all(forms.get(form) for form in MIXED_FORMS):
         return
-    groups = dict(zip(forms, _on_common_seeds(*forms.values()), strict=True))
+    groups = dict(zip(forms, on_common_seeds(*forms.values()), strict=True))
     if not all(groups.values()):
         return
     ends = {form: summarise_group(group) for form, group in groups.items()}

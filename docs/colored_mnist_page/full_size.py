@@ -1,9 +1,17 @@
 """What the restarts at the published size say."""
 
+import math
 from collections.abc import Sequence
 
 from colored_mnist_page.page import Page, both, history_curve, with_parts
-from hessalign.experiments.colored_mnist import RestartRecord, Setting, published, summarise_group
+from hessalign.experiments.colored_mnist import (
+    PublishedAccuracy,
+    RestartRecord,
+    Row,
+    Setting,
+    published,
+    summarise_group,
+)
 from hessalign.experiments.colored_mnist.curves import Panel
 
 CEILING = 75.0
@@ -27,6 +35,7 @@ def what_full_size_says(page: Page) -> None:
             f"target accuracies differ by at most {spread:.1f} points.",
             *aligned,
         )
+    nearest_form(page)
     hutchinson = page.find(setting, "hutchinson")
     if hutchinson:
         path_of_hutchinson(page, hutchinson)
@@ -42,6 +51,30 @@ def what_full_size_says(page: Page) -> None:
             "hessalign cmnist --methods hutchinson --hutchinson sampled --log-parts",
         )
     histories(page, setting)
+
+
+def nearest_form(page: Page) -> None:
+    """Which form of Hutchinson gives the paper's row."""
+    paper = published("balanced")["hutchinson"]
+    forms = {
+        "drawn probes": page.find(Setting(), "hutchinson", hutchinson="sampled"),
+        "their expectation": page.find(Setting(), "hutchinson"),
+        "the exact diagonal": page.find(Setting(), "diagonal"),
+    }
+    found = {name: group for name, group in forms.items() if group}
+    if len(found) < len(forms):
+        return
+    off = {name: _distance_from(paper, summarise_group(group)) for name, group in found.items()}
+    order = sorted(off, key=lambda name: math.hypot(*off[name]))
+    listed = ", ".join(f"{name} ({off[name][0]:+.1f} / {off[name][1]:+.1f})" for name in order)
+    page.claim(
+        f"How far each form of Hutchinson ends from the paper's row, train / target, the nearest first: {listed}.",
+        *found.values(),
+    )
+
+
+def _distance_from(paper: PublishedAccuracy, row: Row) -> tuple[float, float]:
+    return row.source_accuracy - paper.source, row.target_accuracy - paper.target
 
 
 def path_of_hutchinson(page: Page, group: Sequence[RestartRecord]) -> None:

@@ -159,3 +159,9 @@ def parts_curve(record: RestartRecord, name: str) -> Curve:
 def with_parts(group: Sequence[RestartRecord]) -> list[RestartRecord]:
     """Those whose parts were recorded."""
     return [record for record in group if record.parts]
+
+
+def on_common_seeds(*groups: Sequence[RestartRecord]) -> list[list[RestartRecord]]:
+    """Of each group, the restarts with the seeds that all groups have."""
+    seeds = set.intersection(*({record.spec.seed for record in group} for group in groups))
+    return [[record for record in group if record.spec.seed in seeds] for group in groups]
