@@ -68,7 +68,8 @@ def nearest_form(page: Page) -> None:
     order = sorted(off, key=lambda name: math.hypot(*off[name]))
     listed = ", ".join(f"{name} ({off[name][0]:+.1f} / {off[name][1]:+.1f})" for name in order)
     page.claim(
-        f"How far each form of Hutchinson ends from the paper's row, train / target, the nearest first: {listed}.",
+        "How far each form of Hutchinson ends from the paper's row, train / target, the nearest first: "
+        f"{listed}.",
         *found.values(),
     )
 
