@@ -81,9 +81,9 @@ def best_alphas(page: Page, groups: Sequence[Sequence[RestartRecord]]) -> None:
         text += f" Aligned gradients alone reach {reached:.1f} in this setting."
         if near == ["hgp-beta0"]:
             text += (
-                " So the supplement's guess that α was tuned for another loss holds for HGP: a much larger one "
-                "aligns the gradients that are in its products. It does not hold for distances of Hessians "
-                "alone, the exact ones included: those rows fail for want of gradient alignment."
+                " So the supplement's guess that α was tuned for another loss holds for HGP: a much larger "
+                "one aligns the gradients that are in its products. It does not hold for distances of "
+                "Hessians alone, the exact ones included: those rows fail for want of gradient alignment."
             )
         elif not near:
             text += " So the rows fail for want of gradient alignment, whatever α is."
