@@ -35,12 +35,16 @@ classifier. It means one that holds colour against the label, as the target happ
 REGENERATE = """\
 ## How to add to this page
 
-    OUT=results/colored_mnist
-    hessalign cmnist --methods table --restarts 3 --log-parts --out $OUT
-    hessalign cmnist --methods hutchinson --hutchinson sampled --restarts 3 --log-parts --out $OUT
-    hessalign cmnist --methods table --restarts 2 --log-parts --imbalanced --out $OUT
-    hessalign cmnist --methods table --restarts 1 --log-parts --imbalanced --split text --out $OUT
-    hessalign cmnist-study probes --fast --out $OUT/studies
+    R=results/colored_mnist
+    hessalign cmnist --methods table --restarts 3 --log-parts --out $R
+    hessalign cmnist --methods table --restarts 2 --log-parts --imbalanced --out $R
+    hessalign cmnist --methods table --restarts 1 --log-parts --imbalanced --split text --out $R
+    hessalign cmnist --methods hutchinson --hutchinson sampled --restarts 3 --log-parts --out $R
+    hessalign cmnist --methods hutchinson --hutchinson sampled --restarts 1 --log-parts --imbalanced --out $R
+    hessalign cmnist --methods gradient,diagonal --fresh-optimizer --restarts 3 --log-parts --out $R
+    hessalign cmnist --methods diagonal,diagonal-flat-off --restarts 3 --log-parts --out $R
+    hessalign cmnist --methods diagonal,diagonal-flat-off --restarts 3 --log-parts --imbalanced --out $R
+    for study in probes alpha flatness exact; do hessalign cmnist-study $study --fast --out $R/studies; done
     python docs/write_colored_mnist.py
 
 All commands go on where they were interrupted and leave finished restarts alone.
