@@ -24,10 +24,15 @@ from hessalign.experiments.colored_mnist.curves import Curve, Panel
 SHOWN_PART = 0.5
 """A study with records of a smaller part of its configurations is not shown."""
 
+CHOOSING = """\
+Under each sweep stands what each of these rules chooses: a configuration, and the step to stop at, of every
+tenth with the full weight. All but the oracle see held-out images of the source domains only."""
+
 
 def studies(page: Page) -> None:
     """The sweeps that have records."""
-    page.add("## Sweeps", "")
+    page.add("## Sweeps", "", CHOOSING, "", "| Rule | Chooses |", "|---|---|")
+    page.add(*(f"| {name} | {rule.meaning} |" for name, rule in RULES.items()), "")
     for name, study in STUDIES.items():
         page.add(f"### {study.question}", "")
         shown = [_study(page, name, setting) for setting in _study_settings(page)]
@@ -84,19 +89,13 @@ def configurations(page: Page, groups: Sequence[Sequence[RestartRecord]]) -> Non
 
 def choices(page: Page, groups: Sequence[Sequence[RestartRecord]]) -> None:
     """What each rule chooses among the configurations."""
-    page.add(
-        "Chosen among these, and when to stop with them, of every tenth step with the full weight; only the "
-        "oracle sees the target domain:",
-        "",
-    )
+    page.add("Chosen among these, and when to stop with them:", "")
     page.add("| Rule | Configuration | Step | Held-out sources | Target |", "|---|---|---:|---:|---:|")
     for rule_name, choice in choose_by_every_rule(groups).items():
         rule, label = RULES[rule_name], label_of(choice.restarts[0].spec)
         bold = "**oracle**" if rule.sees_target else rule_name
         target = accuracy(choice.target_accuracy, choice.target_deviation, len(choice.restarts))
-        page.add(
-            f"| {bold}: {rule.meaning} | {label} | {choice.step} | {slashed(choice.accuracies)} | {target} |"
-        )
+        page.add(f"| {bold} | {label} | {choice.step} | {slashed(choice.accuracies)} | {target} |")
     page.add("")
 
 
