@@ -24,7 +24,7 @@ def test_ci_installs_and_tests_the_readme_way() -> None:
     assert main_job.endswith("hessalign cmnist --fast")
 
 
-@pytest.mark.parametrize("table", ["balanced", "balanced-fast"])
+@pytest.mark.parametrize("table", ["balanced", "balanced-fast", "balanced-fresh-optimizer"])
 def test_readme_shows_the_recorded_table(table: str) -> None:
     page = (ROOT / "results" / "colored_mnist" / f"{table}.md").read_text(encoding="utf-8")
     rows = [line for line in page.splitlines() if line.startswith("|")]
