@@ -26,7 +26,9 @@ def probes_as_flatness(page: Page, groups: Sequence[Sequence[RestartRecord]]) ->
     pairs = [
         on_common_seeds(group, flat)
         for group in groups
-        if group[0].spec.probes and (flat := _as_flat(page, setting, group[0].spec.probes))
+        if group[0].spec.probes
+        and group[0].spec.hutchinson == "expected"
+        and (flat := _as_flat(page, setting, group[0].spec.probes))
     ]
     pairs = [(probed, flat) for probed, flat in pairs if probed]
     if not pairs:
@@ -39,7 +41,7 @@ def probes_as_flatness(page: Page, groups: Sequence[Sequence[RestartRecord]]) ->
     )
     ratios = [candidate(probed).off_diagonal / candidate(flat).off_diagonal for probed, flat in pairs]
     text = (
-        "Hutchinson with k probes beside alignment without probes and a flat off-diagonal of weight 2/k: "
+        "Hutchinson in expectation over k probes beside alignment without probes and a flat off-diagonal of weight 2/k: "
         f"{listed}. off(H) of the former is {', '.join(f'{ratio:.2f}' for ratio in ratios)} times as large"
     )
     alike = all(1 / ALIKE < ratio < ALIKE for ratio in ratios)

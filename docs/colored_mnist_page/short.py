@@ -62,7 +62,7 @@ def _what_the_noise_does(page: Page, split: Split) -> None:
         f"with exactly aligned diagonals besides at {both(exact)}, with diagonals from drawn probes at "
         f"{both(noisy)}. With the published schedule, aligned diagonals add {what}; the noise of the probes, "
         f"which acts as a penalty on the Hessians' off-diagonals, that is, as a flat head, adds {more:+.1f} "
-        f"more, for {noisy.source_accuracy - exact.source_accuracy:+.1f} of train accuracy."
+        f"more and changes train accuracy by {noisy.source_accuracy - exact.source_accuracy:+.1f}."
     )
     page.claim(text, gradient, diagonal, drawn)
 
