@@ -41,7 +41,8 @@ def probes_as_flatness(page: Page, groups: Sequence[Sequence[RestartRecord]]) ->
     )
     ratios = [candidate(probed).off_diagonal / candidate(flat).off_diagonal for probed, flat in pairs]
     text = (
-        "Hutchinson in expectation over k probes beside alignment without probes and a flat off-diagonal of weight 2/k: "
+        "Hutchinson in expectation over k probes beside alignment without probes and a flat off-diagonal of "
+        "weight 2/k: "
         f"{listed}. off(H) of the former is {', '.join(f'{ratio:.2f}' for ratio in ratios)} times as large"
     )
     alike = all(1 / ALIKE < ratio < ALIKE for ratio in ratios)

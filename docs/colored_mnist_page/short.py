@@ -56,13 +56,14 @@ def _what_the_noise_does(page: Page, split: Split) -> None:
     alone, exact, noisy = map(summarise_group, (gradient, diagonal, drawn))
     added = exact.target_accuracy - alone.target_accuracy
     more = noisy.target_accuracy - exact.target_accuracy
+    cost = noisy.source_accuracy - exact.source_accuracy
     what = "nothing" if abs(added) < ADDS_NOTHING else f"{added:+.1f} points of target accuracy"
     text = (
         f"{TITLES[split].replace(':', ',')}: aligned gradients alone end at {both(alone)} (train / target), "
         f"with exactly aligned diagonals besides at {both(exact)}, with diagonals from drawn probes at "
         f"{both(noisy)}. With the published schedule, aligned diagonals add {what}; the noise of the probes, "
         f"which acts as a penalty on the Hessians' off-diagonals, that is, as a flat head, adds {more:+.1f} "
-        f"more and changes train accuracy by {noisy.source_accuracy - exact.source_accuracy:+.1f}."
+        f"more and changes train accuracy by {cost:+.1f}."
     )
     page.claim(text, gradient, diagonal, drawn)
 
