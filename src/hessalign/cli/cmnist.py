@@ -111,7 +111,7 @@ def cmnist(
         typer.Option(
             callback=at_least(1),
             help="Weight of the penalty once it has set in, by which the whole loss is then divided. "
-            "Default: the published 91257.186.",
+            f"Default: the published {Setting().penalty_weight:.8g}.",
             show_default=False,
         ),
     ] = Setting().penalty_weight,

@@ -59,7 +59,7 @@ def inner_products_and_diagonals(
 
 def hessian_diagonal(features: Tensor, curvature: Curvature) -> Tensor:
     """Diagonal of a Hessian, ``(1/n) Σ_i diag(A_i) ⊗ z̃_i²``, ``(C, d+1)``."""
-    if len(features) <= ROWS_IN_CACHE:
+    if len(features) <= ROWS_IN_CACHE:  # the squares stay in the cache, and autograd has less to call
         return weighted_mean(features.square(), curvature.diagonal())
     weights = curvature.diagonal() / len(features)
     squares: Tensor = _WeightedSquares.apply(features, weights)
