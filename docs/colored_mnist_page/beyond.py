@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from statistics import fmean
 
-from colored_mnist_page.page import TITLES, Page, on_common_seeds
+from colored_mnist_page.page import TITLES, Page, in_a_sentence, on_common_seeds
 from colored_mnist_page.sweeps import choices, configurations
 from hessalign.experiments.colored_mnist import (
     METHODS,
@@ -80,7 +80,7 @@ def beside_the_paper(page: Page, split: Split) -> None:
     near = [row.target_std for row in published(split).values() if row.target > aim - NEAR]
     label = label_of(choice.restarts[0].spec)
     page.claim(
-        f"{TITLES[split].replace(':', ',')}: among {len(groups)} exact penalties and schedules, and the "
+        f"{in_a_sentence(split)}: among {len(groups)} exact penalties and schedules, and the "
         f"steps to stop at, the rule “{BEYOND_RULE}”, which does not see the target, chooses {label} at step "
         f"{choice.step}: train {choice.source_accuracy:.1f}, target {choice.target_accuracy:.1f} ± "
         f"{choice.target_deviation:.1f} (n = {len(choice.restarts)}). The aim of {aim:g} is "

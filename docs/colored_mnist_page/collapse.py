@@ -1,6 +1,6 @@
 """Why the rows without gradient alignment collapse."""
 
-from colored_mnist_page.page import Page, both, name_of
+from colored_mnist_page.page import Page, both, name_of, parts_before
 from hessalign.experiments.colored_mnist import Setting, summarise_group
 
 
@@ -23,8 +23,7 @@ def without_gradients(page: Page) -> None:
             f"{before.target_accuracy:.1f}."
         )
         if first.parts:
-            last = first.parts[-1]
-            then = [p for p in first.parts if p.step < first.spec.anneal_step][-1]
+            then, last = parts_before(first), first.parts[-1]
             text += (
                 f" From there ‖H‖_F² went from {then.hessian_square:.2g} to {last.hessian_square:.2g}, the "
                 f"mean curvature p(1 − p) from {then.curvature:.2g} to {last.curvature:.2g}, mean ‖z‖² from "

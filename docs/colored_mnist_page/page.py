@@ -7,6 +7,7 @@ from pathlib import Path
 from hessalign.experiments.colored_mnist import (
     METHODS,
     PUBLISHED_PROBES,
+    PenaltyParts,
     RecordStore,
     RestartRecord,
     RestartSpec,
@@ -26,6 +27,11 @@ TITLES: dict[Split, str] = {
     "script": "Table 8, split of the published script",
     "text": "Table 8, split of the text (95 % / 5 %)",
 }
+
+
+def in_a_sentence(split: Split) -> str:
+    """The title of a table where a colon follows."""
+    return TITLES[split].replace(":", ",")
 
 
 def all_records() -> dict[str, RestartRecord]:
@@ -154,6 +160,11 @@ def parts_curve(record: RestartRecord, name: str) -> Curve:
     """A part of the penalty over the steps of a restart."""
     steps = tuple(float(parts.step) for parts in record.parts)
     return Curve(label_of(record.spec), steps, tuple(getattr(parts, name) for parts in record.parts))
+
+
+def parts_before(record: RestartRecord) -> PenaltyParts:
+    """The parts at the last recorded step before the full weight."""
+    return [parts for parts in record.parts if parts.step < record.spec.anneal_step][-1]
 
 
 def with_parts(group: Sequence[RestartRecord]) -> list[RestartRecord]:

@@ -1,7 +1,7 @@
 """The page in a few statements."""
 
 from colored_mnist_page.beyond import BEYOND_AIMS, beside_the_paper
-from colored_mnist_page.page import TITLES, Page, both, with_parts
+from colored_mnist_page.page import TITLES, Page, both, in_a_sentence, parts_before, with_parts
 from colored_mnist_page.tables import SAME_LOSS, forms_of_row, marks_of
 from hessalign.experiments.colored_mnist import Setting, Split, published, summarise_group
 
@@ -40,7 +40,7 @@ def _reproduced(page: Page, split: Split) -> None:
     inside = sum(marks_of(row, paper) == ("inside", "inside") for row, paper, _ in rows)
     restarts = sorted({row.restarts for row, _, _ in rows})
     page.claim(
-        f"{TITLES[split].replace(':', ',')}: {inside} of {len(rows)} rows lie inside the paper's ± with both "
+        f"{in_a_sentence(split)}: {inside} of {len(rows)} rows lie inside the paper's ± with both "
         f"accuracies (restarts a row: {', '.join(map(str, restarts))}).{outside}",
         *(group for _, _, group in rows),
     )
@@ -59,7 +59,7 @@ def _what_the_noise_does(page: Page, split: Split) -> None:
     cost = noisy.source_accuracy - exact.source_accuracy
     what = "nothing" if abs(added) < ADDS_NOTHING else f"{added:+.1f} points of target accuracy"
     text = (
-        f"{TITLES[split].replace(':', ',')}: aligned gradients alone end at {both(alone)} (train / target), "
+        f"{in_a_sentence(split)}: aligned gradients alone end at {both(alone)} (train / target), "
         f"with exactly aligned diagonals besides at {both(exact)}, with diagonals from drawn probes at "
         f"{both(noisy)}. With the published schedule, aligned diagonals add {what}; the noise of the probes, "
         f"which acts as a penalty on the Hessians' off-diagonals, that is, as a flat head, adds {more:+.1f} "
@@ -74,11 +74,10 @@ def _why_rows_collapse(page: Page) -> None:
     measured = with_parts(group or [])
     if not group or not measured:
         return
-    parts = measured[0].parts
-    before = [p for p in parts if p.step < measured[0].spec.anneal_step][-1]
+    before, last = parts_before(measured[0]), measured[0].parts[-1]
     page.claim(
         f"Hutchinson without gradient alignment ends at {both(summarise_group(group))}: its head gets flat "
         f"by confidence. The mean curvature p(1 − p) goes from {before.curvature:.2g} before the full weight "
-        f"to {parts[-1].curvature:.2g}, and colour, which nothing in the penalty minds, stays.",
+        f"to {last.curvature:.2g}, and colour, which nothing in the penalty minds, stays.",
         group,
     )

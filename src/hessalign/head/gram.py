@@ -131,7 +131,17 @@ def _by_samples(features: Sequence[Tensor], curvatures: Sequence[Curvature]) -> 
     return total
 
 
-class _WeightedGram(torch.autograd.Function):
+class _SumOverRows(torch.autograd.Function):
+    """What the hand-written derivatives below share: the inputs are kept, and ``vmap`` works."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+
+class _WeightedGram(_SumOverRows):
     """``Z̃ᵀ diag(w) Z̃``, with a backward pass of one matrix product where autograd would take two.
 
     The result is symmetric, so with ``S = Ġ + Ġᵀ`` the derivatives are ``w ⊙ (Z̃ S)`` for ``Z̃`` and half
@@ -139,18 +149,12 @@ class _WeightedGram(torch.autograd.Function):
     in the processor's cache.
     """
 
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(features: Tensor, weights: Tensor) -> Tensor:
         parts = [
             (row_weights * rows).mT @ rows for rows, row_weights in _cached_augmented_rows(features, weights)
         ]
         return reduce(torch.add, parts)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,23 +168,17 @@ class _WeightedGram(torch.autograd.Function):
         return torch.cat(for_features), torch.cat(for_weights)
 
 
-class _WeightedSquares(torch.autograd.Function):
+class _WeightedSquares(_SumOverRows):
     """``Σ_i w_i z_i²`` for weights ``(n, k)``: ``(k, d)``, without a tensor of all squares.
 
     With ``P = W Ġ`` the derivatives are ``2 Z ⊙ P`` for ``Z`` and ``Z² Ġᵀ`` for ``W``. Rows are taken in
     groups that stay in the processor's cache.
     """
 
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(features: Tensor, weights: Tensor) -> Tensor:
         parts = [row_weights.mT @ rows.square() for rows, row_weights in _cached_rows(features, weights)]
         return reduce(torch.add, parts)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, Tensor]:
