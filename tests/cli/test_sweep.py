@@ -197,7 +197,7 @@ def test_killed_workers_change_nothing(undisturbed: Path, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_two_sweeps_on_one_folder_share_the_runs(undisturbed: Path, tmp_path: Path) -> None:
-    processes = [start(*LONG, "--workers", "1", "--json", "--out", tmp_path) for _ in range(2)]
+    processes = [start(*LONG, "--workers", "2", "--json", "--out", tmp_path) for _ in range(2)]
     documents = []
     for process in processes:
         output, errors = process.communicate(timeout=1200)

@@ -15,6 +15,7 @@ from sklearn.preprocessing import scale
 from torch import Tensor
 
 import hessalign as ha
+from hessalign.estimator.objective import HeadData, Objective
 from tests.cases import SQUARED, sigmoid_loss, softmax_loss, squared_loss
 from tests.estimator.samples import Samples, coloured, shifted_classes, shifted_line
 
@@ -274,6 +275,37 @@ def test_a_fit_that_was_stopped_says_so() -> None:
     assert not classifier.converged_
     with pytest.warns(ConvergenceWarning, match="rounding allows no further step: raise tol"):
         classifier.set_params(max_iter=1000, tol=0).fit(samples.X, samples.y, samples.domains)
+
+
+@pytest.mark.parametrize(
+    ("method", "samples", "seed"), [("frobenius", 1000, 0), ("frobenius", 1000, 2), ("gradient", 4000, 0)]
+)
+def test_rounding_of_the_value_does_not_end_a_fit(method: str, samples: int, seed: int) -> None:
+    source = coloured([0.8, 0.9], samples=samples, seed=seed)
+    classifier = ha.HessianAlignedClassifier(method, 1e3, 1e3).fit(source.X, source.y, source.domains)
+    assert classifier.converged_
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("method", ["none", *ALIGNMENTS[:-1]])  # all but the spectral norm
+def test_products_with_the_hessian_of_the_objective(method: str, fit_intercept: bool) -> None:
+    samples = shifted_classes()
+    kind = {"probes": PROBES, "expected": True} if method == "hutchinson" else {}
+    weights = (0.0, 0.0) if method == "none" else (2.0, 3.0)
+    penalty = ha.HessianAlignment(
+        "gradient" if method == "none" else method, *weights, detach_centre=False, **kind
+    )
+    codes = samples.domains.astype(np.intp)
+    data = HeadData.from_arrays(samples.X, samples.y, codes, 3, penalty.loss, "cpu")
+    objective = Objective(data, penalty, decay=0.1, fit_intercept=fit_intercept)
+    random = np.random.default_rng(0)
+    theta = torch.from_numpy(random.normal(size=(3, 4)))
+    free = torch.ones(3, 4, dtype=torch.bool)
+    free[:, -1] = fit_intercept
+    dense = torch.func.hessian(dense_objective(samples, method, *weights, 0.1, softmax_loss))(theta)
+    dense = dense.reshape(12, 12) * free.ravel() * free.ravel()[:, None]
+    products = objective.hessian(theta.numpy().ravel()) @ np.eye(12)
+    np.testing.assert_allclose(products, dense.numpy(), rtol=1e-8, atol=1e-10)
 
 
 def test_float32_is_close_to_float64() -> None:

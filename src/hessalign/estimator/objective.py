@@ -7,6 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from scipy.sparse.linalg import LinearOperator  # type: ignore[import-untyped]
 from torch import Tensor
 
 from hessalign.alignment import HessianAlignment
@@ -110,9 +111,25 @@ class Objective:
         with torch.enable_grad():
             value = torch.stack(self.terms(weight.requires_grad_())).sum()
             (gradient,) = torch.autograd.grad(value, weight)
-        if not self.fit_intercept:
-            gradient[:, -1] = 0
-        return value.item(), gradient.flatten().cpu().double().numpy()
+        return value.item(), self._free(gradient).flatten().cpu().double().numpy()
+
+    def hessian(self, theta: NDArray[np.float64]) -> LinearOperator:
+        """The Hessian at a flattened head, by its products with vectors, ``(C(d+1), C(d+1))``.
+
+        The spectral norm's eigenvectors count as fixed, so that method's Hessian is an approximation.
+        """
+        features = self.data.features
+        weight = torch.tensor(theta, dtype=features.dtype, device=features.device).view(self.shape)
+        with torch.enable_grad():
+            value = torch.stack(self.terms(weight.requires_grad_())).sum()
+            (gradient,) = torch.autograd.grad(value, weight, create_graph=True)
+
+        def product(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+            direction = self._free(torch.from_numpy(vector).to(features).view(self.shape))
+            (result,) = torch.autograd.grad(gradient, weight, direction, retain_graph=True)
+            return self._free(result).flatten().cpu().double().numpy()
+
+        return LinearOperator((theta.size, theta.size), matvec=product, dtype=np.float64)
 
     def gradient_scale(self) -> float:
         """The solver's yardstick for what a small gradient is, taken at ``θ = 0``.
@@ -132,6 +149,10 @@ class Objective:
     def aligns(self) -> bool:
         """Whether the penalty is anything but 0."""
         return len(self.data.sizes) > 1 and (self.penalty.alpha > 0 or self.penalty.beta > 0)
+
+    def _free(self, direction: Tensor) -> Tensor:
+        """A derivative or a direction ``(C, d+1)``, 0 for an intercept that stays where it is."""
+        return direction if self.fit_intercept else F.pad(direction[:, :-1], (0, 1))
 
     def _logits(self, weight: Tensor) -> Tensor:
         # A slice of the weight as it is would cost the backward pass twice the time (memory layout).
