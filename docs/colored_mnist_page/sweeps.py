@@ -1,17 +1,16 @@
 """The sweeps, as tables and figures, and what is chosen from them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from colored_mnist_page.answers import ANSWERS
-from colored_mnist_page.page import TITLES, Page, accuracy, name_of, slashed, with_parts
+from colored_mnist_page.page import TITLES, Page, accuracy, name_of, on_common_seeds, slashed, with_parts
+from colored_mnist_page.sweep_figure import sweep_figure
 from hessalign.experiments.colored_mnist import (
     FAST_PROBES,
-    METHODS,
     PUBLISHED_PROBES,
     RULES,
     STUDIES,
     RestartRecord,
-    RestartSpec,
     Setting,
     candidate,
     choose_by_every_rule,
@@ -19,7 +18,6 @@ from hessalign.experiments.colored_mnist import (
     plan_study,
     summarise_group,
 )
-from hessalign.experiments.colored_mnist.curves import Curve, Panel
 
 SHOWN_PART = 0.5
 """A study with records of a smaller part of its configurations is not shown."""
@@ -58,13 +56,18 @@ def _study(page: Page, name: str, setting: Setting) -> bool:
     wanted, groups = max(zip(plans, found, strict=True), key=lambda pair: len(pair[1]))
     if len(groups) < SHOWN_PART * len(wanted):
         return False
+    compared = "on the seeds that each has"
+    shared = on_common_seeds(*groups)
+    if shared[0]:
+        groups = shared
+        compared = f"on seed {', '.join(str(record.spec.seed) for record in shared[0])}"
     page.add(
         f"{TITLES[setting.split]}; {name_of(setting)}; {len(groups)} of {len(wanted)} configurations have "
-        "records.",
+        f"records, compared {compared}.",
         "",
     )
     configurations(page, groups)
-    _sweep_figure(page, name, groups)
+    sweep_figure(page, name, groups)
     if name in ANSWERS:
         ANSWERS[name](page, groups)
     choices(page, groups)
@@ -97,47 +100,3 @@ def choices(page: Page, groups: Sequence[Sequence[RestartRecord]]) -> None:
         target = accuracy(choice.target_accuracy, choice.target_deviation, len(choice.restarts))
         page.add(f"| {bold} | {label} | {choice.step} | {slashed(choice.accuracies)} | {target} |")
     page.add("")
-
-
-def _sweep_figure(page: Page, name: str, groups: Sequence[Sequence[RestartRecord]]) -> None:
-    """Accuracies and off(H) over what is swept, one curve for each method."""
-    swept: dict[str, tuple[str, Callable[[RestartSpec], float | None]]] = {
-        "probes": ("probes k", lambda spec: spec.probes),
-        "alpha": ("α", lambda spec: spec.alpha),
-        "flatness": ("γ", lambda spec: spec.gamma),
-    }
-    if name not in swept:
-        return
-    x_label, position = swept[name]
-    by_method: dict[str, list[Sequence[RestartRecord]]] = {}
-    for group in groups:
-        if position(group[0].spec) is not None:
-            by_method.setdefault(METHODS[group[0].spec.method].label, []).append(group)
-
-    def curves(value: Callable[[Sequence[RestartRecord]], float]) -> tuple[Curve, ...]:
-        return tuple(
-            Curve(label, tuple(float(position(g[0].spec) or 0) for g in of), tuple(value(g) for g in of))
-            for label, of in by_method.items()
-        )
-
-    panels = [
-        Panel(
-            "train accuracy [%]",
-            x_label,
-            curves(lambda g: summarise_group(g).source_accuracy),
-            True,
-            False,
-            True,
-        ),
-        Panel(
-            "target accuracy [%]",
-            x_label,
-            curves(lambda g: summarise_group(g).target_accuracy),
-            True,
-            False,
-            True,
-        ),
-        Panel("off(H), last step", x_label, curves(lambda g: candidate(g).off_diagonal), True, True, True),
-    ]
-    records = [record for group in groups for record in group]
-    page.figure(f"{name}-{len(page.figures)}.png", f"Over {x_label}.", panels, records)

@@ -1,15 +1,18 @@
-"""Curves in panels side by side, stamped with what they were drawn from."""
+"""Curves in panels, stamped with what they were drawn from."""
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # Colours that colour-blind readers tell apart (Okabe and Ito, "Color Universal Design", 2008).
 COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7")
 LINES = ("-", "--", ":")
+PANELS_IN_A_ROW = 3
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,19 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class Level:
+    """A value that curves are to be compared with, as a horizontal line.
+
+    Attributes:
+        label: For the legend.
+        y: Where.
+    """
+
+    label: str
+    y: float
+
+
+@dataclass(frozen=True)
 class Panel:
     """One plot.
 
@@ -37,7 +53,8 @@ class Panel:
         curves: At least one; curves at the same place in different panels share a colour.
         log_x: Whether positions are on a logarithmic scale.
         log_y: Whether values are.
-        marks: Whether each value has a mark.
+        marks: Whether each value has a mark, and its position a number below it.
+        levels: For comparison.
     """
 
     title: str
@@ -46,6 +63,7 @@ class Panel:
     log_x: bool = False
     log_y: bool = False
     marks: bool = False
+    levels: tuple[Level, ...] = ()
 
 
 def fingerprint(drawn: object) -> str:
@@ -54,29 +72,46 @@ def fingerprint(drawn: object) -> str:
 
 
 def save_panels(panels: Sequence[Panel], path: Path) -> None:
-    """Draw panels beside each other, with the legend of the first.
+    """Draw panels, three in a row, with the legend of the first.
 
     Args:
         panels: At least one.
         path: Of the PNG; its folder must exist. Its description is the panels' [fingerprint][].
     """
-    figure = Figure(figsize=(4.2 * len(panels), 4.2), layout="constrained")
-    for position, panel in enumerate(panels):
-        axes = figure.add_subplot(1, len(panels), position + 1)
-        for number, curve in enumerate(panel.curves):
-            axes.plot(
-                curve.x,
-                curve.y,
-                LINES[number // len(COLOURS) % len(LINES)],
-                marker="o" if panel.marks else None,
-                color=COLOURS[number % len(COLOURS)],
-                linewidth=1.4,
-                label=curve.label,
-            )
-        axes.set(title=panel.title, xlabel=panel.x_label)
-        axes.set_xscale("log" if panel.log_x else "linear")
-        axes.set_yscale("log" if panel.log_y else "linear")
-        axes.grid(alpha=0.25)
+    columns = min(len(panels), PANELS_IN_A_ROW)
+    rows = ceil(len(panels) / columns)
+    figure = Figure(figsize=(4.2 * columns, 0.6 + 3.6 * rows), layout="constrained")
+    for position, panel in enumerate(panels, 1):
+        _draw(panel, figure.add_subplot(rows, columns, position))
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), fontsize=8)
     figure.savefig(path, dpi=110, metadata={"Software": None, "Description": fingerprint(tuple(panels))})
+
+
+def _draw(panel: Panel, axes: Axes) -> None:
+    for number, curve in enumerate(panel.curves):
+        axes.plot(
+            curve.x,
+            curve.y,
+            LINES[number // len(COLOURS) % len(LINES)],
+            marker="o" if panel.marks else None,
+            color=COLOURS[number % len(COLOURS)],
+            linewidth=1.4,
+            label=curve.label,
+        )
+    for number, level in enumerate(panel.levels):
+        axes.axhline(
+            level.y,
+            color="grey",
+            linestyle=LINES[(1 + number) % len(LINES)],
+            linewidth=1.2,
+            label=level.label,
+        )
+    axes.set(title=panel.title, xlabel=panel.x_label)
+    axes.set_xscale("log" if panel.log_x else "linear")
+    axes.set_yscale("log" if panel.log_y else "linear")
+    axes.grid(alpha=0.25)
+    if panel.marks:
+        positions = sorted({x for curve in panel.curves for x in curve.x})
+        axes.set_xticks(positions, [f"{x:.4g}" for x in positions])
+        axes.minorticks_off()
