@@ -32,8 +32,7 @@ A quarter of all labels is flipped, so a classifier that ignores colour reaches 
 ceiling of what generalizes. A target accuracy above the source accuracy, or above 75, does not mean a better
 classifier. It means one that holds colour against the label, as the target happens to do.
 """
-REGENERATE = """\
-## How to add to this page
+REGENERATE = r"""## How to add to this page
 
     R=results/colored_mnist
     hessalign cmnist --methods table --restarts 3 --log-parts --out $R
@@ -44,6 +43,10 @@ REGENERATE = """\
     hessalign cmnist --methods gradient,diagonal --fresh-optimizer --restarts 3 --log-parts --out $R
     hessalign cmnist --methods diagonal,diagonal-flat-off --restarts 3 --log-parts --out $R
     hessalign cmnist --methods diagonal,diagonal-flat-off --restarts 3 --log-parts --imbalanced --out $R
+    for k in 15 50 500; do
+      hessalign cmnist --methods hutchinson,diagonal-flat-off --probes $k --seed 1 --restarts 2 --log-parts \
+        --out $R/studies
+    done
     for study in probes alpha flatness exact; do hessalign cmnist-study $study --fast --out $R/studies; done
     python docs/write_colored_mnist.py
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from colored_mnist_page.over_probes import over_probes
 from colored_mnist_page.page import Page, both, on_common_seeds, with_parts
 from hessalign.experiments.colored_mnist import (
     METHODS,
@@ -55,6 +56,12 @@ def probes_as_flatness(page: Page, groups: Sequence[Sequence[RestartRecord]]) ->
     page.add("")
 
 
+def number_of_probes(page: Page, groups: Sequence[Sequence[RestartRecord]]) -> None:
+    """What more probes do, and whether it is what a weaker flat off-diagonal does."""
+    over_probes(page, groups)
+    probes_as_flatness(page, groups)
+
+
 def _as_flat(page: Page, setting: Setting, probes: int) -> list[RestartRecord] | None:
     """Alignment with the flatness that so many probes amount to: of diagonals, else of gradients alone."""
     methods = ("diagonal-flat-off", "gradient-flat-off")
@@ -101,6 +108,6 @@ def _target_at_alpha(group: Sequence[RestartRecord]) -> str:
 
 ANSWERS: dict[str, Callable[[Page, Sequence[Sequence[RestartRecord]]], None]] = {
     "forms": probes_as_flatness,
-    "probes": probes_as_flatness,
+    "probes": number_of_probes,
     "alpha": best_alphas,
 }

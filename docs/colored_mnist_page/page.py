@@ -21,7 +21,7 @@ from hessalign.experiments.colored_mnist.curves import Curve, Panel, save_panels
 
 RESULTS = Path(__file__).parents[2] / "results" / "colored_mnist"
 STORES = (RecordStore(RESULTS), RecordStore(RESULTS / "studies"))
-"""Of the tables, and of the sweeps in reduced settings, which would fill the tables' rows."""
+"""Of the tables, and of the sweeps, which would fill the tables with rows."""
 TITLES: dict[Split, str] = {
     "balanced": "Table 7: balanced domains",
     "script": "Table 8, split of the published script",

@@ -1,0 +1,56 @@
+"""What the number of probes does, from as few as blur everything to the exact diagonal."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from colored_mnist_page.page import Page, both
+from hessalign.experiments.colored_mnist import (
+    RestartRecord,
+    Row,
+    Setting,
+    candidate,
+    published,
+    summarise_group,
+)
+
+
+def over_probes(page: Page, groups: Sequence[Sequence[RestartRecord]]) -> None:
+    """Accuracies and off(H) for each number of probes, and between which the paper's row lies."""
+    probed = [g for g in groups if g[0].spec.probes and g[0].spec.hutchinson == "expected"]
+    exact = [g for g in groups if g[0].spec.method == "diagonal"]
+    if len(probed) < 2:
+        return
+    ordered = [*sorted(probed, key=lambda group: group[0].spec.probes or 0), *exact]
+    rows = [summarise_group(group) for group in ordered]
+    listed = ", ".join(
+        f"{_probes(row)}: {both(row)} with off(H) {candidate(group).off_diagonal:.1e}"
+        for row, group in zip(rows, ordered, strict=True)
+    )
+    best = max(rows, key=lambda row: row.target_accuracy)
+    text = f"{listed}. The target accuracy is highest with {_probes(best)}."
+    if _rises([candidate(group).off_diagonal for group in ordered]):
+        text += " off(H) rises with k throughout, as that of a regulariser does that weakens with k."
+    setting = groups[0][0].spec.setting()
+    if setting == Setting(split=setting.split):
+        text += _where_the_paper_lies(rows, setting)
+    page.claim(text, *ordered)
+    page.add("")
+
+
+def _where_the_paper_lies(rows: Sequence[Row], setting: Setting) -> str:
+    paper = published(setting.split)["hutchinson"]
+    for fewer, more in pairwise(rows):
+        if fewer.source_accuracy <= paper.source <= more.source_accuracy:
+            return (
+                f" The paper's {paper.source:.1f} / {paper.target:.1f} lies, by its train accuracy, between "
+                f"{_probes(fewer)} and {_probes(more)}."
+            )
+    return ""
+
+
+def _probes(row: Row) -> str:
+    return f"k = {row.probes}" if row.probes else "k = ∞"
+
+
+def _rises(values: Sequence[float]) -> bool:
+    return all(lower < upper for lower, upper in pairwise(values))
