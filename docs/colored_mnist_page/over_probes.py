@@ -29,7 +29,7 @@ def over_probes(page: Page, groups: Sequence[Sequence[RestartRecord]]) -> None:
     best = max(rows, key=lambda row: row.target_accuracy)
     text = f"{listed}. The target accuracy is highest with {_probes(best)}."
     if _rises([candidate(group).off_diagonal for group in ordered]):
-        text += " off(H) rises with k throughout, as that of a regulariser does that weakens with k."
+        text += " off(H) rises with k throughout, as under a regulariser that weakens with k."
     setting = groups[0][0].spec.setting()
     if setting == Setting(split=setting.split):
         text += _where_the_paper_lies(rows, setting)
