@@ -53,7 +53,6 @@ def probes_as_flatness(page: Page, groups: Sequence[Sequence[RestartRecord]]) ->
         else ": the probes' noise does something else besides."
     )
     page.claim(text, *(group for pair in pairs for group in pair))
-    page.add("")
 
 
 def number_of_probes(page: Page, groups: Sequence[Sequence[RestartRecord]]) -> None:
@@ -98,7 +97,6 @@ def best_alphas(page: Page, groups: Sequence[Sequence[RestartRecord]]) -> None:
         elif not near:
             text += " So the rows fail for want of gradient alignment, whatever α is."
     page.claim(text, *best.values(), aligned or [])
-    page.add("")
 
 
 def _target_at_alpha(group: Sequence[RestartRecord]) -> str:

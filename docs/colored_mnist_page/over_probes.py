@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
-from colored_mnist_page.page import Page, both
+from colored_mnist_page.page import Page, both, in_a_sentence
 from hessalign.experiments.colored_mnist import (
     RestartRecord,
     Row,
@@ -27,14 +27,18 @@ def over_probes(page: Page, groups: Sequence[Sequence[RestartRecord]]) -> None:
         for row, group in zip(rows, ordered, strict=True)
     )
     best = max(rows, key=lambda row: row.target_accuracy)
-    text = f"{listed}. The target accuracy is highest with {_probes(best)}."
+    setting = groups[0][0].spec.setting()
+    seeds = ", ".join(str(record.spec.seed) for record in ordered[0])
+    infinity = "; k = ∞: the exact diagonal" if exact else ""
+    text = (
+        f"{in_a_sentence(setting.split)}: Hutchinson in expectation over k probes, train / target (seed "
+        f"{seeds}{infinity}): {listed}. The target accuracy is highest with {_probes(best)}."
+    )
     if _rises([candidate(group).off_diagonal for group in ordered]):
         text += " off(H) rises with k throughout, as under a regulariser that weakens with k."
-    setting = groups[0][0].spec.setting()
     if setting == Setting(split=setting.split):
         text += _where_the_paper_lies(rows, setting)
     page.claim(text, *ordered)
-    page.add("")
 
 
 def _where_the_paper_lies(rows: Sequence[Row], setting: Setting) -> str:

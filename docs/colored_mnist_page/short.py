@@ -1,7 +1,16 @@
 """The page in a few statements."""
 
+from colored_mnist_page.answers import number_of_probes
 from colored_mnist_page.beyond import BEYOND_AIMS, beside_the_paper
-from colored_mnist_page.page import TITLES, Page, both, in_a_sentence, parts_before, with_parts
+from colored_mnist_page.page import (
+    TITLES,
+    Page,
+    both,
+    in_a_sentence,
+    on_common_seeds,
+    parts_before,
+    with_parts,
+)
 from colored_mnist_page.tables import SAME_LOSS, forms_of_row, marks_of
 from hessalign.experiments.colored_mnist import Setting, Split, published, summarise_group
 
@@ -16,6 +25,7 @@ def in_short(page: Page) -> None:
         _reproduced(page, split)
     for split in TITLES:
         _what_the_noise_does(page, split)
+    _what_the_number_of_probes_does(page)
     _why_rows_collapse(page)
     for split in BEYOND_AIMS:
         beside_the_paper(page, split)
@@ -66,6 +76,15 @@ def _what_the_noise_does(page: Page, split: Split) -> None:
         f"more and changes train accuracy by {cost:+.1f}."
     )
     page.claim(text, gradient, diagonal, drawn)
+
+
+def _what_the_number_of_probes_does(page: Page) -> None:
+    """The sweep over probes at the published size."""
+    setting, methods = Setting(), ("hutchinson", "diagonal")
+    found = [g for g in page.groups if g[0].spec.setting() == setting and g[0].spec.method in methods]
+    expected = [measured for g in found if g[0].spec.hutchinson == "expected" and (measured := with_parts(g))]
+    if expected:
+        number_of_probes(page, on_common_seeds(*expected))
 
 
 def _why_rows_collapse(page: Page) -> None:

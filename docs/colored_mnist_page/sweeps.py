@@ -70,6 +70,7 @@ def _study(page: Page, name: str, setting: Setting) -> bool:
     sweep_figure(page, name, groups)
     if name in ANSWERS:
         ANSWERS[name](page, groups)
+        page.add("")
     choices(page, groups)
     return True
 
