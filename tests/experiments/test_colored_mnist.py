@@ -411,6 +411,12 @@ def test_parts_are_those_of_dense_hessians() -> None:
     assert found.held_out_accuracies == (pytest.approx(100 * float(right)),)
     assert (found.step, found.held_out_images) == (7, (5,))
     first = outputs[0]
+    of_class = [
+        100 * float(((first.logits > 0) == (first.labels == 1))[first.labels == label].double().mean())
+        for label in (0, 1)
+    ]
+    assert found.held_out_class_accuracies == (pytest.approx(tuple(of_class)),)
+    assert found.held_out_class_images == (tuple(int((first.labels == label).sum()) for label in (0, 1)),)
     each = zip(first.logits, first.labels, strict=True)
     losses = [F.binary_cross_entropy_with_logits(logit, label).item() for logit, label in each]
     assert found.held_out_losses == (pytest.approx(fmean(losses)),)

@@ -36,6 +36,12 @@ class DomainOutput:
         """In percent."""
         return 100 * float(((self.logits > 0) == (self.labels > 0.5)).double().mean())
 
+    def class_accuracies(self) -> tuple[float, float]:
+        """In percent, of the images with label 0 and with label 1; NaN for a label that none has."""
+        ones = self.labels > 0.5
+        right = ((self.logits > 0) == ones).double()
+        return 100 * float(right[~ones].mean()), 100 * float(right[ones].mean())
+
     def derivatives(self) -> HeadDerivatives:
         """Closed-form derivatives of the loss with respect to the head."""
         return HeadDerivatives.from_logits(self.features, self.logits, self.labels, "binary_cross_entropy")

@@ -34,6 +34,10 @@ class PenaltyParts(BaseModel):
         held_out_images: Number of these in each domain.
         held_out_losses: Mean cross-entropy on them, by domain; empty in records from before it was measured.
         held_out_loss_errors: Standard error of each of these means.
+        held_out_class_accuracies: In percent, by domain, of the images with label 0 and with label 1: where
+            the domains' classes are imbalanced, the accuracies of domains differ by that alone. Empty in
+            records from before it was measured.
+        held_out_class_images: Number of these, likewise.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,6 +57,8 @@ class PenaltyParts(BaseModel):
     held_out_images: tuple[int, ...]
     held_out_losses: tuple[float, ...] = ()
     held_out_loss_errors: tuple[float, ...] = ()
+    held_out_class_accuracies: tuple[tuple[float, float], ...] = ()
+    held_out_class_images: tuple[tuple[int, int], ...] = ()
 
 
 @torch.no_grad()
@@ -93,12 +99,19 @@ def measure_parts(
         held_out_images=tuple(len(output.labels) for output in held_out),
         held_out_losses=tuple(float(output.loss) for output in held_out),
         held_out_loss_errors=tuple(_standard_error(output) for output in held_out),
+        held_out_class_accuracies=tuple(output.class_accuracies() for output in held_out),
+        held_out_class_images=tuple(_class_images(output) for output in held_out),
     )
 
 
 def _standard_error(output: DomainOutput) -> float:
     losses = F.binary_cross_entropy_with_logits(output.logits, output.labels, reduction="none")
     return float(losses.double().std()) / math.sqrt(len(losses))
+
+
+def _class_images(output: DomainOutput) -> tuple[int, int]:
+    ones = int((output.labels > 0.5).sum())
+    return len(output.labels) - ones, ones
 
 
 def _square(values: Tensor) -> float:
