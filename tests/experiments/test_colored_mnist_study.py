@@ -62,6 +62,7 @@ def run(
     distance: float,
     target: float,
     losses: tuple = (),
+    classes: tuple = (),
 ) -> RestartRecord:
     """A restart with what selection looks at written into it; the steps tell configurations apart."""
     parts: PenaltyParts = record.parts[-1].model_copy(
@@ -71,6 +72,8 @@ def run(
             "gradient_distance": distance,
             "held_out_losses": losses,
             "held_out_loss_errors": (0.003, 0.004) if losses else (),
+            "held_out_class_accuracies": classes,
+            "held_out_class_images": ((1000, 4000), (4000, 1000)) if classes else (),
         }
     )
     return record.model_copy(
@@ -126,6 +129,36 @@ def test_agreement_by_hand(record: RestartRecord) -> None:
     assert chosen["equal accuracies"].target_accuracy == 65.0
     assert chosen["agreement"].target_accuracy == 70.0
     assert chosen["gradient agreement"].target_accuracy == 73.0
+
+
+def test_equal_predictions_by_hand(record: RestartRecord) -> None:
+    """Domains with 1 : 4 and 4 : 1 of the labels, where equal accuracies can hide unequal predictions."""
+    # 500 + 1000 images predicted as 0, half of them right, and 3500 as 1, 3000 of them right; turned round
+    # in the second domain.
+    hidden = ((50.0, 75.0), (75.0, 50.0))
+    # In both domains two of three predictions of 0 are right, and nine of ten of 1.
+    same = ((60.0, 92.5), (96.0, 92.0))
+    records = [
+        run(record, 0, 1, (70.0, 70.0), 1e-7, 40.0, classes=hidden),
+        run(record, 0, 2, (86.0, 95.2), 1e-5, 70.0, classes=same),
+    ]
+    groups = group_restarts(records)
+    first, second = map(candidate, groups)
+    assert first.predictive_values == (
+        pytest.approx((100 * 501 / 1502, 100 * 3001 / 3502)),
+        pytest.approx((100 * 3001 / 3502, 100 * 501 / 1502)),
+    )
+    third, more = 100 * 501 / 1502, 100 * 3001 / 3502
+    variance = third * (100 - third) / 1502 + more * (100 - more) / 3502
+    assert first.predictive_errors == pytest.approx([variance**0.5] * 2)
+    assert first.predictive_gap == pytest.approx((more - third) / variance**0.5)
+    assert second.predictive_gap < first.predictive_gap
+    chosen = choose_by_every_rule(groups)
+    assert chosen["agreement"].target_accuracy == 40.0
+    assert chosen["equal predictions"].target_accuracy == 70.0
+    assert "equal predictions" not in choose_by_every_rule(
+        [groups[0], [run(record, 0, 3, (70.0, 70.0), 1e-9, 50.0)]]
+    )
 
 
 def test_equal_risks_by_hand(record: RestartRecord) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
 
+from hessalign.experiments.colored_mnist.parts import PenaltyParts
 from hessalign.experiments.colored_mnist.restart import RestartRecord
 
 STANDARD_ERRORS = 2.0
@@ -34,6 +35,10 @@ class Candidate:
         step: At which training would end.
         accuracies: Held-out accuracy in each source domain.
         standard_error: Of the difference of the two accuracies, from the number of held-out images.
+        predictive_values: For label 0 and label 1, in each source domain, the percentage of the held-out
+            images predicted so that carry the label, where one right and one wrong image are added (rule of
+            succession) lest it be certain. Empty for records without the accuracies of the classes.
+        predictive_errors: For each label the standard error of the difference of the two shares.
         risks: Held-out cross-entropy in each source domain; empty for records without it.
         risk_error: Standard error of the difference of the two risks; 0 without them.
         source_accuracy: On the images that were trained on, mean over domains.
@@ -47,6 +52,8 @@ class Candidate:
     step: int
     accuracies: tuple[float, ...]
     standard_error: float
+    predictive_values: tuple[tuple[float, ...], ...]
+    predictive_errors: tuple[float, ...]
     risks: tuple[float, ...]
     risk_error: float
     source_accuracy: float
@@ -64,6 +71,12 @@ class Candidate:
     def risk_gap(self) -> float:
         """Largest difference between the domains' risks, in standard errors."""
         return (max(self.risks) - min(self.risks)) / self.risk_error
+
+    @property
+    def predictive_gap(self) -> float:
+        """Largest difference between what a prediction is worth in two domains, in standard errors."""
+        gaps = (max(values) - min(values) for values in self.predictive_values)
+        return max(gap / error for gap, error in zip(gaps, self.predictive_errors, strict=True))
 
 
 def candidate(restarts: Sequence[RestartRecord]) -> Candidate:
@@ -110,6 +123,7 @@ def _candidate_at(restarts: Sequence[RestartRecord], index: int) -> Candidate:
     accuracies = tuple(map(fmean, zip(*(parts.held_out_accuracies for parts in measured), strict=True)))
     images = [sum(counts) for counts in zip(*(parts.held_out_images for parts in measured), strict=True)]
     variances = [a * (100 - a) / n for a, n in zip(accuracies, images, strict=True)]
+    values, value_errors = _predictive_values([parts for parts in measured if parts.held_out_class_images])
     know_risks = all(parts.held_out_losses for parts in measured)
     losses = zip(*(parts.held_out_losses for parts in measured), strict=True) if know_risks else ()
     errors = [error for parts in measured for error in parts.held_out_loss_errors] if know_risks else []
@@ -118,6 +132,8 @@ def _candidate_at(restarts: Sequence[RestartRecord], index: int) -> Candidate:
         step=metrics[0].step,
         accuracies=accuracies,
         standard_error=math.sqrt(sum(variances)),
+        predictive_values=values,
+        predictive_errors=value_errors,
         risks=tuple(map(fmean, losses)),
         risk_error=math.hypot(*errors) / len(restarts),
         source_accuracy=fmean(m.source_accuracy for m in metrics),
@@ -126,6 +142,31 @@ def _candidate_at(restarts: Sequence[RestartRecord], index: int) -> Candidate:
         target_accuracy=fmean(m.target_accuracy for m in metrics),
         target_deviation=pstdev([m.target_accuracy for m in metrics]),
     )
+
+
+def _predictive_values(
+    measured: Sequence[PenaltyParts],
+) -> tuple[tuple[tuple[float, ...], ...], tuple[float, ...]]:
+    """By label and domain, and the standard error of the difference for each label."""
+    if not measured:
+        return (), ()
+    values, errors = [], []
+    for label in (0, 1):
+        shares, variances = [], []
+        for domain in range(len(measured[0].held_out_images)):
+            right, wrong = 0.0, 0.0
+            for parts in measured:
+                accuracies = parts.held_out_class_accuracies[domain]
+                images = parts.held_out_class_images[domain]
+                right += accuracies[label] / 100 * images[label]
+                wrong += (1 - accuracies[1 - label] / 100) * images[1 - label]
+            predicted = right + wrong + 2
+            share = 100 * (right + 1) / predicted
+            shares.append(share)
+            variances.append(share * (100 - share) / predicted)
+        values.append(tuple(shares))
+        errors.append(math.sqrt(sum(variances)))
+    return tuple(values), tuple(errors)
 
 
 def _source_accuracy(candidates: Sequence[Candidate]) -> Candidate:
@@ -160,6 +201,11 @@ def _equal_risks(candidates: Sequence[Candidate]) -> Candidate:
     return _source_accuracy(equal) if equal else min(candidates, key=lambda c: c.risk_gap)
 
 
+def _equal_predictions(candidates: Sequence[Candidate]) -> Candidate:
+    equal = [c for c in candidates if c.predictive_gap <= STANDARD_ERRORS]
+    return _gradient_agreement(equal) if equal else min(candidates, key=lambda c: c.predictive_gap)
+
+
 def _oracle(candidates: Sequence[Candidate]) -> Candidate:
     return max(candidates, key=lambda c: c.target_accuracy)
 
@@ -172,13 +218,13 @@ class Rule:
         meaning: In words.
         choose: One of at least one candidate.
         sees_target: Whether it looks at the target domain.
-        needs_risks: Whether it looks at held-out risks, which old records lack.
+        needs: What of a candidate it looks at that old records lack: a field that is empty for them.
     """
 
     meaning: str
     choose: Callable[[Sequence[Candidate]], Candidate]
     sees_target: bool = False
-    needs_risks: bool = False
+    needs: str = "accuracies"
 
 
 RULES: dict[str, Rule] = {
@@ -203,7 +249,15 @@ RULES: dict[str, Rule] = {
         f"differ by no more than {RISK_STANDARD_ERRORS:g} standard error; the smallest difference where "
         "there is none",
         _equal_risks,
-        needs_risks=True,
+        needs="risks",
+    ),
+    "equal predictions": Rule(
+        "smallest distance between the domains' head gradients among the configurations where what a "
+        "prediction is worth, the share of held-out images predicted as a label that carry it, differs "
+        f"between source domains by no more than {STANDARD_ERRORS:g} standard errors for each label; the "
+        "smallest difference where there is none",
+        _equal_predictions,
+        needs="predictive_values",
     ),
     "oracle": Rule("highest accuracy in the target domain", _oracle, sees_target=True),
 }
@@ -221,5 +275,8 @@ def choose_by_every_rule(groups: Iterable[Sequence[RestartRecord]]) -> dict[str,
         ValueError: If a record has no parts.
     """
     pool = [c for group in groups for c in candidates(group)]
-    know_risks = all(c.risks for c in pool)
-    return {name: rule.choose(pool) for name, rule in RULES.items() if know_risks or not rule.needs_risks}
+    return {
+        name: rule.choose(pool)
+        for name, rule in RULES.items()
+        if all(getattr(candidate, rule.needs) for candidate in pool)
+    }
