@@ -42,7 +42,9 @@ REGENERATE = r"""## How to add to this page
     hessalign cmnist --methods hutchinson --hutchinson sampled --restarts 1 --log-parts --imbalanced --out $R
     hessalign cmnist --methods gradient,diagonal --fresh-optimizer --restarts 3 --log-parts --out $R
     hessalign cmnist --methods diagonal,diagonal-flat-off --restarts 3 --log-parts --out $R
-    hessalign cmnist --methods diagonal,diagonal-flat-off --restarts 3 --log-parts --imbalanced --out $R
+    hessalign cmnist --methods diagonal,diagonal-flat-off --restarts 2 --log-parts --imbalanced --out $R
+    hessalign cmnist --methods diagonal,diagonal-flat-off --fresh-optimizer --restarts 2 --log-parts \
+      --imbalanced --out $R
     for k in 15 50 500; do
       hessalign cmnist --methods hutchinson,diagonal-flat-off --probes $k --seed 1 --restarts 2 --log-parts \
         --out $R/studies

@@ -123,9 +123,9 @@ def beside_the_paper(page: Page, split: Split) -> None:
         f"{choice.step}: train {choice.source_accuracy:.1f}, target {choice.target_accuracy:.1f} ± "
         f"{choice.target_deviation:.1f} (n = {len(choice.restarts)}). The aim of {aim:g} is "
         f"{'reached' if choice.target_accuracy > aim else 'missed'}; the oracle, which sees the target, "
-        f"chooses {label_of(oracle.restarts[0].spec)} at step {oracle.step}: {oracle.target_accuracy:.1f}. The "
-        "paper's best row there is "
-        f"{METHODS[name].label}, {paper.source:.1f} / {paper.target:.1f} ± {paper.target_std:.1f}; its rows "
+        f"chooses {label_of(oracle.restarts[0].spec)} at step {oracle.step}: {oracle.target_accuracy:.1f}. "
+        f"The paper's best row there is {METHODS[name].label}, "
+        f"{paper.source:.1f} / {paper.target:.1f} ± {paper.target_std:.1f}; its rows "
         f"with a target accuracy above {aim - NEAR:g} deviate by {min(near):.1f} to {max(near):.1f}.",
         choice.restarts,
     )
