@@ -22,9 +22,10 @@ def over_probes(page: Page, groups: Sequence[Sequence[RestartRecord]]) -> None:
         return
     ordered = [*sorted(probed, key=lambda group: group[0].spec.probes or 0), *exact]
     rows = [summarise_group(group) for group in ordered]
+    off_diagonals = [candidate(group).off_diagonal for group in ordered]
     listed = ", ".join(
-        f"{_probes(row)}: {both(row)} with off(H) {candidate(group).off_diagonal:.1e}"
-        for row, group in zip(rows, ordered, strict=True)
+        f"{_probes(row)}: {both(row)} with off(H) {off_diagonal:.1e}"
+        for row, off_diagonal in zip(rows, off_diagonals, strict=True)
     )
     best = max(rows, key=lambda row: row.target_accuracy)
     setting = groups[0][0].spec.setting()
@@ -34,7 +35,7 @@ def over_probes(page: Page, groups: Sequence[Sequence[RestartRecord]]) -> None:
         f"{in_a_sentence(setting.split)}: Hutchinson in expectation over k probes, train / target (seed "
         f"{seeds}{infinity}): {listed}. The target accuracy is highest with {_probes(best)}."
     )
-    if _rises([candidate(group).off_diagonal for group in ordered]):
+    if _rises(off_diagonals):
         text += " off(H) rises with k throughout, as under a regulariser that weakens with k."
     if setting == Setting(split=setting.split):
         text += _where_the_paper_lies(rows, setting)

@@ -106,11 +106,8 @@ class Objective:
 
     def value_and_gradient(self, theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         """Value and gradient at a flattened head, ``(C(d+1),)``, both in float64 whatever the data's type."""
-        features = self.data.features
-        weight = torch.tensor(theta, dtype=features.dtype, device=features.device).view(self.shape)
-        with torch.enable_grad():
-            value = torch.stack(self.terms(weight.requires_grad_())).sum()
-            (gradient,) = torch.autograd.grad(value, weight)
+        weight, value = self._value(theta)
+        (gradient,) = torch.autograd.grad(value, weight)
         return value.item(), self._free(gradient).flatten().cpu().double().numpy()
 
     def hessian(self, theta: NDArray[np.float64]) -> LinearOperator:
@@ -118,14 +115,11 @@ class Objective:
 
         The spectral norm's eigenvectors count as fixed, so that method's Hessian is an approximation.
         """
-        features = self.data.features
-        weight = torch.tensor(theta, dtype=features.dtype, device=features.device).view(self.shape)
-        with torch.enable_grad():
-            value = torch.stack(self.terms(weight.requires_grad_())).sum()
-            (gradient,) = torch.autograd.grad(value, weight, create_graph=True)
+        weight, value = self._value(theta)
+        (gradient,) = torch.autograd.grad(value, weight, create_graph=True)
 
         def product(vector: NDArray[np.float64]) -> NDArray[np.float64]:
-            direction = self._free(torch.from_numpy(vector).to(features).view(self.shape))
+            direction = self._free(torch.from_numpy(vector).to(weight).view(self.shape))
             (result,) = torch.autograd.grad(gradient, weight, direction, retain_graph=True)
             return self._free(result).flatten().cpu().double().numpy()
 
@@ -149,6 +143,13 @@ class Objective:
     def aligns(self) -> bool:
         """Whether the penalty is anything but 0."""
         return len(self.data.sizes) > 1 and (self.penalty.alpha > 0 or self.penalty.beta > 0)
+
+    def _value(self, theta: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
+        """The head ``(C, d+1)`` as a tensor, and the objective as a function of it."""
+        features = self.data.features
+        weight = torch.tensor(theta, dtype=features.dtype, device=features.device).view(self.shape)
+        with torch.enable_grad():
+            return weight, torch.stack(self.terms(weight.requires_grad_())).sum()
 
     def _free(self, direction: Tensor) -> Tensor:
         """A derivative or a direction ``(C, d+1)``, 0 for an intercept that stays where it is."""

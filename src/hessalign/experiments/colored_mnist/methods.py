@@ -34,13 +34,15 @@ class DomainOutput:
 
     def accuracy(self) -> float:
         """In percent."""
-        return 100 * float(((self.logits > 0) == (self.labels > 0.5)).double().mean())
+        return 100 * float(self._right().mean())
 
     def class_accuracies(self) -> tuple[float, float]:
         """In percent, of the images with label 0 and with label 1; NaN for a label that none has."""
-        ones = self.labels > 0.5
-        right = ((self.logits > 0) == ones).double()
+        ones, right = self.labels > 0.5, self._right()
         return 100 * float(right[~ones].mean()), 100 * float(right[ones].mean())
+
+    def _right(self) -> Tensor:
+        return ((self.logits > 0) == (self.labels > 0.5)).double()
 
     def derivatives(self) -> HeadDerivatives:
         """Closed-form derivatives of the loss with respect to the head."""

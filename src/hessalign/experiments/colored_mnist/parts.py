@@ -34,10 +34,10 @@ class PenaltyParts(BaseModel):
         held_out_images: Number of these in each domain.
         held_out_losses: Mean cross-entropy on them, by domain; empty in records from before it was measured.
         held_out_loss_errors: Standard error of each of these means.
-        held_out_class_accuracies: In percent, by domain, of the images with label 0 and with label 1: where
-            the domains' classes are imbalanced, the accuracies of domains differ by that alone. Empty in
-            records from before it was measured.
-        held_out_class_images: Number of these, likewise.
+        held_out_class_accuracies: In percent, by domain, of the images with label 0 and with label 1; empty
+            in records from before it was measured.
+        held_out_class_images: Number of these, likewise. Both tell how many of each label were predicted as
+            either.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
 
+import numpy as np
+
 from hessalign.experiments.colored_mnist.parts import PenaltyParts
 from hessalign.experiments.colored_mnist.restart import RestartRecord
 
@@ -150,23 +152,13 @@ def _predictive_values(
     """By label and domain, and the standard error of the difference for each label."""
     if not measured:
         return (), ()
-    values, errors = [], []
-    for label in (0, 1):
-        shares, variances = [], []
-        for domain in range(len(measured[0].held_out_images)):
-            right, wrong = 0.0, 0.0
-            for parts in measured:
-                accuracies = parts.held_out_class_accuracies[domain]
-                images = parts.held_out_class_images[domain]
-                right += accuracies[label] / 100 * images[label]
-                wrong += (1 - accuracies[1 - label] / 100) * images[1 - label]
-            predicted = right + wrong + 2
-            share = 100 * (right + 1) / predicted
-            shares.append(share)
-            variances.append(share * (100 - share) / predicted)
-        values.append(tuple(shares))
-        errors.append(math.sqrt(sum(variances)))
-    return tuple(values), tuple(errors)
+    images = np.array([parts.held_out_class_images for parts in measured])  # restarts, domains, labels
+    right = np.array([parts.held_out_class_accuracies for parts in measured]) / 100 * images
+    wrong = (images - right)[:, :, ::-1]  # as the other label
+    predicted = (right + wrong).sum(0) + 2
+    shares = 100 * (right.sum(0) + 1) / predicted
+    errors = np.sqrt((shares * (100 - shares) / predicted).sum(0))
+    return tuple(map(tuple, shares.T.tolist())), tuple(errors.tolist())
 
 
 def _source_accuracy(candidates: Sequence[Candidate]) -> Candidate:
@@ -276,7 +268,5 @@ def choose_by_every_rule(groups: Iterable[Sequence[RestartRecord]]) -> dict[str,
     """
     pool = [c for group in groups for c in candidates(group)]
     return {
-        name: rule.choose(pool)
-        for name, rule in RULES.items()
-        if all(getattr(candidate, rule.needs) for candidate in pool)
+        name: rule.choose(pool) for name, rule in RULES.items() if all(getattr(c, rule.needs) for c in pool)
     }
