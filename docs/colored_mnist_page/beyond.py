@@ -10,6 +10,7 @@ from colored_mnist_page.sweeps import choices, configurations
 from hessalign.experiments.colored_mnist import (
     METHODS,
     RestartRecord,
+    RestartSpec,
     Setting,
     Split,
     candidate,
@@ -135,12 +136,14 @@ def _exact_at_full_size(page: Page, setting: Setting) -> list[list[RestartRecord
     """Exact penalties with any schedule, in restarts that know what the rules ask for.
 
     That is the risks on held-out images and, where domains hold different digits, the classes' accuracies.
+    Of restarts that differ by their number of steps alone the longest, which hold the others.
     """
     asked = "held_out_losses" if setting.split == "balanced" else "held_out_class_accuracies"
-    found = []
+    longest: dict[RestartSpec, list[RestartRecord]] = {}
     for group in page.groups:
         spec = group[0].spec
+        ended = spec.model_copy(update={"steps": setting.steps})
         informed = [record for record in group if record.parts and getattr(record.parts[0], asked)]
-        if spec.method in EXACT and spec.with_published_schedule().setting() == setting and informed:
-            found.append(informed)
-    return found
+        if spec.method in EXACT and ended.with_published_schedule().setting() == setting and informed:
+            longest[ended] = max(longest.get(ended, informed), informed, key=lambda g: g[0].spec.steps)
+    return list(longest.values())

@@ -150,6 +150,20 @@ def test_a_schedule_of_its_own_has_its_own_table(tmp_path: Path) -> None:
 HGP_AFRESH = "HGP, λ = 1e+03, fresh Adam"
 
 
+def test_the_full_weight_can_set_in_at_any_step(tmp_path: Path) -> None:
+    result = hessalign(*TINY, "--anneal-step", "1", "--out", str(tmp_path), "--json", env=WIDE)
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    labels = [f"{name}, full weight from step 1 of 4" for name in ("ERM", "HGP")]
+    assert [row["label"] for row in document["rows"]] == labels
+    assert all(row["paper_target_accuracy"] is None for row in document["rows"])
+    assert {json.loads(content)["spec"]["anneal_step"] for content in records(tmp_path).values()} == {1}
+    assert (tmp_path / "balanced-fast-4-steps-annealed-at-1.md").exists()
+    # Asked for by name, the published step is the published schedule.
+    again = hessalign(*TINY, "--anneal-step", "2", "--out", str(tmp_path), "--json", env=WIDE)
+    assert [row["label"] for row in json.loads(again.stdout)["rows"]] == ["ERM", "HGP"]
+
+
 def test_imbalanced_uses_table_8(tmp_path: Path) -> None:
     result = hessalign(*TINY, "--imbalanced", "--split", "text", "--out", str(tmp_path), "--json")
     assert result.returncode == 0, result.stderr
@@ -173,6 +187,8 @@ def test_imbalanced_uses_table_8(tmp_path: Path) -> None:
         (["--alpha", "-1"], "--alpha': must be a finite number of at least 0, got -1.0"),
         (["--gamma", "nan"], "--gamma': must be a finite number of at least 0, got nan"),
         (["--penalty-weight", "0.5"], "--penalty-weight': must be a finite number of at least 1, got 0.5"),
+        (["--anneal-step", "-1"], "--anneal-step': must be a whole number of at least 0, got -1"),
+        (["--anneal-step", "501"], "--anneal-step: must be less than the number of steps, 501, got 501"),
         (["--subsample", "7"], "--subsample': must be a whole number of at least 100, got 7"),
         (["--subsample", "50001"], "--subsample: must be at most 50000, all source images, got 50001"),
     ],

@@ -11,6 +11,7 @@ from hessalign.cli.colored_mnist_runs import (
     at_least,
     file_name_of,
     open_store,
+    parse_anneal_step,
     parse_device,
     parse_subsample,
     run_missing,
@@ -21,7 +22,9 @@ from hessalign.experiments.colored_mnist import (
     FAST_METHODS,
     FAST_PROBES,
     METHODS,
+    PUBLISHED_ANNEAL_STEP,
     PUBLISHED_PROBES,
+    PUBLISHED_STEPS,
     TABLE_METHODS,
     Hutchinson,
     Setting,
@@ -69,8 +72,16 @@ def cmnist(
         int | None,
         typer.Option(
             callback=at_least(1),
-            help="Steps of each restart; the penalty's full weight sets in after the same part of them. "
-            "Default: 501.",
+            help=f"Steps of each restart. Default: {PUBLISHED_STEPS}.",
+            show_default=False,
+        ),
+    ] = None,
+    anneal_step: Annotated[
+        int | None,
+        typer.Option(
+            callback=at_least(0),
+            help="First step with the penalty's full weight; its weight is 1 before. Default: the published "
+            f"{PUBLISHED_ANNEAL_STEP} of {PUBLISHED_STEPS} steps, or as large a part of --steps.",
             show_default=False,
         ),
     ] = None,
@@ -179,6 +190,7 @@ def cmnist(
     if steps is not None:
         setting = setting.with_steps(steps)
     changes = {
+        "anneal_step": parse_anneal_step(anneal_step, setting),
         "penalty_weight": penalty_weight,
         "fresh_optimizer": fresh_optimizer,
         "subsample": parse_subsample(subsample),

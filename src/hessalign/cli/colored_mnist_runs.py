@@ -49,6 +49,18 @@ def parse_device(name: str) -> torch.device:
         raise typer.BadParameter(str(error), param_hint="--device") from error
 
 
+def parse_anneal_step(step: int | None, setting: Setting) -> int:
+    """The first step with the full weight; the setting's own where none is asked for.
+
+    Raises:
+        typer.BadParameter: If the restarts end before it.
+    """
+    if step is not None and step >= setting.steps:
+        allowed = f"must be less than the number of steps, {setting.steps}"
+        raise typer.BadParameter(f"{allowed}, got {step}", param_hint="--anneal-step")
+    return setting.anneal_step if step is None else step
+
+
 def parse_subsample(images: int | None) -> int | None:
     """The subsample of a setting; all images are none, for the restarts are the same, and so their identity.
 
@@ -163,6 +175,8 @@ def file_name_of(setting: Setting, fast: bool) -> str:
         parts.append("fast")
     if setting.steps != Setting().steps:
         parts.append(f"{setting.steps}-steps")
+    if setting.anneal_step != Setting().with_steps(setting.steps).anneal_step:
+        parts.append(f"annealed-at-{setting.anneal_step}")
     if setting.subsample is not None:
         parts.append(f"{setting.subsample}-images")
     if setting.penalty_weight != Setting().penalty_weight:

@@ -3,7 +3,14 @@
 Figures are in ``figure`` and ``curves``, which import matplotlib.
 """
 
-from hessalign.experiments.colored_mnist.config import PUBLISHED_PROBES, Hutchinson, RestartSpec, Setting
+from hessalign.experiments.colored_mnist.config import (
+    PUBLISHED_ANNEAL_STEP,
+    PUBLISHED_PROBES,
+    PUBLISHED_STEPS,
+    Hutchinson,
+    RestartSpec,
+    Setting,
+)
 from hessalign.experiments.colored_mnist.data import SOURCE_IMAGES, Split, make_colored_mnist
 from hessalign.experiments.colored_mnist.methods import METHODS
 from hessalign.experiments.colored_mnist.models import load_model, model_outputs, save_model
@@ -41,7 +48,9 @@ __all__ = [
     "FAST_METHODS",
     "FAST_PROBES",
     "METHODS",
+    "PUBLISHED_ANNEAL_STEP",
     "PUBLISHED_PROBES",
+    "PUBLISHED_STEPS",
     "RULES",
     "SOURCE_IMAGES",
     "STUDIES",

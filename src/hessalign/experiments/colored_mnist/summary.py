@@ -95,7 +95,7 @@ def label_of(spec: RestartSpec) -> str:
     if spec.hutchinson != "expected":
         parts.append(HUTCHINSON_LABELS[spec.hutchinson])
     if spec.anneal_step != usual.anneal_step:
-        parts.append(f"full weight from step {spec.anneal_step}")
+        parts.append(f"full weight from step {spec.anneal_step} of {spec.steps}")
     if spec.penalty_weight != usual.penalty_weight:
         parts.append(f"λ = {spec.penalty_weight:.3g}")
     if spec.fresh_optimizer:
