@@ -39,12 +39,20 @@ REGENERATE = r"""## How to add to this page
     hessalign cmnist --methods table --restarts 2 --log-parts --imbalanced --out $R
     hessalign cmnist --methods table --restarts 1 --log-parts --imbalanced --split text --out $R
     hessalign cmnist --methods hutchinson --hutchinson sampled --restarts 3 --log-parts --out $R
-    hessalign cmnist --methods hutchinson --hutchinson sampled --restarts 1 --log-parts --imbalanced --out $R
+    hessalign cmnist --methods hutchinson --hutchinson sampled --restarts 2 --log-parts --imbalanced --out $R
     hessalign cmnist --methods gradient,diagonal --fresh-optimizer --restarts 3 --log-parts --out $R
     hessalign cmnist --methods diagonal,diagonal-flat-off --restarts 3 --log-parts --out $R
-    hessalign cmnist --methods diagonal,diagonal-flat-off --restarts 2 --log-parts --imbalanced --out $R
-    hessalign cmnist --methods diagonal,diagonal-flat-off --fresh-optimizer --restarts 2 --log-parts \
+    hessalign cmnist --methods diagonal,diagonal-flat-off,frobenius --restarts 3 --log-parts --imbalanced \
+      --out $R
+    hessalign cmnist --methods diagonal,diagonal-flat-off --fresh-optimizer --restarts 3 --log-parts \
       --imbalanced --out $R
+    hessalign cmnist --methods diagonal-flat-off --steps 801 --anneal-step 190 --restarts 3 --log-parts \
+      --imbalanced --out $R
+    for gamma in 0.005 0.02; do
+      hessalign cmnist --methods diagonal-flat-off --gamma $gamma --restarts 3 --log-parts --imbalanced \
+        --out $R/studies
+    done
+    hessalign cmnist --methods gradient-flat-off --restarts 3 --log-parts --imbalanced --out $R/studies
     for k in 15 50 500; do
       hessalign cmnist --methods hutchinson,diagonal-flat-off --probes $k --seed 1 --restarts 2 --log-parts \
         --out $R/studies
