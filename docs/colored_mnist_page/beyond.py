@@ -9,6 +9,7 @@ from colored_mnist_page.page import TITLES, Page, in_a_sentence, on_common_seeds
 from colored_mnist_page.sweeps import choices, configurations
 from hessalign.experiments.colored_mnist import (
     METHODS,
+    Candidate,
     RestartRecord,
     RestartSpec,
     Setting,
@@ -19,6 +20,7 @@ from hessalign.experiments.colored_mnist import (
     label_of,
     published,
 )
+from hessalign.experiments.colored_mnist.selection import STANDARD_ERRORS
 
 BEYOND = """\
 Exact penalties alone, without probes. "Fresh Adam" forgets its running averages as the full weight sets in;
@@ -58,6 +60,7 @@ def beyond(page: Page) -> None:
         configurations(page, groups)
         _what_diagonals_add(page, groups)
         _what_tells_the_target(page, groups)
+        _how_equal_predictions_are(page, groups)
         choices(page, groups)
 
 
@@ -81,6 +84,35 @@ def _what_tells_the_target(page: Page, groups: Sequence[Sequence[RestartRecord]]
         *known,
     )
     page.add("")
+
+
+def _how_equal_predictions_are(page: Page, groups: Sequence[Sequence[RestartRecord]]) -> None:
+    """Whether the choice by equal predictions is one of those that pass, and whether its unit matters."""
+    choice = choose_by_every_rule(groups).get("equal predictions")
+    if choice is None or choice.predictive_gap <= STANDARD_ERRORS:
+        return
+    pool = [c for group in groups for c in candidates(group)]
+    by_points = min(pool, key=_predictive_gap_in_points)
+    # Standard errors shrink with the number of restarts, which should not decide; points do not.
+    other = f"; in points it is {_named(by_points)}" if by_points != choice else ", and in points"
+    page.claim(
+        f"No configuration's predictions are worth the same in both source domains. {_named(choice)} has the "
+        f"smallest difference in standard errors, which decide{other}.",
+        choice.restarts,
+        by_points.restarts,
+    )
+    page.add("")
+
+
+def _predictive_gap_in_points(c: Candidate) -> float:
+    return max(max(values) - min(values) for values in c.predictive_values)
+
+
+def _named(c: Candidate) -> str:
+    return (
+        f"{label_of(c.restarts[0].spec)} at step {c.step} ({c.predictive_gap:.1f} standard errors, "
+        f"{_predictive_gap_in_points(c):.1f} points; target {c.target_accuracy:.1f})"
+    )
 
 
 def _what_diagonals_add(page: Page, groups: Sequence[Sequence[RestartRecord]]) -> None:
