@@ -41,7 +41,7 @@ REGENERATE = r"""## How to add to this page
     hessalign cmnist --methods hutchinson --hutchinson sampled --restarts 3 --log-parts --out $R
     hessalign cmnist --methods hutchinson --hutchinson sampled --restarts 2 --log-parts --imbalanced --out $R
     hessalign cmnist --methods gradient,diagonal --fresh-optimizer --restarts 3 --log-parts --out $R
-    hessalign cmnist --methods diagonal,diagonal-flat-off --restarts 3 --log-parts --out $R
+    hessalign cmnist --methods diagonal,diagonal-flat-off,frobenius --restarts 3 --log-parts --out $R
     hessalign cmnist --methods diagonal,diagonal-flat-off,frobenius --restarts 3 --log-parts --imbalanced \
       --out $R
     hessalign cmnist --methods diagonal,diagonal-flat-off --fresh-optimizer --restarts 3 --log-parts \

@@ -36,7 +36,7 @@ changed its choice on Table 8 with restarts that were added, and before any flat
 classes were known. As no configuration passed, and the flat head's differences still shrank at the last of
 the published steps, it was trained for 300 more; flat heads of half and twice the weight and without aligned
 diagonals, whole Hessians and a third restart of each configuration were added with it, and the rule left as
-it was."""
+it was. What the flat head reached in the target by the last published step had been seen by then."""
 EXACT = tuple(
     name for name in METHODS if name.split("-")[0] in ("gradient", "diagonal", "frobenius", "spectral")
 )
