@@ -25,9 +25,10 @@ from hessalign.experiments.colored_mnist import (
     published,
     run_restart,
     summarise,
+    summarise_group,
 )
 from hessalign.experiments.colored_mnist.data import ColoredMNIST, make_held_out_sources
-from hessalign.experiments.colored_mnist.figure import save_figure
+from hessalign.experiments.colored_mnist.figure import draw_figure, save_figure
 from hessalign.experiments.colored_mnist.methods import DomainOutput
 from hessalign.experiments.colored_mnist.network import ColoredMLP
 from hessalign.experiments.colored_mnist.paper import TABLE_7, TABLE_8
@@ -569,6 +570,20 @@ def test_figure_is_drawn(tmp_path: Path) -> None:
     rows = summarise([finished("hgp", 0, 70.0, 60.0), finished("diagonal", 0, 71.0, 62.0)], TINY)
     save_figure(rows, "title", "note", tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_long_names_leave_the_figure_its_room() -> None:
+    weights = {"anneal_step": 1, "alpha": 3.0, "gamma": 0.01}
+    row = summarise_group([finished("diagonal-flat-off", 0, 70.0, 60.0, **weights)])
+    assert len(row.label) > 70
+    figure = draw_figure([row], "title", None)
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    assert axes.get_position().width > 0.6
+    legend = axes.get_legend()
+    assert legend is not None
+    (name,) = (text.get_text() for text in legend.get_texts())  # and no word of the paper, which has no row
+    assert name.replace("\n", " ") == f"{row.label} (n = 1)"
 
 
 # --- the paper -------------------------------------------------------------------------------------------

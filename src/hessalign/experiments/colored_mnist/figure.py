@@ -13,16 +13,29 @@ from hessalign.experiments.colored_mnist.summary import Row
 
 INVARIANT_CEILING = 75.0  # a quarter of all labels is flipped
 MARKERS = ("o", "s", "^", "D")
+LEGEND_WIDTH = 32  # characters: longer names go on below, lest the legend leave no room for the marks
 
 
 def save_figure(rows: Sequence[Row], title: str, note: str | None, path: Path) -> None:
-    """Draw ours (filled, with standard deviations) and the paper's (hollow), joined by a line.
+    """Write the figure of the rows as PNG, with their [fingerprint][] as its description.
 
     Args:
         rows: At least one.
         title: What the figure shows.
         note: A caveat to print below the title.
-        path: Of the PNG; its folder must exist. Its description is the rows' [fingerprint][].
+        path: Of the PNG; its folder must exist.
+    """
+    figure = draw_figure(rows, title, note)
+    figure.savefig(path, dpi=150, metadata={"Software": None, "Description": fingerprint(tuple(rows))})
+
+
+def draw_figure(rows: Sequence[Row], title: str, note: str | None) -> Figure:
+    """Ours (filled, with standard deviations) and the paper's (hollow), joined by a line.
+
+    Args:
+        rows: At least one.
+        title: What the figure shows.
+        note: A caveat to print below the title.
     """
     figure = Figure(figsize=(8, 5.5), layout="constrained")
     axes = figure.add_subplot()
@@ -46,16 +59,18 @@ def save_figure(rows: Sequence[Row], title: str, note: str | None, path: Path) -
         axes.set_title(textwrap.fill(note, 95), fontsize=8, color="0.3")
     axes.grid(alpha=0.25)
     handles, labels = axes.get_legend_handles_labels()
-    handles.append(Line2D([], [], marker="o", linestyle="", mfc="none", color="0.4", markersize=9))
+    if any(row.paper_target_accuracy is not None for row in rows):
+        handles.append(Line2D([], [], marker="o", linestyle="", mfc="none", color="0.4", markersize=9))
+        labels.append("hollow: the paper's figure")
     axes.legend(
         handles,
-        [*labels, "hollow: the paper's figure"],
+        [textwrap.fill(label, LEGEND_WIDTH, break_on_hyphens=False) for label in labels],
         fontsize=8,
         loc="center left",
         bbox_to_anchor=(1.0, 0.5),
         frameon=False,
     )
-    figure.savefig(path, dpi=150, metadata={"Software": None, "Description": fingerprint(tuple(rows))})
+    return figure
 
 
 def _draw(axes: Axes, row: Row, colour: str, marker: str) -> None:
