@@ -5,10 +5,11 @@ from statistics import fmean
 
 from scipy.stats import spearmanr
 
-from colored_mnist_page.page import TITLES, Page, in_a_sentence, on_common_seeds
+from colored_mnist_page.page import TITLES, Page, both, in_a_sentence, on_common_seeds
 from colored_mnist_page.sweeps import choices, configurations
 from hessalign.experiments.colored_mnist import (
     METHODS,
+    PUBLISHED_PROBES,
     Candidate,
     RestartRecord,
     RestartSpec,
@@ -17,8 +18,10 @@ from hessalign.experiments.colored_mnist import (
     candidate,
     candidates,
     choose_by_every_rule,
+    implied_gamma,
     label_of,
     published,
+    summarise_group,
 )
 from hessalign.experiments.colored_mnist.selection import STANDARD_ERRORS
 
@@ -59,6 +62,7 @@ def beyond(page: Page) -> None:
             continue
         configurations(page, groups)
         _what_diagonals_add(page, groups)
+        _what_each_part_adds(page, Setting(split=split))
         _what_tells_the_target(page, groups)
         _how_equal_predictions_are(page, groups)
         choices(page, groups)
@@ -137,6 +141,24 @@ def _what_diagonals_add(page: Page, groups: Sequence[Sequence[RestartRecord]]) -
             exact,
         )
         page.add("")
+
+
+def _what_each_part_adds(page: Page, setting: Setting) -> None:
+    """Aligned diagonals and a flat head, each alone and both, with the published schedule."""
+    gamma = implied_gamma(PUBLISHED_PROBES[setting.split])
+    parts = {
+        "aligned gradients alone": page.find(setting, "hgp-alpha0"),
+        "a flat head besides": page.find(setting, "gradient-flat-off", gamma=gamma),
+        "aligned diagonals besides": page.find(setting, "diagonal"),
+        "both": page.find(setting, "diagonal-flat-off", gamma=gamma),
+    }
+    found = {name: group for name, group in parts.items() if group}
+    if len(found) < len(parts):
+        return
+    rows = {name: summarise_group(group) for name, group in found.items()}
+    listed = ", ".join(f"with {name} {both(row)} (n = {row.restarts})" for name, row in rows.items())
+    page.claim(f"Train / target accuracy at the last published step, {listed}.", *found.values())
+    page.add("")
 
 
 def beside_the_paper(page: Page, split: Split) -> None:
