@@ -10,12 +10,12 @@ from colored_mnist_page.sweeps import choices, configurations
 from hessalign.experiments.colored_mnist import (
     METHODS,
     PUBLISHED_PROBES,
+    RULES,
     Candidate,
     RestartRecord,
     RestartSpec,
     Setting,
     Split,
-    candidate,
     candidates,
     choose_by_every_rule,
     implied_gamma,
@@ -63,17 +63,17 @@ def beyond(page: Page) -> None:
         configurations(page, groups)
         _what_diagonals_add(page, groups)
         _what_each_part_adds(page, Setting(split=split))
-        _what_tells_the_target(page, groups)
-        _how_equal_predictions_are(page, groups)
+        pool = [c for group in groups for c in candidates(group)]
+        if all(c.predictive_values for c in pool):
+            _what_tells_the_target(page, groups, pool)
+            _how_equal_predictions_are(page, groups, pool)
         choices(page, groups)
 
 
-def _what_tells_the_target(page: Page, groups: Sequence[Sequence[RestartRecord]]) -> None:
+def _what_tells_the_target(
+    page: Page, groups: Sequence[Sequence[RestartRecord]], pool: Sequence[Candidate]
+) -> None:
     """How what the rules look at goes with the target accuracy, over configurations and steps."""
-    known = [group for group in groups if candidate(group).predictive_values]
-    pool = [c for group in known for c in candidates(group)]
-    if not pool:
-        return
     target = [c.target_accuracy for c in pool]
     looked_at = {
         "what predictions are worth": [c.predictive_gap for c in pool],
@@ -84,38 +84,34 @@ def _what_tells_the_target(page: Page, groups: Sequence[Sequence[RestartRecord]]
     listed = ", ".join(f"{name} {spearmanr(of, target).statistic:+.2f}" for name, of in looked_at.items())
     page.claim(
         f"Rank correlation of the target accuracy with the difference between the source domains, over "
-        f"{len(known)} configurations and all steps ({len(pool)} in all), in {listed}.",
-        *known,
+        f"{len(groups)} configurations and all steps ({len(pool)} in all), in {listed}.",
+        *groups,
     )
     page.add("")
 
 
-def _how_equal_predictions_are(page: Page, groups: Sequence[Sequence[RestartRecord]]) -> None:
+def _how_equal_predictions_are(
+    page: Page, groups: Sequence[Sequence[RestartRecord]], pool: Sequence[Candidate]
+) -> None:
     """Whether the choice by equal predictions is one of those that pass, and whether its unit matters."""
-    choice = choose_by_every_rule(groups).get("equal predictions")
-    if choice is None or choice.predictive_gap <= STANDARD_ERRORS:
+    choice = RULES["equal predictions"].choose(pool)
+    if choice.predictive_gap <= STANDARD_ERRORS:
         return
-    pool = [c for group in groups for c in candidates(group)]
-    by_points = min(pool, key=_predictive_gap_in_points)
+    by_points = min(pool, key=lambda c: max(c.predictive_differences))
     # Standard errors shrink with the number of restarts, which should not decide; points do not.
     other = f"; in points it is {_named(by_points)}" if by_points != choice else ", and in points"
     page.claim(
         f"No configuration's predictions are worth the same in both source domains. {_named(choice)} has the "
         f"smallest difference in standard errors, which decide{other}.",
-        choice.restarts,
-        by_points.restarts,
+        *groups,
     )
     page.add("")
-
-
-def _predictive_gap_in_points(c: Candidate) -> float:
-    return max(max(values) - min(values) for values in c.predictive_values)
 
 
 def _named(c: Candidate) -> str:
     return (
         f"{label_of(c.restarts[0].spec)} at step {c.step} ({c.predictive_gap:.1f} standard errors, "
-        f"{_predictive_gap_in_points(c):.1f} points; target {c.target_accuracy:.1f})"
+        f"{max(c.predictive_differences):.1f} points; target {c.target_accuracy:.1f})"
     )
 
 

@@ -75,10 +75,15 @@ class Candidate:
         return (max(self.risks) - min(self.risks)) / self.risk_error
 
     @property
+    def predictive_differences(self) -> tuple[float, ...]:
+        """By label, the largest difference between what a prediction is worth in two domains, in points."""
+        return tuple(max(values) - min(values) for values in self.predictive_values)
+
+    @property
     def predictive_gap(self) -> float:
-        """Largest difference between what a prediction is worth in two domains, in standard errors."""
-        gaps = (max(values) - min(values) for values in self.predictive_values)
-        return max(gap / error for gap, error in zip(gaps, self.predictive_errors, strict=True))
+        """The largest of these differences in standard errors."""
+        pairs = zip(self.predictive_differences, self.predictive_errors, strict=True)
+        return max(difference / error for difference, error in pairs)
 
 
 def candidate(restarts: Sequence[RestartRecord]) -> Candidate:
