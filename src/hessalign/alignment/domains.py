@@ -1,6 +1,4 @@
-"""What all penalties over domains share: grouping a batch by its domain ids, checking a named choice."""
-
-from collections.abc import Sequence
+"""What all penalties over domains share: grouping a batch by its domain ids."""
 
 import torch
 from torch import Tensor
@@ -55,13 +53,3 @@ def derivatives_by_domain(
     if order is not None:
         features, logits, targets = features[order], logits[order], targets[order]
     return HeadDerivatives.from_logits(features, logits, targets, loss).split(sizes)
-
-
-def require_choice(name: str, value: str, allowed: Sequence[str]) -> None:
-    """Refuse a value that is not among the allowed ones.
-
-    Raises:
-        ValueError: Naming the argument, the value and what is allowed.
-    """
-    if value not in allowed:
-        raise ValueError(f"{name}: {value!r} is not known; allowed are {', '.join(map(repr, allowed))}")

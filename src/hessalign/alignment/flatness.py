@@ -20,7 +20,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from hessalign.alignment.domains import derivatives_by_domain, require_choice
+from hessalign.alignment.domains import derivatives_by_domain
+from hessalign.checks import require_choice
 from hessalign.head import (
     HeadDerivatives,
     HeadLoss,

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from hessalign.alignment.diagonal import diagonal_distances
-from hessalign.alignment.domains import derivatives_by_domain, require_choice
+from hessalign.alignment.domains import derivatives_by_domain
 from hessalign.alignment.frobenius import frobenius_distances
 from hessalign.alignment.gradient import gradient_distances
 from hessalign.alignment.hgp import Centre, hgp_distances
 from hessalign.alignment.hutchinson import expected_hutchinson_distances, sampled_hutchinson_distances
 from hessalign.alignment.spectral import spectral_distances
+from hessalign.checks import require_choice
 from hessalign.head import HeadDerivatives, HeadLoss
 from hessalign.head.losses import resolve_loss
 

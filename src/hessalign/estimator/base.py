@@ -20,11 +20,11 @@ from hessalign.alignment import HessianAlignment
 from hessalign.alignment.hgp import Centre
 from hessalign.alignment.penalty import Method as PenaltyMethod
 from hessalign.estimator.auto import Head, choose_weights
-from hessalign.estimator.domains import Domains, read_domains
 from hessalign.estimator.objective import HeadData, Objective
 from hessalign.estimator.persistence import load_estimator, save_estimator
 from hessalign.estimator.solver import Solution, solve
 from hessalign.head import HeadLoss
+from hessalign.inputs import Domains, read_domains
 
 Method = PenaltyMethod | Literal["none"]
 Weight = float | Literal["auto"]
@@ -129,7 +129,8 @@ class HeadEstimator(BaseEstimator):  # type: ignore[misc]
             ``[W | b]``, ``(C, d+1)``.
         """
         self.__dict__.pop("auto_results_", None)  # of an earlier fit
-        domains = read_domains(sample_domain, len(features))
+        given = np.zeros(len(features), dtype=np.intp) if sample_domain is None else sample_domain
+        domains = read_domains("sample_domain", given, len(features))
         alpha, beta = self._effective_weights()
         self._check_domains(domains, sample_domain is not None, alpha, beta)
         data = HeadData.from_arrays(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import LeaveOneGroupOut  # type: ignore[import-untyped]
 
-from hessalign.estimator.domains import read_domains
+from hessalign.inputs import read_domains
 
 Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
 
@@ -74,7 +74,7 @@ def _codes(groups: ArrayLike | None, sample_domain: ArrayLike | None) -> NDArray
             "groups, sample_domain: LeaveOneDomainOut needs the domain ids under exactly one of these names, "
             f"got {'neither' if not given else 'both'}"
         )
-    domains = read_domains(given[0], samples=len(np.asarray(given[0])))
+    domains = read_domains("groups, sample_domain", given[0], len(np.asarray(given[0])))
     if len(domains.names) < 2:
         raise ValueError(
             f"groups, sample_domain: leaving a domain out needs at least 2 domains, got {len(domains.names)}"
