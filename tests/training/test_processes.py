@@ -65,6 +65,12 @@ def test_the_first_ones_weights_can_be_given_to_all(answers: Answers) -> None:
     assert all(found["agreement"]["weight"] == 7 for found in answers)
 
 
+def test_a_penalty_of_gathered_samples_is_that_of_the_whole_batch(answers: Answers) -> None:
+    for found in answers:
+        assert found["gathered_penalty"]["difference"] < 1e-12
+        assert abs(found["gathered_penalty"]["without"] / found["gathered_penalty"]["whole"] - 1) > 0.1
+
+
 @pytest.mark.parametrize(("rows", "count"), [(6, 2), (7, 3), (1, 4), (5, 4)])
 def test_every_row_belongs_to_a_process(rows: int, count: int) -> None:
     shares = [rows_of(rank, count, rows) for rank in range(count)]

@@ -10,8 +10,10 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import hessalign as ha
 from hessalign.algorithms import Algorithm, DomainBatch, algorithm_names, get_algorithm
 from hessalign.backbones import Backbone
+from hessalign.loop import gather_samples
 from hessalign.training.batches import domain_batches
 from hessalign.training.evaluation import accuracy
 from hessalign.training.processes import Processes
@@ -178,6 +180,41 @@ def agreement(processes: Processes) -> dict:
     return {"weight": float(model.weight[0, 0])}
 
 
+def gathered_penalty(processes: Processes) -> dict:
+    """A loop of one's own under DistributedDataParallel, with shares of 9 and 6 samples."""
+    penalty = ha.HessianAlignment("hgp", alpha=3.0, beta=5.0)
+
+    def model() -> nn.Sequential:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(4, WIDTH), nn.Tanh(), nn.Linear(WIDTH, CLASSES)).double()
+
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = model()
+
+        def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+            features = self.layers[:2](inputs)
+            return features, self.layers[2](features)
+
+    generator = torch.Generator().manual_seed(3)
+    inputs = torch.randn(15, 4, generator=generator, dtype=torch.float64)
+    targets, domains = torch.arange(15) % CLASSES, torch.arange(15) % 2
+    alone = Both()
+    penalty(*alone(inputs), targets, domains).backward()
+    own = slice(0, 9) if processes.is_first else slice(9, 15)
+    shared = nn.parallel.DistributedDataParallel(Both())
+    penalty(*gather_samples(*shared(inputs[own]), targets[own], domains[own])).backward()
+    mean_of_shares = penalty(*alone(inputs[own]), targets[own], domains[own])
+    return {
+        "difference": difference(
+            [value.grad for value in shared.parameters()], [value.grad for value in alone.parameters()]
+        ),
+        "without": float(mean_of_shares),
+        "whole": float(penalty(*alone(inputs), targets, domains)),
+    }
+
+
 QUESTIONS: tuple[Callable[[Processes], dict], ...] = (
     second_derivatives,
     network_that_draws,
@@ -186,6 +223,7 @@ QUESTIONS: tuple[Callable[[Processes], dict], ...] = (
     accuracies,
     failures,
     agreement,
+    gathered_penalty,
 )
 
 

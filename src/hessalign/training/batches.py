@@ -6,11 +6,10 @@ on and gets what the uninterrupted run would have got, whatever the number of wo
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from hessalign.algorithms import DomainBatch
+from hessalign.loop import draw_samples
 from hessalign.training.loading import Key, Sample, load
 from hessalign.training.spread import rows_of
 
@@ -59,25 +58,6 @@ def domain_batches(
     shares = (_share(_keys(sizes, samples_per_domain, seed, step), rank, count) for step in steps)
     for inputs, targets, domains in load(datasets, shares, workers):
         yield DomainBatch(inputs, targets, domains, len(datasets))
-
-
-def draw_samples(
-    seed: int, step: int, domain: int, size: int, count: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Which samples of a domain a step's batch holds, and what the augmentation of each depends on.
-
-    Args:
-        seed: Of the run.
-        step: The step.
-        domain: Place of the domain among the source domains.
-        size: Samples of the domain.
-        count: Samples to draw, with replacement.
-
-    Returns:
-        Indices and seeds, ``(count,)`` each, int64.
-    """
-    random = np.random.default_rng([seed, step, domain])
-    return random.integers(size, size=count), random.integers(2**63, size=count)
 
 
 def _keys(sizes: Sequence[int], samples_per_domain: int, seed: int, step: int) -> list[Key]:

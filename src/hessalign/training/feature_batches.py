@@ -10,7 +10,8 @@ from torch import Tensor
 from hessalign.datasets.base import DomainDataset, Samples
 from hessalign.datasets.features_file import FeatureSamples
 from hessalign.datasets.splits import split_indices
-from hessalign.training.batches import check_sizes, draw_samples
+from hessalign.loop import draw_samples
+from hessalign.training.batches import check_sizes
 from hessalign.training.spec import RunSpec
 
 Numbers = NDArray[np.int64]
