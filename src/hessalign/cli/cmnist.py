@@ -18,10 +18,11 @@ from hessalign.cli.colored_mnist_runs import (
     title_of,
 )
 from hessalign.cli.colored_mnist_table import as_markdown, as_table
+from hessalign.experiments import colored_mnist
 from hessalign.experiments.colored_mnist import (
     FAST_METHODS,
     FAST_PROBES,
-    METHODS,
+    METHOD_NAMES,
     PUBLISHED_ANNEAL_STEP,
     PUBLISHED_PROBES,
     PUBLISHED_STEPS,
@@ -33,7 +34,6 @@ from hessalign.experiments.colored_mnist import (
     fast_setting,
     plan_restarts,
     published,
-    summarise,
 )
 
 
@@ -41,7 +41,7 @@ def cmnist(
     methods: Annotated[
         str | None,
         typer.Option(
-            help=f"Comma-separated: {', '.join(METHODS)}; or [b]table[/b], the paper's ten rows, "
+            help=f"Comma-separated: {', '.join(METHOD_NAMES)}; or [b]table[/b], the paper's ten rows, "
             f"or [b]all[/b]. Default: {','.join(TABLE_METHODS)}; with --fast {','.join(FAST_METHODS)}.",
             show_default=False,
         ),
@@ -206,14 +206,14 @@ def cmnist(
     done = store.has_model if save_models else store.has
     run_missing(specs, store, torch_device, console, log_parts, done, save_models)
 
-    rows = summarise(store.load_all(), setting)
+    rows = colored_mnist.summarise(store.load_all(), setting)
     title = title_of(setting)
     # Without --fast another number of probes is a choice, not a reduction; its rows say so by themselves.
     reduction = describe_reduction(setting, probes if fast else PUBLISHED_PROBES[chosen_split])
     name = file_name_of(setting, fast)
-    from hessalign.experiments.colored_mnist.figure import save_figure
-
-    save_figure(rows, title, reduction and f"Changed setting: {reduction}", out / f"{name}.png")
+    colored_mnist.figure.save_figure(
+        rows, title, reduction and f"Changed setting: {reduction}", out / f"{name}.png"
+    )
     (out / f"{name}.md").write_text(as_markdown(rows, title, reduction), encoding="utf-8")
     if as_json:
         document = {"title": title, "reduced": reduction, "rows": [row.model_dump() for row in rows]}
@@ -227,10 +227,10 @@ def _parse_methods(names: str) -> tuple[str, ...]:
     chosen: list[str] = []
     for name in filter(None, (part.strip() for part in names.split(","))):
         if name == "all":
-            chosen += METHODS
+            chosen += METHOD_NAMES
         elif name == "table":
             chosen += published("balanced")
-        elif name in METHODS:
+        elif name in METHOD_NAMES:
             chosen.append(name)
         else:
             raise _bad_methods(f"{name!r} is not known")
@@ -240,5 +240,5 @@ def _parse_methods(names: str) -> tuple[str, ...]:
 
 
 def _bad_methods(problem: str) -> typer.BadParameter:
-    allowed = f"allowed are table, all, {', '.join(METHODS)}"
+    allowed = f"allowed are table, all, {', '.join(METHOD_NAMES)}"
     return typer.BadParameter(f"{problem}; {allowed}", param_hint="--methods")

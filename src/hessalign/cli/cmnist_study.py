@@ -17,22 +17,16 @@ from hessalign.cli.colored_mnist_runs import (
     run_missing,
     title_of,
 )
+from hessalign.experiments import colored_mnist
 from hessalign.experiments.colored_mnist import (
     FAST_PROBES,
     PUBLISHED_PROBES,
-    RULES,
     STUDIES,
-    Candidate,
-    RecordStore,
     RestartSpec,
     Setting,
     Split,
-    candidate,
-    choose_by_every_rule,
     describe_reduction,
     fast_setting,
-    group_restarts,
-    label_of,
     plan_study,
 )
 
@@ -93,9 +87,9 @@ def cmnist_study(
         specs, store, torch_device, console, log_parts=True, done=lambda spec: _has_parts(store, spec)
     )
 
-    groups = group_restarts(store.load(spec) for spec in specs)
-    candidates = [candidate(group) for group in groups]
-    chosen = choose_by_every_rule(groups)
+    groups = colored_mnist.group_restarts(store.load(spec) for spec in specs)
+    candidates = [colored_mnist.candidate(group) for group in groups]
+    chosen = colored_mnist.choose_by_every_rule(groups)
     if as_json:
         typer.echo(json.dumps(_document(study, setting, candidates, chosen), ensure_ascii=False, indent=2))
         return
@@ -117,13 +111,16 @@ def _plan(study: str, setting: Setting, probes: int, seeds: Sequence[int]) -> li
     return plan_study(study, setting, probes, seeds)
 
 
-def _has_parts(store: RecordStore, spec: RestartSpec) -> bool:
+def _has_parts(store: "colored_mnist.RecordStore", spec: RestartSpec) -> bool:
     """A restart that was run without its parts is run again: a study is about them."""
     return store.has(spec) and bool(store.load(spec).parts)
 
 
 def _document(
-    study: str, setting: Setting, candidates: Sequence[Candidate], chosen: dict[str, Candidate]
+    study: str,
+    setting: Setting,
+    candidates: "Sequence[colored_mnist.Candidate]",
+    chosen: "dict[str, colored_mnist.Candidate]",
 ) -> dict[str, object]:
     return {
         "study": study,
@@ -146,8 +143,8 @@ def _document(
         "selection": [
             {
                 "rule": name,
-                "meaning": RULES[name].meaning,
-                "sees_target": RULES[name].sees_target,
+                "meaning": colored_mnist.RULES[name].meaning,
+                "sees_target": colored_mnist.RULES[name].sees_target,
                 "configuration": _label(choice),
                 "step": choice.step,
                 "held_out_accuracies": choice.accuracies,
@@ -159,7 +156,7 @@ def _document(
     }
 
 
-def _table(candidates: Sequence[Candidate], title: str, caption: str) -> Table:
+def _table(candidates: "Sequence[colored_mnist.Candidate]", title: str, caption: str) -> Table:
     table = Table(title=title, caption=caption)
     table.add_column("Configuration")
     for column in ("n", "Train", "Held-out sources", "Target", "gradient distance", "off(H)"):
@@ -177,7 +174,7 @@ def _table(candidates: Sequence[Candidate], title: str, caption: str) -> Table:
     return table
 
 
-def _choices(chosen: dict[str, Candidate]) -> Table:
+def _choices(chosen: "dict[str, colored_mnist.Candidate]") -> Table:
     caption = "At which step to stop is part of the choice. Only the oracle sees the target domain."
     table = Table(title="Chosen among these", caption=caption)
     table.add_column("Rule")
@@ -186,7 +183,7 @@ def _choices(chosen: dict[str, Candidate]) -> Table:
         table.add_column(column, justify="right")
     for name, choice in chosen.items():
         table.add_row(
-            f"{name}: {RULES[name].meaning}",
+            f"{name}: {colored_mnist.RULES[name].meaning}",
             _label(choice),
             str(choice.step),
             _percentages(choice.accuracies),
@@ -199,5 +196,5 @@ def _percentages(accuracies: Sequence[float]) -> str:
     return " / ".join(f"{accuracy:.1f}" for accuracy in accuracies)
 
 
-def _label(choice: Candidate) -> str:
-    return label_of(choice.restarts[0].spec)
+def _label(choice: "colored_mnist.Candidate") -> str:
+    return colored_mnist.label_of(choice.restarts[0].spec)

@@ -11,11 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from hessalign import datasets
 from hessalign.cli.download import download_command
 from hessalign.cli.progress import progress_bar
-from hessalign.datasets.base import DomainDataset
-from hessalign.datasets.registry import dataset_names, get_dataset
-from hessalign.datasets.verify import VerifyReport, verify
 
 app = typer.Typer(
     help="Datasets made of domains: what there is, how to get it, and whether your copy is whole.",
@@ -37,7 +35,7 @@ def list_datasets(
 
     hessalign datasets list
     """
-    rows = [_describe(get_dataset(name)) for name in dataset_names()]
+    rows = [_describe(datasets.get_dataset(name)) for name in datasets.dataset_names()]
     if as_json:
         typer.echo(json.dumps(rows, ensure_ascii=False, indent=2))
         return
@@ -89,7 +87,7 @@ def verify_dataset(
     console = Console(stderr=True)
     with progress_bar(console) as progress:
         task = progress.add_task("samples read", total=sum(map(len, dataset.domains)))
-        report = verify(dataset, lambda: progress.advance(task))
+        report = datasets.verify.verify(dataset, lambda: progress.advance(task))
     if as_json:
         document = {**asdict(report), "total": report.total, "ok": report.ok}
         typer.echo(json.dumps(document, ensure_ascii=False, indent=2))
@@ -99,7 +97,7 @@ def verify_dataset(
         raise typer.Exit(1)
 
 
-def _describe(dataset: type[DomainDataset]) -> dict[str, Any]:
+def _describe(dataset: "type[datasets.DomainDataset]") -> dict[str, Any]:
     published = dataset.expected_counts
     return {
         "name": dataset.name,
@@ -114,9 +112,9 @@ def _describe(dataset: type[DomainDataset]) -> dict[str, Any]:
     }
 
 
-def _open(name: str, root: Path | None) -> DomainDataset:
+def _open(name: str, root: Path | None) -> "datasets.DomainDataset":
     try:
-        dataset = get_dataset(name)
+        dataset = datasets.get_dataset(name)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="NAME") from error
     try:
@@ -125,7 +123,7 @@ def _open(name: str, root: Path | None) -> DomainDataset:
         raise typer.BadParameter(str(error), param_hint="--root") from error
 
 
-def _print(report: VerifyReport) -> None:
+def _print(report: "datasets.verify.VerifyReport") -> None:
     """Classes as rows: there are more of them than domains."""
     table = Table(title=escape(report.dataset))
     table.add_column("Class")

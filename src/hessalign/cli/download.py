@@ -19,10 +19,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from hessalign import datasets
 from hessalign.cli.errors import INTERRUPTED, reported
-from hessalign.datasets.base import DomainDataset
-from hessalign.datasets.registry import get_dataset
-from hessalign.datasets.verify import count_problems, count_samples
 
 if TYPE_CHECKING:
     from hessalign.datasets.download import Download
@@ -77,22 +75,20 @@ def download_command(
 
     hessalign datasets download domain_net --root data --duplicates domain_net_duplicates.txt
     """
-    from hessalign.datasets.download import downloadable, remove_listed  # heavy, and only for this command
-
     console = Console(stderr=True)
     with reported(console):
-        dataset = downloadable(get_dataset(name))
+        dataset = datasets.download.downloadable(datasets.get_dataset(name))
         try:
             if dataset.existing(root) is None:
                 done = _download(dataset, root, source or [], sha256 or [], duplicates, console)
             else:
-                done = remove_listed(dataset, root, duplicates)
+                done = datasets.download.remove_listed(dataset, root, duplicates)
         except KeyboardInterrupt:
             console.print("Interrupted; start again to go on from here.")
             raise typer.Exit(INTERRUPTED) from None
         copy = dataset.make(root, seed=0)
-    by_class = count_samples(copy)
-    problems = count_problems(copy, by_class)
+    by_class = datasets.verify.count_samples(copy)
+    problems = datasets.verify.count_problems(copy, by_class)
     counts = {domain: sum(classes.values()) for domain, classes in by_class.items()}
     if as_json:
         document = {**asdict(done), "folder": str(done.folder), "counts": counts, "problems": problems}
@@ -111,8 +107,6 @@ def _download(
     duplicates: Path | None,
     console: Console,
 ) -> "Download":
-    from hessalign.datasets.download import download
-
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -129,10 +123,12 @@ def _download(
                 tasks[what] = progress.add_task(escape(what), completed=done)
             progress.update(tasks[what], completed=done, total=total)
 
-        return download(dataset, root, report, sources, sha256, duplicates)
+        return datasets.download.download(dataset, root, report, sources, sha256, duplicates)
 
 
-def _print(done: "Download", copy: DomainDataset, counts: dict[str, int], problems: list[str]) -> None:
+def _print(
+    done: "Download", copy: "datasets.DomainDataset", counts: dict[str, int], problems: list[str]
+) -> None:
     console = Console()
     published = copy.expected_counts.by_domain if copy.expected_counts else {}
     table = Table(title=escape(f"{copy.name} in {done.folder}"))

@@ -9,16 +9,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from hessalign import datasets, training
 from hessalign.cli.errors import INTERRUPTED, reported
 from hessalign.cli.memory import keep_freed_memory
 from hessalign.cli.progress import progress_bar
-from hessalign.datasets.base import DomainDataset
-from hessalign.datasets.features_format import FeaturesAbout
-from hessalign.datasets.registry import dataset_names
+from hessalign.datasets import dataset_names
 from hessalign.datasets.source import find_data
 
 if TYPE_CHECKING:
-    from hessalign.training import ExtractionProgress, FeaturesSpec, Machine
+    from hessalign.datasets.features_format import FeaturesAbout
 
 
 def features_command(
@@ -73,21 +72,19 @@ def features_command(
 
     hessalign train --dataset own.safetensors --algorithm hgp --target hospital_3 --out runs/hgp
     """
-    from hessalign.training import FeaturesSpec, Machine, choose_backbone
-
     console = Console(stderr=True)
     try:
         with reported(console):
             data = find_data(dataset, root).open(seed)
             chosen: dict[str, Any] = {
-                "backbone": choose_backbone(data, backbone, weights),
+                "backbone": training.choose_backbone(data, backbone, weights),
                 "views": views,
                 "dtype": dtype,
                 "batch_size": batch_size,
                 "seed": seed,
             }
-            spec = FeaturesSpec(**chosen)
-            machine = Machine(accelerator=accelerator, workers=workers)
+            spec = training.FeaturesSpec(**chosen)
+            machine = training.Machine(accelerator=accelerator, workers=workers)
             keep_freed_memory()
             about = _extract(data, spec, out, machine, resume, console)
     except KeyboardInterrupt:
@@ -101,20 +98,23 @@ def features_command(
 
 
 def _extract(
-    data: DomainDataset, spec: "FeaturesSpec", out: Path, machine: "Machine", resume: bool, console: Console
-) -> FeaturesAbout:
-    from hessalign.training import extract_features
-
+    data: "datasets.DomainDataset",
+    spec: "training.FeaturesSpec",
+    out: Path,
+    machine: "training.Machine",
+    resume: bool,
+    console: Console,
+) -> "FeaturesAbout":
     with progress_bar(console, "speed") as bar:
         task = bar.add_task("images", total=sum(map(len, data.domains)), speed="")
 
-        def report(progress: "ExtractionProgress") -> None:
+        def report(progress: "training.ExtractionProgress") -> None:
             bar.update(task, completed=progress.done, speed=f"{progress.images_per_second:.0f} images/s")
 
-        return extract_features(data, spec, out, machine, resume, report)
+        return training.extract_features(data, spec, out, machine, resume, report)
 
 
-def _rows(about: FeaturesAbout, out: Path, samples: int) -> dict[str, Any]:
+def _rows(about: "FeaturesAbout", out: Path, samples: int) -> dict[str, Any]:
     return {
         "file": str(out),
         "bytes": out.stat().st_size,

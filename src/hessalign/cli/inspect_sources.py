@@ -28,6 +28,7 @@ class InspectOptions:
         root: Folder that holds it.
         per_domain: At most so many samples of each domain; None for all.
         device: Where networks are computed.
+        seed: Of the networks that draw random numbers when they predict, as MTL does in DomainBed's variant.
         report: Arguments of [alignment_report][hessalign.alignment_report] besides data and names.
     """
 
@@ -35,6 +36,7 @@ class InspectOptions:
     root: Path | None
     per_domain: int | None
     device: torch.device
+    seed: int = 0
     report: dict[str, Any] = field(default_factory=dict)
 
 
@@ -53,6 +55,7 @@ def inspect_all(sources: Sequence[Path], options: InspectOptions) -> dict[str, A
         ValueError: If something there cannot be inspected.
         OSError: If a sample cannot be read.
     """
+    torch.manual_seed(options.seed)
     found = [_inspect(source, options) for source in sources]
     titles = [item.title for item in found]
     if len(set(titles)) < len(titles):

@@ -11,17 +11,16 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
+from hessalign import benchmark, cli, datasets, training
 from hessalign.algorithms import algorithm_names
 from hessalign.cli.errors import INTERRUPTED, reported
 from hessalign.cli.settings import parse_settings
-from hessalign.datasets.registry import dataset_names
+from hessalign.datasets import dataset_names
 from hessalign.datasets.source import find_data
 
 if TYPE_CHECKING:
     from hessalign.benchmark.engines import Engine
     from hessalign.benchmark.job import Job
-    from hessalign.cli.sweep_overview import Overview
-    from hessalign.datasets import DomainDataset
 
 
 def sweep_command(
@@ -151,23 +150,16 @@ def sweep_command(
         _check_least({"workers": workers, "cpus-per-run": cpus_per_run, "together": together}, 1)
         _check_least({"retries": retries, "gpus-per-run": gpus_per_run, "loaders": loaders}, 0)
 
-    # heavy, and only for this command
-    from hessalign.benchmark.job import Job
-    from hessalign.benchmark.protocol import RunSettings, SweepSpec
-    from hessalign.benchmark.sweep import claim_sweep
-    from hessalign.cli.sweep_estimate import print_estimate
-    from hessalign.training import Machine
-
     try:
         with reported(console):
             sources = [find_data(name, root) for name in _names(datasets)]
             opened = [source.open(0) for source in sources]
-            sweep = SweepSpec(
+            sweep = benchmark.protocol.SweepSpec(
                 algorithms=_all(opened, backbone, console) if algorithms == "all" else _names(algorithms),
                 trials=trials,
                 hparams=hparams,
                 targets=targets,
-                settings=RunSettings(
+                settings=benchmark.protocol.RunSettings(
                     steps=steps,
                     evaluate_every=evaluate_every,
                     evaluation_samples=evaluate_samples,
@@ -179,20 +171,20 @@ def sweep_command(
                     fixed=parse_settings(settings or []),
                 ),
             )
-            machine = Machine(accelerator, precision, loaders)
+            machine = training.Machine(accelerator, precision, loaders)
             jobs = [
-                Job(spec, source, out.absolute(), machine, keep_checkpoints)
+                benchmark.job.Job(spec, source, out.absolute(), machine, keep_checkpoints)
                 for source, dataset in zip(sources, opened, strict=True)
                 for spec in sweep.plan(dataset)
             ]
             size, threads = _share_out(workers, accelerator)
             if dry_run:
                 runs_at_a_time = size if engine == "local" else None
-                print_estimate(jobs, together, runs_at_a_time, threads, console, as_json)
+                cli.print_estimate(jobs, together, runs_at_a_time, threads, console, as_json)
                 return
             chosen = _engine(engine, size, threads, accelerator, address, cpus_per_run, gpus_per_run, retries)
             with closing(chosen):
-                claim_sweep(out, sweep, _names(datasets))
+                benchmark.sweep.claim_sweep(out, sweep, _names(datasets))
                 overview = _perform(jobs, chosen, together, console)
     except KeyboardInterrupt:
         console.print(
@@ -208,11 +200,11 @@ def sweep_command(
         raise typer.Exit(1)
 
 
-def _all(datasets: "Sequence[DomainDataset]", backbone: str | None, console: Console) -> tuple[str, ...]:
+def _all(
+    opened: "Sequence[datasets.DomainDataset]", backbone: str | None, console: Console
+) -> tuple[str, ...]:
     """Names of the algorithms that work on all datasets; says which do not."""
-    from hessalign.benchmark.protocol import applicable_algorithms
-
-    applicable = [applicable_algorithms(dataset, backbone) for dataset in datasets]
+    applicable = [benchmark.protocol.applicable_algorithms(dataset, backbone) for dataset in opened]
     left_out = [name for name in algorithm_names() if not all(name in names for names in applicable)]
     if left_out:
         console.print(
@@ -243,18 +235,8 @@ def _check_least(values: dict[str, float | None], least: int) -> None:
 def _share_out(workers: int | None, accelerator: str) -> tuple[int, int]:
     """Number of workers, and of threads for each."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    size = workers or len(_devices(accelerator)) or cores
+    size = workers or len(cli.visible_gpus(accelerator)) or cores
     return size, max(1, cores // size)
-
-
-def _devices(accelerator: str) -> Sequence[str]:
-    """The GPUs to deal to workers, as CUDA_VISIBLE_DEVICES names them."""
-    import torch
-
-    if accelerator not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
-        return ()
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return visible.split(",") if visible else [str(index) for index in range(torch.cuda.device_count())]
 
 
 def _engine(
@@ -267,22 +249,17 @@ def _engine(
     gpus_per_run: float | None,
     retries: int,
 ) -> "Engine":
-    from hessalign.benchmark.engines import LocalEngine, RayEngine
-
     if name == "local":
-        return LocalEngine(workers, threads, retries, _devices(accelerator))
-    return RayEngine(address, cpus_per_run or 1, gpus_per_run or 0.0, retries)
+        return benchmark.engines.LocalEngine(workers, threads, retries, cli.visible_gpus(accelerator))
+    return benchmark.engines.RayEngine(address, cpus_per_run or 1, gpus_per_run or 0.0, retries)
 
 
-def _perform(jobs: "Sequence[Job]", engine: "Engine", most_together: int, console: Console) -> "Overview":
-    from hessalign.benchmark.sweep import perform_all
-    from hessalign.cli.sweep_overview import Overview
-
-    overview = Overview(jobs, engine)
+def _perform(jobs: "Sequence[Job]", engine: "Engine", most_together: int, console: Console) -> "cli.Overview":
+    overview = cli.Overview(jobs, engine)
     # A terminal shows the overview all the time, anything else gets a line for each run.
     live = Live(overview, console=console, refresh_per_second=1, transient=True)
     with live if console.is_terminal else nullcontext():
-        for outcome in perform_all(jobs, engine, most_together):
+        for outcome in benchmark.sweep.perform_all(jobs, engine, most_together):
             overview.add(outcome)
             if not console.is_terminal and outcome.status != "skipped":
                 console.print(overview.line(outcome), highlight=False, soft_wrap=True)

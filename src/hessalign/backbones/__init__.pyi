@@ -1,0 +1,13 @@
+from .adapter import Adapter
+from .base import Backbone, BackboneSpec, make_backbone
+from .mnist_cnn import MnistCnn
+from .weights import network_sha256
+
+__all__ = [
+    "Adapter",
+    "Backbone",
+    "BackboneSpec",
+    "MnistCnn",
+    "make_backbone",
+    "network_sha256",
+]
