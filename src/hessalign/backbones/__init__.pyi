@@ -1,3 +1,4 @@
+from . import adapter, mnist_cnn, pretrained
 from .adapter import Adapter
 from .base import Backbone, BackboneSpec, make_backbone
 from .mnist_cnn import MnistCnn
@@ -8,6 +9,9 @@ __all__ = [
     "Backbone",
     "BackboneSpec",
     "MnistCnn",
+    "adapter",
     "make_backbone",
+    "mnist_cnn",
     "network_sha256",
+    "pretrained",
 ]

@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from hessalign.cli.colored_mnist_runs import (
-    at_least,
     open_store,
     parse_device,
     parse_subsample,
     run_missing,
     title_of,
 )
+from hessalign.cli.options import LARGEST_SEED, whole
 from hessalign.experiments import colored_mnist
 from hessalign.experiments.colored_mnist import (
     FAST_PROBES,
@@ -45,7 +45,7 @@ def cmnist_study(
     subsample: Annotated[
         int | None,
         typer.Option(
-            callback=at_least(100),
+            callback=whole(100),
             help="Train on the first so many of the shuffled 50,000 source images. Default: all.",
             show_default=False,
         ),
@@ -54,11 +54,14 @@ def cmnist_study(
         bool, typer.Option("--fast", help="The reduced network of hessalign cmnist --fast.")
     ] = False,
     steps: Annotated[
-        int, typer.Option(callback=at_least(1), help="Steps of each restart, the schedule in proportion.")
+        int, typer.Option(callback=whole(1), help="Steps of each restart, the schedule in proportion.")
     ] = Setting().steps,
-    restarts: Annotated[int, typer.Option(callback=at_least(1), help="Restarts of each configuration.")] = 1,
+    restarts: Annotated[int, typer.Option(callback=whole(1), help="Restarts of each configuration.")] = 1,
     seed: Annotated[
-        int, typer.Option(callback=at_least(0), help="Seed of the first restart; the next ones count up.")
+        int,
+        typer.Option(
+            callback=whole(0, LARGEST_SEED), help="Seed of the first restart; the next ones count up."
+        ),
     ] = 0,
     device: Annotated[str, typer.Option(help="Where to run: cpu, cuda, cuda:1, mps ...")] = "cpu",
     out: Annotated[

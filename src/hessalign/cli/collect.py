@@ -9,10 +9,10 @@ from rich.console import Console
 from hessalign import benchmark
 from hessalign.benchmark import formats
 from hessalign.cli.errors import reported
+from hessalign.cli.options import require_figure
 from hessalign.files import write_atomically
 
 Format = Literal["rich", "markdown", "latex", "html", "json", "csv"]
-FIGURES = (".png", ".pdf", ".svg")
 WIDE = 240
 """Columns of a table that goes to a file or another program."""
 
@@ -74,8 +74,8 @@ def collect_command(
     with reported(console):
         if as_json and output_format not in ("rich", "json"):
             raise ValueError(f"json: --json and --format {output_format} contradict each other")
-        if plot is not None and plot.suffix not in FIGURES:
-            raise ValueError(f"plot: must end in {', '.join(FIGURES)}, got {plot}")
+        if plot is not None:
+            require_figure("plot", plot)
         if not folder.is_dir():
             raise ValueError(f"folder: there is no folder {folder}")
         rules = benchmark.RULES if select == "all" else (select,)

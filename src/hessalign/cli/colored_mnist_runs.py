@@ -19,18 +19,6 @@ if TYPE_CHECKING:
     import torch
 
 
-def at_least(minimum: float) -> Callable[[float | None], float | None]:
-    """Callback of an option that must not be smaller."""
-
-    def check(value: float | None) -> float | None:
-        if value is not None and not minimum <= value < float("inf"):
-            kind = "a whole number" if isinstance(value, int) else "a finite number"
-            raise typer.BadParameter(f"must be {kind} of at least {minimum}, got {value}")
-        return value
-
-    return check
-
-
 def parse_device(name: str) -> "torch.device":
     """The device with a name.
 

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from hessalign import datasets
 from hessalign.cli.download import download_command
+from hessalign.cli.options import require_there
 from hessalign.cli.progress import progress_bar
 
 app = typer.Typer(
@@ -114,11 +115,12 @@ def _describe(dataset: "type[datasets.DomainDataset]") -> dict[str, Any]:
 
 def _open(name: str, root: Path | None) -> "datasets.DomainDataset":
     try:
-        dataset = datasets.get_dataset(name)
+        datasets.require_dataset(name)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="NAME") from error
     try:
-        return dataset.make(root, seed=0)
+        require_there("root", root)
+        return datasets.make_dataset(name, root)
     except (ValueError, OSError) as error:
         raise typer.BadParameter(str(error), param_hint="--root") from error
 

@@ -77,6 +77,8 @@ def download_command(
     """
     console = Console(stderr=True)
     with reported(console):
+        datasets.require_dataset(name)
+        datasets.download.check_sources(source or [])
         dataset = datasets.download.downloadable(datasets.get_dataset(name))
         try:
             if dataset.existing(root) is None:

@@ -10,8 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from hessalign import datasets, training
+from hessalign.checks import require_choice
 from hessalign.cli.errors import INTERRUPTED, reported
 from hessalign.cli.memory import keep_freed_memory
+from hessalign.cli.options import LARGEST_SEED, require_there, whole
 from hessalign.cli.progress import progress_bar
 from hessalign.datasets import dataset_names
 from hessalign.datasets.source import find_data
@@ -42,16 +44,26 @@ def features_command(
     ] = None,
     views: Annotated[
         int,
-        typer.Option(help="Augmented views of each image, besides the plain one; training draws from them."),
+        typer.Option(
+            callback=whole(0),
+            help="Augmented views of each image, besides the plain one; training draws from them.",
+        ),
     ] = 0,
     dtype: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
-    batch_size: Annotated[int, typer.Option(help="Images that go through the backbone together.")] = 64,
+    batch_size: Annotated[
+        int, typer.Option(callback=whole(1), help="Images that go through the backbone together.")
+    ] = 64,
     seed: Annotated[
         int,
-        typer.Option(help="Of the augmented views, of random weights, and of what the MNIST datasets draw."),
+        typer.Option(
+            callback=whole(0, LARGEST_SEED),
+            help="Of the augmented views, of random weights, and of what the MNIST datasets draw.",
+        ),
     ] = 0,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, mps ...")] = "auto",
-    workers: Annotated[int, typer.Option(help="Processes that load images; 0 loads them here.")] = 0,
+    workers: Annotated[
+        int, typer.Option(callback=whole(0), help="Processes that load images; 0 loads them here.")
+    ] = 0,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Go on with an unfinished extraction; starts it where there is none."),
@@ -75,7 +87,10 @@ def features_command(
     console = Console(stderr=True)
     try:
         with reported(console):
-            data = find_data(dataset, root).open(seed)
+            require_there("root", root)
+            source = find_data(dataset, root)
+            require_choice("dtype", dtype, ("float16", "float32"))
+            data = source.open(seed)
             chosen: dict[str, Any] = {
                 "backbone": training.choose_backbone(data, backbone, weights),
                 "views": views,

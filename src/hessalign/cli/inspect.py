@@ -12,6 +12,7 @@ from rich.table import Table
 from hessalign import cli, diagnostics
 from hessalign.cli.errors import reported
 from hessalign.cli.memory import keep_freed_memory
+from hessalign.cli.options import LARGEST_SEED, number, require_there, whole
 
 if TYPE_CHECKING:
     import polars as pl
@@ -35,13 +36,19 @@ def inspect_command(
     ] = None,
     root: Annotated[Path | None, typer.Option(help="Folder that holds the dataset.")] = None,
     per_domain: Annotated[
-        int, typer.Option(min=0, help="At most so many random samples of each domain; 0 for all.")
+        int, typer.Option(callback=whole(0), help="At most so many random samples of each domain; 0 for all.")
     ] = 500,
     radius: Annotated[
-        float, typer.Option(help="δ of the transfer bound ½ δ² ‖H_e − H_f‖₂, in units of the head's weights.")
+        float,
+        typer.Option(
+            callback=number(above=0),
+            help="δ of the transfer bound ½ δ² ‖H_e − H_f‖₂, in units of the head's weights.",
+        ),
     ] = 1.0,
-    replicates: Annotated[int, typer.Option(help="Of the bootstrap; 0 for no intervals.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    replicates: Annotated[
+        int, typer.Option(callback=whole(0), help="Of the bootstrap; 0 for no intervals.")
+    ] = 1000,
+    seed: Annotated[int, typer.Option(callback=whole(0, LARGEST_SEED), help="Of the bootstrap.")] = 0,
     device: Annotated[str, typer.Option(help="Where networks are computed: cpu, cuda, mps ...")] = "cpu",
     html: Annotated[
         Path | None, typer.Option(dir_okay=False, help="Write a page with tables, plots and explanations.")
@@ -68,6 +75,10 @@ def inspect_command(
     """
     console = Console(stderr=True)
     with reported(console):
+        require_there("source", source)
+        require_there("against", against)
+        require_there("root", root)
+        _check_outputs(html, plots)
         options = cli.InspectOptions(
             dataset=dataset,
             root=root,
@@ -76,7 +87,6 @@ def inspect_command(
             seed=seed,
             report={"radius": radius, "replicates": replicates, "seed": seed},
         )
-        _check_outputs(html, plots)
         keep_freed_memory()
         with console.status("computing features, gradients and Hessians"):
             sources = [source, *([against] if against else [])]
@@ -128,8 +138,8 @@ def _draw_training(sources: Sequence[Path], folder: Path) -> list[Path]:
         history for source in sources if (history := diagnostics.curves.read_history(source)) is not None
     ]
     written = []
-    for number, history in enumerate(histories, start=1):
-        name = "training" if len(histories) == 1 else f"training-{number}"
+    for count, history in enumerate(histories, start=1):
+        name = "training" if len(histories) == 1 else f"training-{count}"
         figure = diagnostics.curves.draw_training_curves(history)
         for ending in ("png", "pdf"):
             diagnostics.plots.save_figure(figure, folder / f"{name}.{ending}")

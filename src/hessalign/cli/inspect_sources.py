@@ -68,8 +68,6 @@ def inspect_all(sources: Sequence[Path], options: InspectOptions) -> dict[str, A
 def _inspect(source: Path, options: InspectOptions) -> Inspected:
     if source.is_dir():
         return _inspect_run(source, options)
-    if not source.is_file():
-        raise ValueError(f"source: there is no file or folder {source}")
     try:
         network, spec = load_model(source)
     except ValueError:  # no network of the Colored MNIST experiment

@@ -14,6 +14,7 @@ from rich.progress import track
 from hessalign import training
 from hessalign.cli.errors import reported
 from hessalign.cli.memory import keep_freed_memory
+from hessalign.cli.options import require_there
 
 
 def predict_command(
@@ -31,6 +32,9 @@ def predict_command(
     """
     console = Console(stderr=True)
     with reported(console):
+        require_there("checkpoint", checkpoint)
+        for path in images:
+            require_there("images", path)
         paths = training.image_paths(images)
         keep_freed_memory()
         predictions = training.predict(*training.load_trained(checkpoint), paths)

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.live import Live
 
 from hessalign import benchmark, cli, datasets, training
-from hessalign.algorithms import algorithm_names
+from hessalign.algorithms import algorithm_names, require_algorithm
 from hessalign.cli.errors import INTERRUPTED, reported
-from hessalign.cli.settings import parse_settings
+from hessalign.cli.options import names_between_commas, number, parse_settings, require_there, whole
 from hessalign.datasets import dataset_names
 from hessalign.datasets.source import find_data
 
@@ -38,20 +38,23 @@ def sweep_command(
         str, typer.Option(help=f"With commas: {', '.join(algorithm_names())}; or all that work on the data.")
     ] = "all",
     root: Annotated[Path | None, typer.Option(help="Folder that holds the datasets given by name.")] = None,
-    trials: Annotated[int, typer.Option(help="Each splits the domains anew.")] = 3,
+    trials: Annotated[int, typer.Option(callback=whole(1), help="Each splits the domains anew.")] = 3,
     hparams: Annotated[
-        int, typer.Option(help="Choices of hyper-parameters: the defaults, then random draws.")
+        int,
+        typer.Option(callback=whole(1), help="Choices of hyper-parameters: the defaults, then random draws."),
     ] = 20,
     targets: Annotated[
         Literal["singles", "pairs", "both"],
         typer.Option(help="Leave out each domain, each pair, or do both, as leave-one-domain-out needs."),
     ] = "both",
     steps: Annotated[
-        int | None, typer.Option(help="Updates of a run. Default: the dataset's.", show_default=False)
+        int | None,
+        typer.Option(callback=whole(1), help="Updates of a run. Default: the dataset's.", show_default=False),
     ] = None,
     evaluate_every: Annotated[
         int | None,
         typer.Option(
+            callback=whole(1),
             help="Steps between evaluations, and between checkpoints. Default: the dataset's.",
             show_default=False,
         ),
@@ -59,6 +62,7 @@ def sweep_command(
     evaluate_samples: Annotated[
         int | None,
         typer.Option(
+            callback=whole(1),
             help="Evaluate at most so many samples of each part of each domain. Default: all.",
             show_default=False,
         ),
@@ -80,7 +84,12 @@ def sweep_command(
         list[str] | None,
         typer.Option("--set", help="A hyper-parameter that is not drawn, NAME=VALUE; may be repeated."),
     ] = None,
-    holdout: Annotated[float, typer.Option(help="Part of each domain that is kept out of training.")] = 0.2,
+    holdout: Annotated[
+        float,
+        typer.Option(
+            callback=number(above=0, below=1), help="Part of each domain that is kept out of training."
+        ),
+    ] = 0.2,
     validation_images: Annotated[
         Literal["plain", "augmented"],
         typer.Option(help="What source accuracies are measured on; DomainBed's are augmented."),
@@ -91,6 +100,7 @@ def sweep_command(
     workers: Annotated[
         int | None,
         typer.Option(
+            callback=whole(1),
             help="Engine local: runs at a time. Default: one for each GPU that is used, else for each core.",
             show_default=False,
         ),
@@ -100,26 +110,34 @@ def sweep_command(
         typer.Option(help="Engine ray: of the cluster. Default: RAY_ADDRESS, or this machine."),
     ] = None,
     cpus_per_run: Annotated[
-        int | None, typer.Option(help="Engine ray: cores of a run. Default: 1.", show_default=False)
+        int | None,
+        typer.Option(callback=whole(1), help="Engine ray: cores of a run. Default: 1.", show_default=False),
     ] = None,
     gpus_per_run: Annotated[
         float | None,
-        typer.Option(help="Engine ray: GPUs of a run, also 0.5. Default: 0.", show_default=False),
+        typer.Option(
+            callback=number(0), help="Engine ray: GPUs of a run, also 0.5. Default: 0.", show_default=False
+        ),
     ] = None,
     together: Annotated[
         int,
         typer.Option(
+            callback=whole(1),
             help="Train so many runs at once where they can be: on frozen features, alike but for targets, "
-            "seeds and hyper-parameters. 1 for one by one."
+            "seeds and hyper-parameters. 1 for one by one.",
         ),
     ] = 60,
-    retries: Annotated[int, typer.Option(help="How often a failed run is done again.")] = 1,
+    retries: Annotated[
+        int, typer.Option(callback=whole(0), help="How often a failed run is done again.")
+    ] = 1,
     keep_checkpoints: Annotated[
         bool, typer.Option("--keep-checkpoints", help="Keep the last checkpoint of every finished run.")
     ] = False,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, mps ...")] = "auto",
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, 64-true ...")] = "32-true",
-    loaders: Annotated[int, typer.Option(help="Processes of each run that load images.")] = 0,
+    loaders: Annotated[
+        int, typer.Option(callback=whole(0), help="Processes of each run that load images.")
+    ] = 0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only count the runs, and estimate time and disk.")
     ] = False,
@@ -147,15 +165,20 @@ def sweep_command(
             local={"workers": workers},
             ray={"address": address, "cpus-per-run": cpus_per_run, "gpus-per-run": gpus_per_run},
         )
-        _check_least({"workers": workers, "cpus-per-run": cpus_per_run, "together": together}, 1)
-        _check_least({"retries": retries, "gpus-per-run": gpus_per_run, "loaders": loaders}, 0)
+        require_there("root", root)
+        sources = [find_data(name, root) for name in names_between_commas(datasets)]
+        chosen_algorithms = None if algorithms == "all" else names_between_commas(algorithms)
+        for name in chosen_algorithms or ():
+            require_algorithm(name)
+        fixed = parse_settings(settings or [])
 
     try:
         with reported(console):
-            sources = [find_data(name, root) for name in _names(datasets)]
             opened = [source.open(0) for source in sources]
             sweep = benchmark.protocol.SweepSpec(
-                algorithms=_all(opened, backbone, console) if algorithms == "all" else _names(algorithms),
+                algorithms=_all(opened, backbone, console)
+                if chosen_algorithms is None
+                else chosen_algorithms,
                 trials=trials,
                 hparams=hparams,
                 targets=targets,
@@ -168,7 +191,7 @@ def sweep_command(
                     train_batch_norm=train_batch_norm,
                     holdout_fraction=holdout,
                     validation_images=validation_images,
-                    fixed=parse_settings(settings or []),
+                    fixed=fixed,
                 ),
             )
             machine = training.Machine(accelerator, precision, loaders)
@@ -184,7 +207,7 @@ def sweep_command(
                 return
             chosen = _engine(engine, size, threads, accelerator, address, cpus_per_run, gpus_per_run, retries)
             with closing(chosen):
-                benchmark.sweep.claim_sweep(out, sweep, _names(datasets))
+                benchmark.sweep.claim_sweep(out, sweep, names_between_commas(datasets))
                 overview = _perform(jobs, chosen, together, console)
     except KeyboardInterrupt:
         console.print(
@@ -214,22 +237,11 @@ def _all(
     return tuple(name for name in algorithm_names() if name not in left_out)
 
 
-def _names(text: str) -> tuple[str, ...]:
-    """Names between commas, each once."""
-    return tuple(dict.fromkeys(filter(None, (part.strip() for part in text.split(",")))))
-
-
 def _check_engine_options(engine: str, **options: dict[str, object]) -> None:
     for owner, values in options.items():
         for name, value in values.items():
             if owner != engine and value is not None:
                 raise ValueError(f"{name}: belongs to --engine {owner}, and the engine is {engine}")
-
-
-def _check_least(values: dict[str, float | None], least: int) -> None:
-    for name, value in values.items():
-        if value is not None and value < least:
-            raise ValueError(f"{name}: must be at least {least}, got {value}")
 
 
 def _share_out(workers: int | None, accelerator: str) -> tuple[int, int]:

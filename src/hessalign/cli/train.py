@@ -10,11 +10,17 @@ from rich.console import Console
 from rich.table import Table
 
 from hessalign import cli, datasets, diagnostics, training
-from hessalign.algorithms import algorithm_names, get_algorithm
+from hessalign.algorithms import algorithm_names, get_algorithm, require_algorithm
 from hessalign.cli.errors import INTERRUPTED, reported
 from hessalign.cli.memory import keep_freed_memory
+from hessalign.cli.options import (
+    LARGEST_SEED,
+    parse_settings,
+    require_figure,
+    require_there,
+    whole,
+)
 from hessalign.cli.progress import progress_bar
-from hessalign.cli.settings import parse_settings
 from hessalign.datasets import dataset_names
 from hessalign.datasets.source import find_data
 
@@ -45,7 +51,8 @@ def train_command(
         ),
     ] = None,
     rank: Annotated[
-        int | None, typer.Option(help="Rank of an adapter; 16 by default.", show_default=False)
+        int | None,
+        typer.Option(callback=whole(1), help="Rank of an adapter; 16 by default.", show_default=False),
     ] = None,
     weights: Annotated[
         str | None,
@@ -68,29 +75,46 @@ def train_command(
         typer.Option("--set", help="A hyper-parameter, NAME=VALUE; may be given several times."),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Number of updates. Default: the dataset's.", show_default=False)
+        int | None,
+        typer.Option(
+            callback=whole(1), help="Number of updates. Default: the dataset's.", show_default=False
+        ),
     ] = None,
     evaluate_every: Annotated[
         int | None,
-        typer.Option(help="Steps between evaluations. Default: the dataset's.", show_default=False),
+        typer.Option(
+            callback=whole(1), help="Steps between evaluations. Default: the dataset's.", show_default=False
+        ),
     ] = None,
     evaluate_samples: Annotated[
         int | None,
         typer.Option(
-            min=1,
+            callback=whole(1),
             help="Evaluate at most so many samples of each part of each domain. Default: all.",
             show_default=False,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of weights, batches and the algorithm's draws.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(callback=whole(0, LARGEST_SEED), help="Of weights, batches and the algorithm's draws."),
+    ] = 0,
     trial_seed: Annotated[
-        int, typer.Option(help="Of the splits of the domains, and of what the MNIST datasets draw.")
+        int,
+        typer.Option(
+            callback=whole(0, LARGEST_SEED),
+            help="Of the splits of the domains, and of what the MNIST datasets draw.",
+        ),
     ] = 0,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, mps ...")] = "auto",
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, 64-true ...")] = "32-true",
-    workers: Annotated[int, typer.Option(help="Processes that load images; 0 loads them here.")] = 0,
+    workers: Annotated[
+        int, typer.Option(callback=whole(0), help="Processes that load images; 0 loads them here.")
+    ] = 0,
     devices: Annotated[
-        int, typer.Option(help="Processes that share each update, each with a device of its own.")
+        int,
+        typer.Option(
+            callback=whole(1), help="Processes that share each update, each with a device of its own."
+        ),
     ] = 1,
     strategy: Annotated[
         Literal["auto", "ddp"], typer.Option(help="How Lightning Fabric starts the processes.")
@@ -128,13 +152,18 @@ def train_command(
 
     hessalign train --dataset domain_net --root data --algorithm hgp --target sketch --devices 4 --out runs/d
     """
+    with reported(Console(stderr=True)):
+        require_algorithm(algorithm)
+        overrides = parse_settings(settings or [])
+        require_there("root", root)
+        source = find_data(dataset, root)
+        _check_plot(plot, out)
     machine = training.Machine(accelerator, precision, workers, devices, strategy)
     console = Console(stderr=True, quiet=not machine.is_first_process)
     try:
         with reported(console):
-            _check_plot(plot, out)
-            data = find_data(dataset, root).open(trial_seed)
-            hparams = _hparams(algorithm, data, parse_settings(settings or []))
+            data = source.open(trial_seed)
+            hparams = _hparams(algorithm, data, overrides)
             spec = training.RunSpec(
                 dataset=data.name,
                 data=data.fingerprint,
@@ -178,7 +207,7 @@ def _check_plot(plot: Path | None, out: Path) -> None:
     """Before any work: a figure that cannot be written would be noticed at the very end."""
     if plot is None:
         return
-    diagnostics.plots.check_figure_path(plot)
+    require_figure("plot", plot)
     if not plot.parent.is_dir() and plot.parent.resolve() != out.resolve():
         raise ValueError(f"plot: there is no folder {plot.parent}")
 

@@ -1,6 +1,7 @@
 from . import download, verify
 from .base import BatchedSamples, Domain, DomainDataset, PublishedCounts, Samples
 from .mnist import Digits, load_mnist
+from .published_folder import PublishedFolder
 from .registry import dataset_names, get_dataset, make_dataset, register, require_dataset
 from .splits import seed_hash, split_indices
 
@@ -10,6 +11,7 @@ __all__ = [
     "Domain",
     "DomainDataset",
     "PublishedCounts",
+    "PublishedFolder",
     "Samples",
     "dataset_names",
     "download",
