@@ -9,6 +9,7 @@ from . import (
     estimator,
     experiments,
     head,
+    loop,
     training,
 )
 from .alignment import HessianAlignment, HessianFlatness
@@ -52,5 +53,6 @@ __all__ = [
     "experiments",
     "head",
     "hessian_distance",
+    "loop",
     "training",
 ]
