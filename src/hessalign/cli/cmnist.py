@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from hessalign.cli.colored_mnist_runs import (
     file_name_of,
@@ -18,6 +17,7 @@ from hessalign.cli.colored_mnist_runs import (
 )
 from hessalign.cli.colored_mnist_table import as_markdown, as_table
 from hessalign.cli.options import LARGEST_SEED, names_between_commas, number, whole
+from hessalign.cli.terminal import Console
 from hessalign.experiments import colored_mnist
 from hessalign.experiments.colored_mnist import (
     FAST_METHODS,

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from hessalign.cli.colored_mnist_runs import (
@@ -17,6 +16,7 @@ from hessalign.cli.colored_mnist_runs import (
     title_of,
 )
 from hessalign.cli.options import LARGEST_SEED, whole
+from hessalign.cli.terminal import Console
 from hessalign.experiments import colored_mnist
 from hessalign.experiments.colored_mnist import (
     FAST_PROBES,

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from hessalign import benchmark
 from hessalign.benchmark import formats
 from hessalign.cli.errors import reported
 from hessalign.cli.options import require_figure
+from hessalign.cli.terminal import Console
 from hessalign.files import write_atomically
 
 Format = Literal["rich", "markdown", "latex", "html", "json", "csv"]

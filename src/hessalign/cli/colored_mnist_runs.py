@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
 
 from hessalign import cli
 from hessalign.cli.errors import INTERRUPTED
 from hessalign.cli.memory import keep_freed_memory
 from hessalign.cli.progress import progress_bar
+from hessalign.cli.terminal import Console
 from hessalign.experiments import colored_mnist
 from hessalign.experiments.colored_mnist import SOURCE_IMAGES, RestartSpec, Setting
 

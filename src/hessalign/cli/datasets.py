@@ -7,26 +7,24 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from hessalign import datasets
 from hessalign.cli.download import download_command
+from hessalign.cli.help_text import add_command
 from hessalign.cli.options import require_there
 from hessalign.cli.progress import progress_bar
+from hessalign.cli.terminal import Console
 
 app = typer.Typer(
     help="Datasets made of domains: what there is, how to get it, and whether your copy is whole.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
-app.command("download")(download_command)
 SHOWN = 20
 """Files of one kind that are named on a terminal."""
 
 
-@app.command("list")
 def list_datasets(
     as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
@@ -56,7 +54,6 @@ def list_datasets(
     Console().print(table)
 
 
-@app.command("verify")
 def verify_dataset(
     name: Annotated[
         str, typer.Argument(help="Name of the dataset; [b]hessalign datasets list[/b] shows all.")
@@ -127,13 +124,13 @@ def _open(name: str, root: Path | None) -> "datasets.DomainDataset":
 
 def _print(report: "datasets.verify.VerifyReport") -> None:
     """Classes as rows: there are more of them than domains."""
-    table = Table(title=escape(report.dataset))
+    table = Table(title=report.dataset)
     table.add_column("Class")
     for domain in report.counts:
-        table.add_column(escape(domain), justify="right")
+        table.add_column(domain, justify="right")
     for class_name in next(iter(report.counts.values())):
         cells = (f"{by_class[class_name]:,}" for by_class in report.counts.values())
-        table.add_row(escape(class_name), *cells)
+        table.add_row(class_name, *cells)
     table.add_section()
     table.add_row("all", *(f"{sum(by_class.values()):,}" for by_class in report.counts.values()))
     if report.published_counts:
@@ -142,10 +139,10 @@ def _print(report: "datasets.verify.VerifyReport") -> None:
     console = Console()
     console.print(table)
     if report.empty_classes:
-        console.print(f"Without a sample: {escape(', '.join(report.empty_classes))}")
+        console.print(f"Without a sample: {', '.join(report.empty_classes)}")
     # Not wrapped: paths stay whole, to be copied.
     for problem in report.problems:
-        console.print(f"Wrong: {escape(problem)}", soft_wrap=True)
+        console.print(f"Wrong: {problem}", soft_wrap=True)
     _print_some(console, "Unreadable", report.unreadable)
     _print_some(console, "Equal files", [", ".join(paths) for paths in report.duplicates])
     if report.ok:
@@ -155,6 +152,11 @@ def _print(report: "datasets.verify.VerifyReport") -> None:
 
 def _print_some(console: Console, what: str, entries: Sequence[str]) -> None:
     for entry in entries[:SHOWN]:
-        console.print(f"{what}: {escape(entry)}", soft_wrap=True)
+        console.print(f"{what}: {entry}", soft_wrap=True)
     if len(entries) > SHOWN:
         console.print(f"... and {len(entries) - SHOWN} more; --json names all.")
+
+
+add_command(app, "list", list_datasets)
+add_command(app, "verify", verify_dataset)
+add_command(app, "download", download_command)

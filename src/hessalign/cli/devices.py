@@ -14,7 +14,7 @@ def usable_device(name: str) -> torch.device:
     """
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).item()  # a device without memory, meta, has no value
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"{name!r} cannot be used here ({str(error).splitlines()[0]})") from error
     return device

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -21,6 +19,7 @@ from rich.table import Table
 
 from hessalign import datasets
 from hessalign.cli.errors import INTERRUPTED, reported
+from hessalign.cli.terminal import Console
 
 if TYPE_CHECKING:
     from hessalign.datasets.download import Download
@@ -110,7 +109,7 @@ def _download(
     console: Console,
 ) -> "Download":
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
@@ -122,7 +121,7 @@ def _download(
         def report(what: str, done: int, total: int | None) -> None:
             if what not in tasks:
                 # What an earlier call has downloaded took this one no time.
-                tasks[what] = progress.add_task(escape(what), completed=done)
+                tasks[what] = progress.add_task(what, completed=done)
             progress.update(tasks[what], completed=done, total=total)
 
         return datasets.download.download(dataset, root, report, sources, sha256, duplicates)
@@ -133,12 +132,12 @@ def _print(
 ) -> None:
     console = Console()
     published = copy.expected_counts.by_domain if copy.expected_counts else {}
-    table = Table(title=escape(f"{copy.name} in {done.folder}"))
+    table = Table(title=f"{copy.name} in {done.folder}")
     table.add_column("Domain")
     table.add_column("Images", justify="right")
     table.add_column("Published", justify="right")
     for domain, count in counts.items():
-        table.add_row(escape(domain), f"{count:,}", f"{published[domain]:,}" if domain in published else "–")
+        table.add_row(domain, f"{count:,}", f"{published[domain]:,}" if domain in published else "–")
     table.add_section()
     totals = copy.expected_counts.totals if copy.expected_counts else ()
     table.add_row("all", f"{sum(counts.values()):,}", " or ".join(f"{total:,}" for total in totals) or "–")
@@ -150,14 +149,12 @@ def _print(
             if archive.checked
             else "nobody has published what it must be"
         )
-        console.print(
-            f"SHA-256 {archive.sha256} of {escape(archive.source)}: {escape(checked)}", soft_wrap=True
-        )
+        console.print(f"SHA-256 {archive.sha256} of {archive.source}: {checked}", soft_wrap=True)
     if done.duplicates_removed:
         console.print(f"{done.duplicates_removed:,} listed duplicates were deleted.")
     for note in done.notes:
-        console.print(escape(note), soft_wrap=True)
+        console.print(note, soft_wrap=True)
     for problem in problems:
-        console.print(f"Wrong: {escape(problem)}", soft_wrap=True)
+        console.print(f"Wrong: {problem}", soft_wrap=True)
     if not problems:
         console.print("The counts are the published ones.")

@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from hessalign import datasets, training
@@ -15,6 +13,7 @@ from hessalign.cli.errors import INTERRUPTED, reported
 from hessalign.cli.memory import keep_freed_memory
 from hessalign.cli.options import LARGEST_SEED, require_there, whole
 from hessalign.cli.progress import progress_bar
+from hessalign.cli.terminal import Console
 from hessalign.datasets import dataset_names
 from hessalign.datasets.source import find_data
 
@@ -139,7 +138,7 @@ def _rows(about: "FeaturesAbout", out: Path, samples: int) -> dict[str, Any]:
 
 
 def _table(rows: dict[str, Any]) -> Table:
-    table = Table("what", "value", title=escape(rows["file"]))
+    table = Table("what", "value", title=rows["file"])
     backbone = rows["backbone"]
     for name, value in (
         ("samples", f"{rows['samples']:,}"),
@@ -150,5 +149,5 @@ def _table(rows: dict[str, Any]) -> Table:
         ("weights' SHA-256", rows["weights_sha256"][:16]),
         ("content's SHA-256", rows["content_sha256"][:16]),
     ):
-        table.add_row(name, escape(value))
+        table.add_row(name, value)
     return table

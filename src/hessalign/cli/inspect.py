@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from hessalign import cli, diagnostics
 from hessalign.cli.errors import reported
 from hessalign.cli.memory import keep_freed_memory
 from hessalign.cli.options import LARGEST_SEED, number, require_there, whole
+from hessalign.cli.terminal import Console
 
 if TYPE_CHECKING:
     import polars as pl

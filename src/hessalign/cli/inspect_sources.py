@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from hessalign.datasets import DomainDataset, make_dataset
-from hessalign.datasets.source import find_data
+from hessalign.datasets.source import USERS_OWN, find_data
 from hessalign.diagnostics import AlignmentReport, alignment_report
 from hessalign.diagnostics.outputs import HeadOutputs, feature_outputs, run_outputs
 from hessalign.experiments.colored_mnist import RestartSpec, label_of, load_model, model_outputs
@@ -78,6 +78,11 @@ def _inspect(source: Path, options: InspectOptions) -> Inspected:
 def _inspect_run(source: Path, options: InspectOptions) -> Inspected:
     algorithm, about = load_trained(source)
     name = options.dataset or about.run.dataset
+    if name in USERS_OWN and options.root is None:
+        raise ValueError(
+            f"dataset: {source} was trained on data of your own ({name}), and a run does not record where "
+            "that lies; name the file or folder with --dataset"
+        )
     dataset = find_data(name, options.root).open(about.run.trial_seed)
     if dataset.input_shape != about.input_shape or dataset.class_names != about.class_names:
         raise ValueError(

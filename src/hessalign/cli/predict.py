@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import track
 
 from hessalign import training
 from hessalign.cli.errors import reported
 from hessalign.cli.memory import keep_freed_memory
 from hessalign.cli.options import require_there
+from hessalign.cli.terminal import Console
 
 
 def predict_command(

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.live import Live
 
 from hessalign import benchmark, cli, datasets, training
 from hessalign.algorithms import algorithm_names, require_algorithm
 from hessalign.cli.errors import INTERRUPTED, reported
 from hessalign.cli.options import names_between_commas, number, parse_settings, require_there, whole
+from hessalign.cli.terminal import Console
 from hessalign.datasets import dataset_names
 from hessalign.datasets.source import find_data
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from hessalign import cli, datasets, diagnostics, training
@@ -21,6 +20,7 @@ from hessalign.cli.options import (
     whole,
 )
 from hessalign.cli.progress import progress_bar
+from hessalign.cli.terminal import Console
 from hessalign.datasets import dataset_names
 from hessalign.datasets.source import find_data
 

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from hessalign.datasets.base import DomainDataset
 
 DATASET_OF_FILES = {".csv": "csv_file", ".safetensors": "features_file"}
+USERS_OWN = ("image_folder", *DATASET_OF_FILES.values())
+"""Datasets whose name tells neither what they hold nor where it lies."""
 
 
 @dataclass(frozen=True)
