@@ -1,59 +1,9 @@
 """Domain generalization by alignment of the classifier head's gradient and Hessian across domains."""
 
-from importlib import import_module
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
 
-from hessalign.alignment import HessianAlignment, HessianFlatness
-from hessalign.head import (
-    AutogradLoss,
-    BinaryCrossEntropy,
-    CrossEntropy,
-    HeadDerivatives,
-    HeadLoss,
-    SquaredError,
-    hessian_distance,
-)
-
-if TYPE_CHECKING:
-    from hessalign.diagnostics import AlignmentReport, alignment_report
-    from hessalign.estimator import HessianAlignedClassifier, HessianAlignedRegressor, LeaveOneDomainOut
+import lazy_loader
 
 __version__ = version("hessalign")
-
-__all__ = [
-    "AlignmentReport",
-    "AutogradLoss",
-    "BinaryCrossEntropy",
-    "CrossEntropy",
-    "HeadDerivatives",
-    "HeadLoss",
-    "HessianAlignedClassifier",
-    "HessianAlignedRegressor",
-    "HessianAlignment",
-    "HessianFlatness",
-    "LeaveOneDomainOut",
-    "SquaredError",
-    "__version__",
-    "alignment_report",
-    "hessian_distance",
-]
-
-# Imported when first used: whoever wants a penalty for a loop does not pay for scikit-learn and Polars.
-_IMPORTED_LATER = {
-    "AlignmentReport": "hessalign.diagnostics",
-    "HessianAlignedClassifier": "hessalign.estimator",
-    "HessianAlignedRegressor": "hessalign.estimator",
-    "LeaveOneDomainOut": "hessalign.estimator",
-    "alignment_report": "hessalign.diagnostics",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _IMPORTED_LATER:
-        return getattr(import_module(_IMPORTED_LATER[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_IMPORTED_LATER})
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__all__ += ["__version__"]

@@ -1,5 +1,19 @@
-"""``python -m hessalign``."""
+"""``python -m hessalign``, and what the ``hessalign`` script calls."""
 
-from hessalign.cli.main import app
+import sys
 
-app(prog_name="hessalign")
+from hessalign import cli
+
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command line; Ctrl-C ends it without a traceback even while modules are being imported."""
+    try:
+        cli.app(prog_name="hessalign")
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

@@ -111,7 +111,7 @@ def _inside(
 
 def _range(least: float | None, above: float | None, most: float | None, below: float | None) -> str:
     limits = [
-        f"{words} {limit:g}"
+        f"{words} {limit}" if isinstance(limit, int) else f"{words} {limit:g}"
         for words, limit in (
             ("of at least", least),
             ("above", above),

@@ -104,7 +104,7 @@ def test_text_is_read_as_numbers() -> None:
 def test_unknown_and_double_names_are_refused() -> None:
     with pytest.raises(ValueError, match="algorithm: 'hpg' is not known; allowed are and_mask, arm, cdann"):
         get_algorithm("hpg")
-    with pytest.raises(ValueError, match="name: 'erm' is taken by ERM"):
+    with pytest.raises(ValueError, match="name: 'erm' is taken by another algorithm"):
 
         @register("erm")
         class Another(Algorithm):

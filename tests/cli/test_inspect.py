@@ -94,7 +94,7 @@ def test_networks_of_the_colored_mnist_experiment(networks: list[Path]) -> None:
         (["{tmp}"], "holds no readable checkpoint"),
         (["{erm}", "--against", "{erm}"], "against: {erm} is the same as the first"),
         (["{erm}", "--dataset", "colored_mnist"], "dataset: colored_mnist has inputs of shape (2, 28, 28)"),
-        (["{erm}", "--radius", "-1"], "radius: must be a finite number above 0, got -1.0"),
+        (["{erm}", "--radius", "-1"], "'--radius': must be a finite number above 0, got -1.0"),
         (["{erm}", "--html", "{tmp}/no/page.html"], "html: there is no folder"),
         (["{erm}", "--device", "abacus"], "device: 'abacus' cannot be used here"),
     ],

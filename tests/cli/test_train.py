@@ -80,7 +80,7 @@ def test_predictions_are_those_of_the_trained_model(folder: Path, run: Path) -> 
         (["--target", "night"], "target: 'night' is not a domain; allowed are dim, mid, vivid or 0 to 2"),
         (["--dataset", "nowhere"], "dataset: 'nowhere' is not known; allowed are"),
         (["--backbone", "resnet19"], "name: 'resnet19' is not known"),
-        (["--steps", "0"], "steps: Input should be greater than or equal to 1"),
+        (["--steps", "0"], "'--steps': must be a whole number of at least 1, got 0"),
         (["--set", "batch_size=14"], "batch_size: domain 'dim' has 13 training samples"),
     ],
 )

@@ -68,7 +68,7 @@ def test_a_finished_run_is_drawn_without_training_again(features: Path, tmp_path
 @pytest.mark.parametrize(
     ("plot", "message"),
     [
-        ("curves", "plot: the name must end in .png, .pdf, .svg"),
+        ("curves", "plot: must end in .png, .pdf, .svg"),
         ("no/curves.png", "plot: there is no folder"),
         ("folder.png", "is a folder; choose the name of a file"),
     ],

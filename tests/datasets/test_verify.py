@@ -177,8 +177,8 @@ def test_command_tells_what_is_wrong(tmp_path: Path) -> None:
     [
         (("nothing",), "dataset: 'nothing' is not known; allowed are colored_mnist"),
         (("pacs",), "root: pacs is read from disk and none was given"),
-        (("pacs", "--root", "nowhere"), "root: nowhere is not a folder"),
-        (("csv_file", "--root", "nowhere.csv"), "path: nowhere.csv is not a file"),
+        (("pacs", "--root", "nowhere"), "root: there is no file or folder nowhere"),
+        (("csv_file", "--root", "nowhere.csv"), "root: there is no file or folder nowhere.csv"),
     ],
 )
 def test_command_refuses_bad_input(arguments: tuple[str, ...], message: str) -> None:

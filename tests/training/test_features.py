@@ -276,8 +276,8 @@ def test_the_command_line_from_images_to_a_run(images: Path, tmp_path: Path) -> 
     [
         (["--backbone", "resnet19"], "name: 'resnet19' is not known"),
         (["--backbone", "identity"], "backbone: 'identity' does not take the dataset's inputs"),
-        (["--dtype", "float8"], "dtype: Input should be 'float16' or 'float32'"),
-        (["--views", "-1"], "views: Input should be greater than or equal to 0"),
+        (["--dtype", "float8"], "dtype: 'float8' is not known; allowed are 'float16', 'float32'"),
+        (["--views", "-1"], "'--views': must be a whole number of at least 0, got -1"),
         (["--out", "features.pt"], "out: features.pt must end in .safetensors"),
         (["--dataset", "nowhere"], "dataset: 'nowhere' is not known"),
     ],

@@ -3,8 +3,7 @@
 from abc import ABC
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from importlib.metadata import entry_points
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +11,9 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from hessalign.algorithms.hparams import HParams
+from hessalign.algorithms.registry import register as register  # noqa: PLC0414 (mypy: exported from here, too)
 from hessalign.head import CrossEntropy, HeadDerivatives
 
-ENTRY_POINT_GROUP = "hessalign.algorithms"
 Optimizers = dict[str, Optimizer]
 Metrics = dict[str, Tensor]
 
@@ -179,47 +178,6 @@ class Algorithm(nn.Module, ABC):
         self.backward(loss)
         for optimizer in optimizers:
             optimizer.step()
-
-
-Registered = TypeVar("Registered", bound=type[Algorithm])
-_REGISTRY: dict[str, type[Algorithm]] = {}
-
-
-def register(name: str) -> Callable[[Registered], Registered]:
-    """Class decorator that makes an algorithm known by a name.
-
-    Raises:
-        ValueError: If another algorithm has the name.
-    """
-
-    def add(algorithm: Registered) -> Registered:
-        if name in _REGISTRY:
-            raise ValueError(f"name: {name!r} is taken by {_REGISTRY[name].__name__}")
-        algorithm.name = name
-        algorithm.reference_name = algorithm.__name__
-        _REGISTRY[name] = algorithm
-        return algorithm
-
-    return add
-
-
-def algorithm_names() -> list[str]:
-    """Names of all algorithms, those of installed plug-ins included."""
-    return sorted({*_REGISTRY, *(entry.name for entry in entry_points(group=ENTRY_POINT_GROUP))})
-
-
-def get_algorithm(name: str) -> type[Algorithm]:
-    """The algorithm with a name; a plug-in is loaded from its entry point.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    if name not in _REGISTRY:
-        for entry in entry_points(group=ENTRY_POINT_GROUP, name=name):
-            entry.load()
-    if name not in _REGISTRY:
-        raise ValueError(f"algorithm: {name!r} is not known; allowed are {', '.join(algorithm_names())}")
-    return _REGISTRY[name]
 
 
 def cross_entropies(logits: Tensor, batch: DomainBatch) -> Tensor:

@@ -3,9 +3,6 @@
 For data that are features already: the identity, and adapters.
 """
 
-from hessalign.backbones.adapter import Adapter
-from hessalign.backbones.base import Backbone, BackboneSpec, make_backbone
-from hessalign.backbones.mnist_cnn import MnistCnn
-from hessalign.backbones.weights import network_sha256
+import lazy_loader
 
-__all__ = ["Adapter", "Backbone", "BackboneSpec", "MnistCnn", "make_backbone", "network_sha256"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

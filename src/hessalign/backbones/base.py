@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from hessalign import backbones
 from hessalign.backbones import adapter, mnist_cnn
 from hessalign.backbones.weights import FILE_SUFFIXES, file_sha256, load_state, read_state
 
@@ -202,10 +203,7 @@ def _network(spec: BackboneSpec, input_channels: int) -> tuple[nn.Module, int]:
             raise ValueError(f"weights: 'identity' has none, got {str(spec.weights)!r}; allowed is 'none'")
         return nn.Identity(), input_channels
     if spec.name not in (mnist_cnn.NAME, *adapter.NAMES):
-        # torchvision and timm take seconds to import, which images of 28 pixels need not wait for.
-        from hessalign.backbones.pretrained import pretrained_network  # noqa: PLC0415
-
-        return pretrained_network(spec.name, spec.weights, input_channels)
+        return backbones.pretrained.pretrained_network(spec.name, spec.weights, input_channels)
     if spec.weights in ("hub", "package"):
         raise ValueError(f"weights: {spec.name} has none in a {spec.weights}; allowed are 'none' or a file")
     state = read_state(spec.weights) if isinstance(spec.weights, Path) else None

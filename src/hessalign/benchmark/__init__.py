@@ -3,7 +3,6 @@
 Reading records and making tables does not wait for PyTorch: what trains is imported where it is needed.
 """
 
-from hessalign.benchmark.records import Records, read_sweep
-from hessalign.benchmark.selection import RULES, Rule, select
+import lazy_loader
 
-__all__ = ["RULES", "Records", "Rule", "read_sweep", "select"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -71,17 +71,17 @@ def measure(spec: RunSpec, dataset: DomainDataset, machine: Machine) -> Cost:
     """The cost of runs like one, measured.
 
     Args:
-        spec: The run; a few of its steps are done, in a folder that is removed.
+        spec: The run; a few of its steps are done from random weights, in a folder that is removed.
         dataset: Its dataset; a few samples of each domain are read.
         machine: Where.
 
     Raises:
         ValueError: If the run cannot be done.
-        OSError: If an image or a weights file cannot be read.
+        OSError: If an image cannot be read.
     """
     batch = int(spec.hparams["batch_size"])
     few = _Few(dataset, samples=int(batch / (1 - spec.holdout_fraction)) + 2)
-    short = spec.model_copy(update={"steps": STEPS, "evaluate_every": STEPS})
+    short = _few_steps(spec)
     ends: list[float] = []
 
     def note(_: Progress) -> None:
@@ -112,7 +112,7 @@ def measure_together(specs: Sequence[RunSpec], dataset: DomainDataset, machine: 
     Raises:
         ValueError: If the runs cannot be trained together.
     """
-    short = [spec.model_copy(update={"steps": STEPS, "evaluate_every": STEPS}) for spec in specs]
+    short = [_few_steps(spec) for spec in specs]
     ends: list[float] = []
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="hessalign-") as name:
@@ -123,6 +123,12 @@ def measure_together(specs: Sequence[RunSpec], dataset: DomainDataset, machine: 
     evaluation = max(ends[-1] - ends[-2] - step, 0)
     building = max(whole - STEPS * step - evaluations(short[0]) * evaluation, 0)
     return (building + specs[0].steps * step + evaluations(specs[0]) * evaluation) / len(specs)
+
+
+def _few_steps(spec: RunSpec) -> RunSpec:
+    """The run cut short. Its network takes as long with random weights, which need not be downloaded."""
+    backbone = spec.backbone.model_copy(update={"weights": "none", "weights_sha256": ""})
+    return spec.model_copy(update={"steps": STEPS, "evaluate_every": STEPS, "backbone": backbone})
 
 
 class _FewSamples(Samples):

@@ -5,10 +5,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from hessalign.cli.colored_mnist_runs import (
-    at_least,
     file_name_of,
     open_store,
     parse_anneal_step,
@@ -18,10 +16,13 @@ from hessalign.cli.colored_mnist_runs import (
     title_of,
 )
 from hessalign.cli.colored_mnist_table import as_markdown, as_table
+from hessalign.cli.options import LARGEST_SEED, names_between_commas, number, whole
+from hessalign.cli.terminal import Console
+from hessalign.experiments import colored_mnist
 from hessalign.experiments.colored_mnist import (
     FAST_METHODS,
     FAST_PROBES,
-    METHODS,
+    METHOD_NAMES,
     PUBLISHED_ANNEAL_STEP,
     PUBLISHED_PROBES,
     PUBLISHED_STEPS,
@@ -33,7 +34,6 @@ from hessalign.experiments.colored_mnist import (
     fast_setting,
     plan_restarts,
     published,
-    summarise,
 )
 
 
@@ -41,7 +41,7 @@ def cmnist(
     methods: Annotated[
         str | None,
         typer.Option(
-            help=f"Comma-separated: {', '.join(METHODS)}; or [b]table[/b], the paper's ten rows, "
+            help=f"Comma-separated: {', '.join(METHOD_NAMES)}; or [b]table[/b], the paper's ten rows, "
             f"or [b]all[/b]. Default: {','.join(TABLE_METHODS)}; with --fast {','.join(FAST_METHODS)}.",
             show_default=False,
         ),
@@ -60,18 +60,21 @@ def cmnist(
     restarts: Annotated[
         int | None,
         typer.Option(
-            callback=at_least(1),
+            callback=whole(1),
             help="Restarts of each method. Default: 10; with --fast 1.",
             show_default=False,
         ),
     ] = None,
     seed: Annotated[
-        int, typer.Option(callback=at_least(0), help="Seed of the first restart; the next ones count up.")
+        int,
+        typer.Option(
+            callback=whole(0, LARGEST_SEED), help="Seed of the first restart; the next ones count up."
+        ),
     ] = 0,
     steps: Annotated[
         int | None,
         typer.Option(
-            callback=at_least(1),
+            callback=whole(1),
             help=f"Steps of each restart. Default: {PUBLISHED_STEPS}.",
             show_default=False,
         ),
@@ -79,7 +82,7 @@ def cmnist(
     anneal_step: Annotated[
         int | None,
         typer.Option(
-            callback=at_least(0),
+            callback=whole(0),
             help="First step with the penalty's full weight; its weight is 1 before. Default: the published "
             f"{PUBLISHED_ANNEAL_STEP} of {PUBLISHED_STEPS} steps, or as large a part of --steps.",
             show_default=False,
@@ -88,7 +91,7 @@ def cmnist(
     probes: Annotated[
         int | None,
         typer.Option(
-            callback=at_least(1),
+            callback=whole(1),
             help="Hutchinson probes. Default: the published 150, with --imbalanced 200; "
             f"with --fast {FAST_PROBES}.",
             show_default=False,
@@ -104,14 +107,14 @@ def cmnist(
     alpha: Annotated[
         float,
         typer.Option(
-            callback=at_least(0),
+            callback=number(0),
             help="Weight of the Hessian distance beside that of the gradient distance; published: 1.",
         ),
     ] = 1.0,
     gamma: Annotated[
         float | None,
         typer.Option(
-            callback=at_least(0),
+            callback=number(0),
             help="Weight of a flat head in the methods with [b]flat[/b] in their name. Default: 2 / probes, "
             "what the noise of the probes amounts to.",
             show_default=False,
@@ -120,7 +123,7 @@ def cmnist(
     penalty_weight: Annotated[
         float,
         typer.Option(
-            callback=at_least(1),
+            callback=number(1),
             help="Weight of the penalty once it has set in, by which the whole loss is then divided. "
             f"Default: the published {Setting().penalty_weight:.8g}.",
             show_default=False,
@@ -137,7 +140,7 @@ def cmnist(
     subsample: Annotated[
         int | None,
         typer.Option(
-            callback=at_least(100),
+            callback=whole(100),
             help="Train on the first so many of the shuffled 50,000 source images. Default: all.",
             show_default=False,
         ),
@@ -206,14 +209,14 @@ def cmnist(
     done = store.has_model if save_models else store.has
     run_missing(specs, store, torch_device, console, log_parts, done, save_models)
 
-    rows = summarise(store.load_all(), setting)
+    rows = colored_mnist.summarise(store.load_all(), setting)
     title = title_of(setting)
     # Without --fast another number of probes is a choice, not a reduction; its rows say so by themselves.
     reduction = describe_reduction(setting, probes if fast else PUBLISHED_PROBES[chosen_split])
     name = file_name_of(setting, fast)
-    from hessalign.experiments.colored_mnist.figure import save_figure
-
-    save_figure(rows, title, reduction and f"Changed setting: {reduction}", out / f"{name}.png")
+    colored_mnist.figure.save_figure(
+        rows, title, reduction and f"Changed setting: {reduction}", out / f"{name}.png"
+    )
     (out / f"{name}.md").write_text(as_markdown(rows, title, reduction), encoding="utf-8")
     if as_json:
         document = {"title": title, "reduced": reduction, "rows": [row.model_dump() for row in rows]}
@@ -225,12 +228,12 @@ def cmnist(
 
 def _parse_methods(names: str) -> tuple[str, ...]:
     chosen: list[str] = []
-    for name in filter(None, (part.strip() for part in names.split(","))):
+    for name in names_between_commas(names):
         if name == "all":
-            chosen += METHODS
+            chosen += METHOD_NAMES
         elif name == "table":
             chosen += published("balanced")
-        elif name in METHODS:
+        elif name in METHOD_NAMES:
             chosen.append(name)
         else:
             raise _bad_methods(f"{name!r} is not known")
@@ -240,5 +243,5 @@ def _parse_methods(names: str) -> tuple[str, ...]:
 
 
 def _bad_methods(problem: str) -> typer.BadParameter:
-    allowed = f"allowed are table, all, {', '.join(METHODS)}"
+    allowed = f"allowed are table, all, {', '.join(METHOD_NAMES)}"
     return typer.BadParameter(f"{problem}; {allowed}", param_hint="--methods")

@@ -6,33 +6,27 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from hessalign.cli.colored_mnist_runs import (
-    at_least,
     open_store,
     parse_device,
     parse_subsample,
     run_missing,
     title_of,
 )
+from hessalign.cli.options import LARGEST_SEED, whole
+from hessalign.cli.terminal import Console
+from hessalign.experiments import colored_mnist
 from hessalign.experiments.colored_mnist import (
     FAST_PROBES,
     PUBLISHED_PROBES,
-    RULES,
     STUDIES,
-    Candidate,
-    RecordStore,
     RestartSpec,
     Setting,
     Split,
-    candidate,
-    choose_by_every_rule,
     describe_reduction,
     fast_setting,
-    group_restarts,
-    label_of,
     plan_study,
 )
 
@@ -51,7 +45,7 @@ def cmnist_study(
     subsample: Annotated[
         int | None,
         typer.Option(
-            callback=at_least(100),
+            callback=whole(100),
             help="Train on the first so many of the shuffled 50,000 source images. Default: all.",
             show_default=False,
         ),
@@ -60,11 +54,14 @@ def cmnist_study(
         bool, typer.Option("--fast", help="The reduced network of hessalign cmnist --fast.")
     ] = False,
     steps: Annotated[
-        int, typer.Option(callback=at_least(1), help="Steps of each restart, the schedule in proportion.")
+        int, typer.Option(callback=whole(1), help="Steps of each restart, the schedule in proportion.")
     ] = Setting().steps,
-    restarts: Annotated[int, typer.Option(callback=at_least(1), help="Restarts of each configuration.")] = 1,
+    restarts: Annotated[int, typer.Option(callback=whole(1), help="Restarts of each configuration.")] = 1,
     seed: Annotated[
-        int, typer.Option(callback=at_least(0), help="Seed of the first restart; the next ones count up.")
+        int,
+        typer.Option(
+            callback=whole(0, LARGEST_SEED), help="Seed of the first restart; the next ones count up."
+        ),
     ] = 0,
     device: Annotated[str, typer.Option(help="Where to run: cpu, cuda, cuda:1, mps ...")] = "cpu",
     out: Annotated[
@@ -93,9 +90,9 @@ def cmnist_study(
         specs, store, torch_device, console, log_parts=True, done=lambda spec: _has_parts(store, spec)
     )
 
-    groups = group_restarts(store.load(spec) for spec in specs)
-    candidates = [candidate(group) for group in groups]
-    chosen = choose_by_every_rule(groups)
+    groups = colored_mnist.group_restarts(store.load(spec) for spec in specs)
+    candidates = [colored_mnist.candidate(group) for group in groups]
+    chosen = colored_mnist.choose_by_every_rule(groups)
     if as_json:
         typer.echo(json.dumps(_document(study, setting, candidates, chosen), ensure_ascii=False, indent=2))
         return
@@ -117,13 +114,16 @@ def _plan(study: str, setting: Setting, probes: int, seeds: Sequence[int]) -> li
     return plan_study(study, setting, probes, seeds)
 
 
-def _has_parts(store: RecordStore, spec: RestartSpec) -> bool:
+def _has_parts(store: "colored_mnist.RecordStore", spec: RestartSpec) -> bool:
     """A restart that was run without its parts is run again: a study is about them."""
     return store.has(spec) and bool(store.load(spec).parts)
 
 
 def _document(
-    study: str, setting: Setting, candidates: Sequence[Candidate], chosen: dict[str, Candidate]
+    study: str,
+    setting: Setting,
+    candidates: "Sequence[colored_mnist.Candidate]",
+    chosen: "dict[str, colored_mnist.Candidate]",
 ) -> dict[str, object]:
     return {
         "study": study,
@@ -146,8 +146,8 @@ def _document(
         "selection": [
             {
                 "rule": name,
-                "meaning": RULES[name].meaning,
-                "sees_target": RULES[name].sees_target,
+                "meaning": colored_mnist.RULES[name].meaning,
+                "sees_target": colored_mnist.RULES[name].sees_target,
                 "configuration": _label(choice),
                 "step": choice.step,
                 "held_out_accuracies": choice.accuracies,
@@ -159,7 +159,7 @@ def _document(
     }
 
 
-def _table(candidates: Sequence[Candidate], title: str, caption: str) -> Table:
+def _table(candidates: "Sequence[colored_mnist.Candidate]", title: str, caption: str) -> Table:
     table = Table(title=title, caption=caption)
     table.add_column("Configuration")
     for column in ("n", "Train", "Held-out sources", "Target", "gradient distance", "off(H)"):
@@ -177,7 +177,7 @@ def _table(candidates: Sequence[Candidate], title: str, caption: str) -> Table:
     return table
 
 
-def _choices(chosen: dict[str, Candidate]) -> Table:
+def _choices(chosen: "dict[str, colored_mnist.Candidate]") -> Table:
     caption = "At which step to stop is part of the choice. Only the oracle sees the target domain."
     table = Table(title="Chosen among these", caption=caption)
     table.add_column("Rule")
@@ -186,7 +186,7 @@ def _choices(chosen: dict[str, Candidate]) -> Table:
         table.add_column(column, justify="right")
     for name, choice in chosen.items():
         table.add_row(
-            f"{name}: {RULES[name].meaning}",
+            f"{name}: {colored_mnist.RULES[name].meaning}",
             _label(choice),
             str(choice.step),
             _percentages(choice.accuracies),
@@ -199,5 +199,5 @@ def _percentages(accuracies: Sequence[float]) -> str:
     return " / ".join(f"{accuracy:.1f}" for accuracy in accuracies)
 
 
-def _label(choice: Candidate) -> str:
-    return label_of(choice.restarts[0].spec)
+def _label(choice: "colored_mnist.Candidate") -> str:
+    return colored_mnist.label_of(choice.restarts[0].spec)

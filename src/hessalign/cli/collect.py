@@ -1,18 +1,18 @@
 """``hessalign collect``: a sweep's tables."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
+from hessalign import benchmark
+from hessalign.benchmark import formats
 from hessalign.cli.errors import reported
-
-if TYPE_CHECKING:
-    from hessalign.benchmark.tables import Report
+from hessalign.cli.options import require_figure
+from hessalign.cli.terminal import Console
+from hessalign.files import write_atomically
 
 Format = Literal["rich", "markdown", "latex", "html", "json", "csv"]
-FIGURES = (".png", ".pdf", ".svg")
 WIDE = 240
 """Columns of a table that goes to a file or another program."""
 
@@ -70,34 +70,25 @@ def collect_command(
 
     hessalign collect runs/sweep --baseline erm --statistics --plot sweep.png --export-best best.json
     """
-    from hessalign.benchmark.records import read_sweep
-    from hessalign.benchmark.report import make_report
-    from hessalign.benchmark.selection import RULES
-
     console = Console(stderr=True)
     with reported(console):
         if as_json and output_format not in ("rich", "json"):
             raise ValueError(f"json: --json and --format {output_format} contradict each other")
-        if plot is not None and plot.suffix not in FIGURES:
-            raise ValueError(f"plot: must end in {', '.join(FIGURES)}, got {plot}")
+        if plot is not None:
+            require_figure("plot", plot)
         if not folder.is_dir():
             raise ValueError(f"folder: there is no folder {folder}")
-        rules = RULES if select == "all" else (select,)
-        records = read_sweep(folder, include_unfinished)
-        report = make_report(records, rules, baseline, compare == "paper")
+        rules = benchmark.RULES if select == "all" else (select,)
+        records = benchmark.read_sweep(folder, include_unfinished)
+        report = benchmark.report.make_report(records, rules, baseline, compare == "paper")
         for file in filter(None, (out, export_best, plot)):
             file.parent.mkdir(parents=True, exist_ok=True)
         _show(report, "json" if as_json else output_format, statistics, out)
         if export_best is not None:
-            from hessalign.benchmark.best import best_runs
-            from hessalign.files import write_atomically
-
-            best = best_runs(records, rules, folder)
+            best = benchmark.best.best_runs(records, rules, folder)
             write_atomically(export_best, best.model_dump_json(indent=2) + "\n")
         if plot is not None:
-            from hessalign.benchmark.plot import save_plot
-
-            save_plot(records, report, rules, plot)
+            benchmark.plot.save_plot(records, report, rules, plot)
     for note in report.notes:
         console.print(note, highlight=False, markup=False)
     for what, path in (("Tables", out), ("Configurations", export_best), ("Figure", plot)):
@@ -105,48 +96,36 @@ def collect_command(
             console.print(f"{what}: {path}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _show(report: "Report", output_format: Format, statistics: bool, out: Path | None) -> None:
+def _show(
+    report: "benchmark.tables.Report", output_format: Format, statistics: bool, out: Path | None
+) -> None:
     """Print the tables, or write them to a file."""
     if output_format == "rich" and out is None:
-        from hessalign.benchmark.formats.rich_tables import as_renderable
-
         console = Console()
         if not console.is_terminal:
             console.width = WIDE
-        console.print(as_renderable(report, statistics))
+        console.print(formats.rich_tables.as_renderable(report, statistics))
         return
     text = _text(report, output_format, statistics)
     if out is None:
         typer.echo(text, nl=False)
         return
-    from hessalign.files import write_atomically
-
     write_atomically(out, text)
 
 
-def _text(report: "Report", output_format: Format, statistics: bool) -> str:
+def _text(report: "benchmark.tables.Report", output_format: Format, statistics: bool) -> str:
     """The tables in a format, as text."""
     if output_format == "json":
         return report.model_dump_json(indent=2) + "\n"
     if output_format == "csv":
-        from hessalign.benchmark.formats.csv_rows import as_csv
-
-        return as_csv(report)
+        return formats.csv_rows.as_csv(report)
     if output_format == "markdown":
-        from hessalign.benchmark.formats.markdown import as_markdown
-
-        return as_markdown(report, statistics)
+        return formats.markdown.as_markdown(report, statistics)
     if output_format == "latex":
-        from hessalign.benchmark.formats.latex import as_latex
-
-        return as_latex(report, statistics)
+        return formats.latex.as_latex(report, statistics)
     if output_format == "html":
-        from hessalign.benchmark.formats.html_page import as_html
-
-        return as_html(report, statistics)
-    from hessalign.benchmark.formats.rich_tables import as_renderable
-
+        return formats.html_page.as_html(report, statistics)
     console = Console(width=WIDE, file=None, no_color=True)
     with console.capture() as captured:
-        console.print(as_renderable(report, statistics))
+        console.print(formats.rich_tables.as_renderable(report, statistics))
     return captured.get()

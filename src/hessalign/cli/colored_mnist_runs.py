@@ -3,48 +3,30 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 import typer
-from rich.console import Console
 
-from hessalign.cli.devices import usable_device
+from hessalign import cli
 from hessalign.cli.errors import INTERRUPTED
 from hessalign.cli.memory import keep_freed_memory
 from hessalign.cli.progress import progress_bar
-from hessalign.experiments.colored_mnist import (
-    SOURCE_IMAGES,
-    Metrics,
-    RecordStore,
-    RestartRecord,
-    RestartSpec,
-    Setting,
-    label_of,
-    run_restart,
-    save_model,
-)
+from hessalign.cli.terminal import Console
+from hessalign.experiments import colored_mnist
+from hessalign.experiments.colored_mnist import SOURCE_IMAGES, RestartSpec, Setting
+
+if TYPE_CHECKING:
+    import torch
 
 
-def at_least(minimum: float) -> Callable[[float | None], float | None]:
-    """Callback of an option that must not be smaller."""
-
-    def check(value: float | None) -> float | None:
-        if value is not None and not minimum <= value < float("inf"):
-            kind = "a whole number" if isinstance(value, int) else "a finite number"
-            raise typer.BadParameter(f"must be {kind} of at least {minimum}, got {value}")
-        return value
-
-    return check
-
-
-def parse_device(name: str) -> torch.device:
+def parse_device(name: str) -> "torch.device":
     """The device with a name.
 
     Raises:
         typer.BadParameter: If nothing can run there.
     """
     try:
-        return usable_device(name)
+        return cli.usable_device(name)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--device") from error
 
@@ -73,13 +55,13 @@ def parse_subsample(images: int | None) -> int | None:
     return None if images == SOURCE_IMAGES else images
 
 
-def open_store(folder: Path) -> RecordStore:
+def open_store(folder: Path) -> "colored_mnist.RecordStore":
     """The records of a folder.
 
     Raises:
         typer.BadParameter: Before hours of work, if it cannot be written or holds something unreadable.
     """
-    store = RecordStore(folder)
+    store = colored_mnist.RecordStore(folder)
     try:
         store.prepare()
         store.load_all()
@@ -90,8 +72,8 @@ def open_store(folder: Path) -> RecordStore:
 
 def run_missing(
     specs: Sequence[RestartSpec],
-    store: RecordStore,
-    device: torch.device,
+    store: "colored_mnist.RecordStore",
+    device: "torch.device",
     console: Console,
     log_parts: bool,
     done: Callable[[RestartSpec], bool],
@@ -127,8 +109,8 @@ def run_missing(
 
 def _run(
     specs: Sequence[RestartSpec],
-    store: RecordStore,
-    device: torch.device,
+    store: "colored_mnist.RecordStore",
+    device: "torch.device",
     console: Console,
     log_parts: bool,
     save_models: bool,
@@ -136,22 +118,26 @@ def _run(
     with progress_bar(console, "state") as progress:
         overall = progress.add_task("all steps", total=sum(spec.steps for spec in specs), state="")
         for spec in specs:
-            name = f"{label_of(spec)}, seed {spec.seed}"
+            name = f"{colored_mnist.label_of(spec)}, seed {spec.seed}"
             current = progress.add_task(name, total=spec.steps, state="")
 
-            def report(step: int, metrics: Metrics, task: object = current) -> None:
+            def report(step: int, metrics: "colored_mnist.Metrics", task: object = current) -> None:
                 state = f"train {metrics.source_accuracy:.1f} %, target {metrics.target_accuracy:.1f} %"
                 progress.update(task, completed=step + 1, state=state)  # type: ignore[arg-type]
                 progress.advance(overall)
 
-            keep = partial(save_model, spec=spec, path=store.model_path(spec)) if save_models else None
-            record = run_restart(spec, device, report, log_parts, keep)
+            keep = (
+                partial(colored_mnist.save_model, spec=spec, path=store.model_path(spec))
+                if save_models
+                else None
+            )
+            record = colored_mnist.run_restart(spec, device, report, log_parts, keep)
             store.save(record)
             progress.remove_task(current)
             progress.console.print(f"{name}: {_result(record)}", highlight=False)
 
 
-def _result(record: RestartRecord) -> str:
+def _result(record: "colored_mnist.RestartRecord") -> str:
     final = record.final
     return (
         f"train {final.source_accuracy:.1f} %, target {final.target_accuracy:.1f} % ({record.seconds:.0f} s)"

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from hessalign.experiments.colored_mnist import Row
+from hessalign.experiments import colored_mnist
 
 COLUMNS = ("Method", "n", "Train", "Target", "Paper train", "Paper target")
 EXPLANATION = "accuracies in percent, mean ± population standard deviation over n restarts"
 
 
-def as_table(rows: Sequence[Row], title: str, reduction: str | None) -> Table:
+def as_table(rows: "Sequence[colored_mnist.Row]", title: str, reduction: str | None) -> Table:
     """A table for the terminal."""
     table = Table(title=title, caption=_caption(reduction))
     for column in COLUMNS:
@@ -20,7 +20,7 @@ def as_table(rows: Sequence[Row], title: str, reduction: str | None) -> Table:
     return table
 
 
-def as_markdown(rows: Sequence[Row], title: str, reduction: str | None) -> str:
+def as_markdown(rows: "Sequence[colored_mnist.Row]", title: str, reduction: str | None) -> str:
     """The same as a Markdown document."""
     lines = [
         f"# {title}",
@@ -40,7 +40,7 @@ def _caption(reduction: str | None) -> str:
     return f"Changed setting: {reduction} (the paper's figures are for the published one); {EXPLANATION}."
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: "colored_mnist.Row") -> tuple[str, ...]:
     return (
         row.label,
         str(row.restarts),

@@ -7,27 +7,24 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from hessalign import datasets
 from hessalign.cli.download import download_command
+from hessalign.cli.help_text import add_command
+from hessalign.cli.options import require_there
 from hessalign.cli.progress import progress_bar
-from hessalign.datasets.base import DomainDataset
-from hessalign.datasets.registry import dataset_names, get_dataset
-from hessalign.datasets.verify import VerifyReport, verify
+from hessalign.cli.terminal import Console
 
 app = typer.Typer(
     help="Datasets made of domains: what there is, how to get it, and whether your copy is whole.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
-app.command("download")(download_command)
 SHOWN = 20
 """Files of one kind that are named on a terminal."""
 
 
-@app.command("list")
 def list_datasets(
     as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
@@ -37,7 +34,7 @@ def list_datasets(
 
     hessalign datasets list
     """
-    rows = [_describe(get_dataset(name)) for name in dataset_names()]
+    rows = [_describe(datasets.get_dataset(name)) for name in datasets.dataset_names()]
     if as_json:
         typer.echo(json.dumps(rows, ensure_ascii=False, indent=2))
         return
@@ -57,7 +54,6 @@ def list_datasets(
     Console().print(table)
 
 
-@app.command("verify")
 def verify_dataset(
     name: Annotated[
         str, typer.Argument(help="Name of the dataset; [b]hessalign datasets list[/b] shows all.")
@@ -89,7 +85,7 @@ def verify_dataset(
     console = Console(stderr=True)
     with progress_bar(console) as progress:
         task = progress.add_task("samples read", total=sum(map(len, dataset.domains)))
-        report = verify(dataset, lambda: progress.advance(task))
+        report = datasets.verify.verify(dataset, lambda: progress.advance(task))
     if as_json:
         document = {**asdict(report), "total": report.total, "ok": report.ok}
         typer.echo(json.dumps(document, ensure_ascii=False, indent=2))
@@ -99,7 +95,7 @@ def verify_dataset(
         raise typer.Exit(1)
 
 
-def _describe(dataset: type[DomainDataset]) -> dict[str, Any]:
+def _describe(dataset: "type[datasets.DomainDataset]") -> dict[str, Any]:
     published = dataset.expected_counts
     return {
         "name": dataset.name,
@@ -114,26 +110,27 @@ def _describe(dataset: type[DomainDataset]) -> dict[str, Any]:
     }
 
 
-def _open(name: str, root: Path | None) -> DomainDataset:
+def _open(name: str, root: Path | None) -> "datasets.DomainDataset":
     try:
-        dataset = get_dataset(name)
+        datasets.require_dataset(name)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="NAME") from error
     try:
-        return dataset.make(root, seed=0)
+        require_there("root", root)
+        return datasets.make_dataset(name, root)
     except (ValueError, OSError) as error:
         raise typer.BadParameter(str(error), param_hint="--root") from error
 
 
-def _print(report: VerifyReport) -> None:
+def _print(report: "datasets.verify.VerifyReport") -> None:
     """Classes as rows: there are more of them than domains."""
-    table = Table(title=escape(report.dataset))
+    table = Table(title=report.dataset)
     table.add_column("Class")
     for domain in report.counts:
-        table.add_column(escape(domain), justify="right")
+        table.add_column(domain, justify="right")
     for class_name in next(iter(report.counts.values())):
         cells = (f"{by_class[class_name]:,}" for by_class in report.counts.values())
-        table.add_row(escape(class_name), *cells)
+        table.add_row(class_name, *cells)
     table.add_section()
     table.add_row("all", *(f"{sum(by_class.values()):,}" for by_class in report.counts.values()))
     if report.published_counts:
@@ -142,10 +139,10 @@ def _print(report: VerifyReport) -> None:
     console = Console()
     console.print(table)
     if report.empty_classes:
-        console.print(f"Without a sample: {escape(', '.join(report.empty_classes))}")
+        console.print(f"Without a sample: {', '.join(report.empty_classes)}")
     # Not wrapped: paths stay whole, to be copied.
     for problem in report.problems:
-        console.print(f"Wrong: {escape(problem)}", soft_wrap=True)
+        console.print(f"Wrong: {problem}", soft_wrap=True)
     _print_some(console, "Unreadable", report.unreadable)
     _print_some(console, "Equal files", [", ".join(paths) for paths in report.duplicates])
     if report.ok:
@@ -155,6 +152,11 @@ def _print(report: VerifyReport) -> None:
 
 def _print_some(console: Console, what: str, entries: Sequence[str]) -> None:
     for entry in entries[:SHOWN]:
-        console.print(f"{what}: {escape(entry)}", soft_wrap=True)
+        console.print(f"{what}: {entry}", soft_wrap=True)
     if len(entries) > SHOWN:
         console.print(f"... and {len(entries) - SHOWN} more; --json names all.")
+
+
+add_command(app, "list", list_datasets)
+add_command(app, "verify", verify_dataset)
+add_command(app, "download", download_command)

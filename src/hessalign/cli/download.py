@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -19,10 +17,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from hessalign import datasets
 from hessalign.cli.errors import INTERRUPTED, reported
-from hessalign.datasets.base import DomainDataset
-from hessalign.datasets.registry import get_dataset
-from hessalign.datasets.verify import count_problems, count_samples
+from hessalign.cli.terminal import Console
 
 if TYPE_CHECKING:
     from hessalign.datasets.download import Download
@@ -77,22 +74,22 @@ def download_command(
 
     hessalign datasets download domain_net --root data --duplicates domain_net_duplicates.txt
     """
-    from hessalign.datasets.download import downloadable, remove_listed  # heavy, and only for this command
-
     console = Console(stderr=True)
     with reported(console):
-        dataset = downloadable(get_dataset(name))
+        datasets.require_dataset(name)
+        datasets.download.check_sources(source or [])
+        dataset = datasets.download.downloadable(datasets.get_dataset(name))
         try:
             if dataset.existing(root) is None:
                 done = _download(dataset, root, source or [], sha256 or [], duplicates, console)
             else:
-                done = remove_listed(dataset, root, duplicates)
+                done = datasets.download.remove_listed(dataset, root, duplicates)
         except KeyboardInterrupt:
             console.print("Interrupted; start again to go on from here.")
             raise typer.Exit(INTERRUPTED) from None
         copy = dataset.make(root, seed=0)
-    by_class = count_samples(copy)
-    problems = count_problems(copy, by_class)
+    by_class = datasets.verify.count_samples(copy)
+    problems = datasets.verify.count_problems(copy, by_class)
     counts = {domain: sum(classes.values()) for domain, classes in by_class.items()}
     if as_json:
         document = {**asdict(done), "folder": str(done.folder), "counts": counts, "problems": problems}
@@ -111,10 +108,8 @@ def _download(
     duplicates: Path | None,
     console: Console,
 ) -> "Download":
-    from hessalign.datasets.download import download
-
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
@@ -126,21 +121,23 @@ def _download(
         def report(what: str, done: int, total: int | None) -> None:
             if what not in tasks:
                 # What an earlier call has downloaded took this one no time.
-                tasks[what] = progress.add_task(escape(what), completed=done)
+                tasks[what] = progress.add_task(what, completed=done)
             progress.update(tasks[what], completed=done, total=total)
 
-        return download(dataset, root, report, sources, sha256, duplicates)
+        return datasets.download.download(dataset, root, report, sources, sha256, duplicates)
 
 
-def _print(done: "Download", copy: DomainDataset, counts: dict[str, int], problems: list[str]) -> None:
+def _print(
+    done: "Download", copy: "datasets.DomainDataset", counts: dict[str, int], problems: list[str]
+) -> None:
     console = Console()
     published = copy.expected_counts.by_domain if copy.expected_counts else {}
-    table = Table(title=escape(f"{copy.name} in {done.folder}"))
+    table = Table(title=f"{copy.name} in {done.folder}")
     table.add_column("Domain")
     table.add_column("Images", justify="right")
     table.add_column("Published", justify="right")
     for domain, count in counts.items():
-        table.add_row(escape(domain), f"{count:,}", f"{published[domain]:,}" if domain in published else "–")
+        table.add_row(domain, f"{count:,}", f"{published[domain]:,}" if domain in published else "–")
     table.add_section()
     totals = copy.expected_counts.totals if copy.expected_counts else ()
     table.add_row("all", f"{sum(counts.values()):,}", " or ".join(f"{total:,}" for total in totals) or "–")
@@ -152,14 +149,12 @@ def _print(done: "Download", copy: DomainDataset, counts: dict[str, int], proble
             if archive.checked
             else "nobody has published what it must be"
         )
-        console.print(
-            f"SHA-256 {archive.sha256} of {escape(archive.source)}: {escape(checked)}", soft_wrap=True
-        )
+        console.print(f"SHA-256 {archive.sha256} of {archive.source}: {checked}", soft_wrap=True)
     if done.duplicates_removed:
         console.print(f"{done.duplicates_removed:,} listed duplicates were deleted.")
     for note in done.notes:
-        console.print(escape(note), soft_wrap=True)
+        console.print(note, soft_wrap=True)
     for problem in problems:
-        console.print(f"Wrong: {escape(problem)}", soft_wrap=True)
+        console.print(f"Wrong: {problem}", soft_wrap=True)
     if not problems:
         console.print("The counts are the published ones.")

@@ -5,7 +5,8 @@ from contextlib import contextmanager
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
+
+from hessalign.cli.terminal import Console
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""

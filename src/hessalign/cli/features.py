@@ -5,20 +5,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from hessalign import datasets, training
+from hessalign.checks import require_choice
 from hessalign.cli.errors import INTERRUPTED, reported
 from hessalign.cli.memory import keep_freed_memory
+from hessalign.cli.options import LARGEST_SEED, require_there, whole
 from hessalign.cli.progress import progress_bar
-from hessalign.datasets.base import DomainDataset
-from hessalign.datasets.features_format import FeaturesAbout
-from hessalign.datasets.registry import dataset_names
+from hessalign.cli.terminal import Console
+from hessalign.datasets import dataset_names
 from hessalign.datasets.source import find_data
 
 if TYPE_CHECKING:
-    from hessalign.training import ExtractionProgress, FeaturesSpec, Machine
+    from hessalign.datasets.features_format import FeaturesAbout
 
 
 def features_command(
@@ -43,16 +43,26 @@ def features_command(
     ] = None,
     views: Annotated[
         int,
-        typer.Option(help="Augmented views of each image, besides the plain one; training draws from them."),
+        typer.Option(
+            callback=whole(0),
+            help="Augmented views of each image, besides the plain one; training draws from them.",
+        ),
     ] = 0,
     dtype: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
-    batch_size: Annotated[int, typer.Option(help="Images that go through the backbone together.")] = 64,
+    batch_size: Annotated[
+        int, typer.Option(callback=whole(1), help="Images that go through the backbone together.")
+    ] = 64,
     seed: Annotated[
         int,
-        typer.Option(help="Of the augmented views, of random weights, and of what the MNIST datasets draw."),
+        typer.Option(
+            callback=whole(0, LARGEST_SEED),
+            help="Of the augmented views, of random weights, and of what the MNIST datasets draw.",
+        ),
     ] = 0,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, mps ...")] = "auto",
-    workers: Annotated[int, typer.Option(help="Processes that load images; 0 loads them here.")] = 0,
+    workers: Annotated[
+        int, typer.Option(callback=whole(0), help="Processes that load images; 0 loads them here.")
+    ] = 0,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Go on with an unfinished extraction; starts it where there is none."),
@@ -73,21 +83,22 @@ def features_command(
 
     hessalign train --dataset own.safetensors --algorithm hgp --target hospital_3 --out runs/hgp
     """
-    from hessalign.training import FeaturesSpec, Machine, choose_backbone
-
     console = Console(stderr=True)
     try:
         with reported(console):
-            data = find_data(dataset, root).open(seed)
+            require_there("root", root)
+            source = find_data(dataset, root)
+            require_choice("dtype", dtype, ("float16", "float32"))
+            data = source.open(seed)
             chosen: dict[str, Any] = {
-                "backbone": choose_backbone(data, backbone, weights),
+                "backbone": training.choose_backbone(data, backbone, weights),
                 "views": views,
                 "dtype": dtype,
                 "batch_size": batch_size,
                 "seed": seed,
             }
-            spec = FeaturesSpec(**chosen)
-            machine = Machine(accelerator=accelerator, workers=workers)
+            spec = training.FeaturesSpec(**chosen)
+            machine = training.Machine(accelerator=accelerator, workers=workers)
             keep_freed_memory()
             about = _extract(data, spec, out, machine, resume, console)
     except KeyboardInterrupt:
@@ -101,20 +112,23 @@ def features_command(
 
 
 def _extract(
-    data: DomainDataset, spec: "FeaturesSpec", out: Path, machine: "Machine", resume: bool, console: Console
-) -> FeaturesAbout:
-    from hessalign.training import extract_features
-
+    data: "datasets.DomainDataset",
+    spec: "training.FeaturesSpec",
+    out: Path,
+    machine: "training.Machine",
+    resume: bool,
+    console: Console,
+) -> "FeaturesAbout":
     with progress_bar(console, "speed") as bar:
         task = bar.add_task("images", total=sum(map(len, data.domains)), speed="")
 
-        def report(progress: "ExtractionProgress") -> None:
+        def report(progress: "training.ExtractionProgress") -> None:
             bar.update(task, completed=progress.done, speed=f"{progress.images_per_second:.0f} images/s")
 
-        return extract_features(data, spec, out, machine, resume, report)
+        return training.extract_features(data, spec, out, machine, resume, report)
 
 
-def _rows(about: FeaturesAbout, out: Path, samples: int) -> dict[str, Any]:
+def _rows(about: "FeaturesAbout", out: Path, samples: int) -> dict[str, Any]:
     return {
         "file": str(out),
         "bytes": out.stat().st_size,
@@ -124,7 +138,7 @@ def _rows(about: FeaturesAbout, out: Path, samples: int) -> dict[str, Any]:
 
 
 def _table(rows: dict[str, Any]) -> Table:
-    table = Table("what", "value", title=escape(rows["file"]))
+    table = Table("what", "value", title=rows["file"])
     backbone = rows["backbone"]
     for name, value in (
         ("samples", f"{rows['samples']:,}"),
@@ -135,5 +149,5 @@ def _table(rows: dict[str, Any]) -> Table:
         ("weights' SHA-256", rows["weights_sha256"][:16]),
         ("content's SHA-256", rows["content_sha256"][:16]),
     ):
-        table.add_row(name, escape(value))
+        table.add_row(name, value)
     return table

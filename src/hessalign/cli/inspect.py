@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from hessalign import cli, diagnostics
 from hessalign.cli.errors import reported
 from hessalign.cli.memory import keep_freed_memory
+from hessalign.cli.options import LARGEST_SEED, number, require_there, whole
+from hessalign.cli.terminal import Console
 
 if TYPE_CHECKING:
     import polars as pl
     import torch
-
-    from hessalign.diagnostics import AlignmentReport
 
 
 def inspect_command(
@@ -36,13 +36,19 @@ def inspect_command(
     ] = None,
     root: Annotated[Path | None, typer.Option(help="Folder that holds the dataset.")] = None,
     per_domain: Annotated[
-        int, typer.Option(min=0, help="At most so many random samples of each domain; 0 for all.")
+        int, typer.Option(callback=whole(0), help="At most so many random samples of each domain; 0 for all.")
     ] = 500,
     radius: Annotated[
-        float, typer.Option(help="δ of the transfer bound ½ δ² ‖H_e − H_f‖₂, in units of the head's weights.")
+        float,
+        typer.Option(
+            callback=number(above=0),
+            help="δ of the transfer bound ½ δ² ‖H_e − H_f‖₂, in units of the head's weights.",
+        ),
     ] = 1.0,
-    replicates: Annotated[int, typer.Option(help="Of the bootstrap; 0 for no intervals.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    replicates: Annotated[
+        int, typer.Option(callback=whole(0), help="Of the bootstrap; 0 for no intervals.")
+    ] = 1000,
+    seed: Annotated[int, typer.Option(callback=whole(0, LARGEST_SEED), help="Of the bootstrap.")] = 0,
     device: Annotated[str, typer.Option(help="Where networks are computed: cpu, cuda, mps ...")] = "cpu",
     html: Annotated[
         Path | None, typer.Option(dir_okay=False, help="Write a page with tables, plots and explanations.")
@@ -69,23 +75,22 @@ def inspect_command(
     """
     console = Console(stderr=True)
     with reported(console):
-        import torch
-
-        from hessalign.cli.inspect_sources import InspectOptions, inspect_all
-
-        options = InspectOptions(
+        require_there("source", source)
+        require_there("against", against)
+        require_there("root", root)
+        _check_outputs(html, plots)
+        options = cli.InspectOptions(
             dataset=dataset,
             root=root,
             per_domain=per_domain or None,
             device=_device(device),
+            seed=seed,
             report={"radius": radius, "replicates": replicates, "seed": seed},
         )
-        _check_outputs(html, plots)
         keep_freed_memory()
-        torch.manual_seed(seed)  # MTL in the variant of DomainBed draws random numbers when it predicts
         with console.status("computing features, gradients and Hessians"):
             sources = [source, *([against] if against else [])]
-            reports = inspect_all(sources, options)
+            reports = cli.inspect_all(sources, options)
         written = _write(reports, html, plots)
         if plots is not None:
             written += _draw_training(sources, plots)
@@ -102,10 +107,8 @@ def inspect_command(
 
 
 def _device(name: str) -> "torch.device":
-    from hessalign.cli.devices import usable_device
-
     try:
-        return usable_device(name)
+        return cli.usable_device(name)
     except ValueError as error:
         raise ValueError(f"device: {error}") from error
 
@@ -117,46 +120,45 @@ def _check_outputs(html: Path | None, plots: Path | None) -> None:
         plots.mkdir(parents=True, exist_ok=True)
 
 
-def _write(reports: "Mapping[str, AlignmentReport]", html: Path | None, plots: Path | None) -> list[Path]:
+def _write(
+    reports: "Mapping[str, diagnostics.AlignmentReport]", html: Path | None, plots: Path | None
+) -> list[Path]:
     written: list[Path] = []
     if html is not None:
-        from hessalign.diagnostics.html import write_html
-
-        write_html(html, reports)
+        diagnostics.html.write_html(html, reports)
         written.append(html)
     if plots is not None:
-        from hessalign.diagnostics.plots import save_plots
-
-        written += save_plots(reports, plots)
+        written += diagnostics.plots.save_plots(reports, plots)
     return written
 
 
 def _draw_training(sources: Sequence[Path], folder: Path) -> list[Path]:
     """Training curves of the sources that are folders of runs."""
-    from hessalign.diagnostics.curves import draw_training_curves, read_history
-    from hessalign.diagnostics.plots import save_figure
-
-    histories = [history for source in sources if (history := read_history(source)) is not None]
+    histories = [
+        history for source in sources if (history := diagnostics.curves.read_history(source)) is not None
+    ]
     written = []
-    for number, history in enumerate(histories, start=1):
-        name = "training" if len(histories) == 1 else f"training-{number}"
-        figure = draw_training_curves(history)
+    for count, history in enumerate(histories, start=1):
+        name = "training" if len(histories) == 1 else f"training-{count}"
+        figure = diagnostics.curves.draw_training_curves(history)
         for ending in ("png", "pdf"):
-            save_figure(figure, folder / f"{name}.{ending}")
+            diagnostics.plots.save_figure(figure, folder / f"{name}.{ending}")
         written.append(folder / f"{name}.png")
     return written
 
 
-def _print(reports: "Mapping[str, AlignmentReport]") -> None:
+def _print(reports: "Mapping[str, diagnostics.AlignmentReport]") -> None:
     console = Console()
     for title, report in reports.items():
         ranked = report.to_frame("attributes").drop("rank")
         console.print(_rich_table(f"{title}: what differs, in nats", ranked))
         console.print(_distance_table(title, report))
     if len(reports) > 1:
-        from hessalign.diagnostics.html import compare
-
-        console.print(_rich_table("Side by side: distances relative to their own norms", compare(reports)))
+        console.print(
+            _rich_table(
+                "Side by side: distances relative to their own norms", diagnostics.html.compare(reports)
+            )
+        )
 
 
 def _rich_table(title: str, frame: "pl.DataFrame") -> Table:
@@ -169,7 +171,7 @@ def _rich_table(title: str, frame: "pl.DataFrame") -> Table:
     return table
 
 
-def _distance_table(title: str, report: "AlignmentReport") -> Table:
+def _distance_table(title: str, report: "diagnostics.AlignmentReport") -> Table:
     table = Table(
         title=f"{title}: distances",
         caption=f"interval: {100 * report.level:g} %, without what chance adds; δ = {report.radius:g}",

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from hessalign.datasets import DomainDataset, make_dataset
-from hessalign.datasets.source import find_data
+from hessalign.datasets.source import USERS_OWN, find_data
 from hessalign.diagnostics import AlignmentReport, alignment_report
 from hessalign.diagnostics.outputs import HeadOutputs, feature_outputs, run_outputs
 from hessalign.experiments.colored_mnist import RestartSpec, label_of, load_model, model_outputs
@@ -28,6 +28,7 @@ class InspectOptions:
         root: Folder that holds it.
         per_domain: At most so many samples of each domain; None for all.
         device: Where networks are computed.
+        seed: Of the networks that draw random numbers when they predict, as MTL does in DomainBed's variant.
         report: Arguments of [alignment_report][hessalign.alignment_report] besides data and names.
     """
 
@@ -35,6 +36,7 @@ class InspectOptions:
     root: Path | None
     per_domain: int | None
     device: torch.device
+    seed: int = 0
     report: dict[str, Any] = field(default_factory=dict)
 
 
@@ -53,6 +55,7 @@ def inspect_all(sources: Sequence[Path], options: InspectOptions) -> dict[str, A
         ValueError: If something there cannot be inspected.
         OSError: If a sample cannot be read.
     """
+    torch.manual_seed(options.seed)
     found = [_inspect(source, options) for source in sources]
     titles = [item.title for item in found]
     if len(set(titles)) < len(titles):
@@ -65,8 +68,6 @@ def inspect_all(sources: Sequence[Path], options: InspectOptions) -> dict[str, A
 def _inspect(source: Path, options: InspectOptions) -> Inspected:
     if source.is_dir():
         return _inspect_run(source, options)
-    if not source.is_file():
-        raise ValueError(f"source: there is no file or folder {source}")
     try:
         network, spec = load_model(source)
     except ValueError:  # no network of the Colored MNIST experiment
@@ -77,6 +78,11 @@ def _inspect(source: Path, options: InspectOptions) -> Inspected:
 def _inspect_run(source: Path, options: InspectOptions) -> Inspected:
     algorithm, about = load_trained(source)
     name = options.dataset or about.run.dataset
+    if name in USERS_OWN and options.root is None:
+        raise ValueError(
+            f"dataset: {source} was trained on data of your own ({name}), and a run does not record where "
+            "that lies; name the file or folder with --dataset"
+        )
     dataset = find_data(name, options.root).open(about.run.trial_seed)
     if dataset.input_shape != about.input_shape or dataset.class_names != about.class_names:
         raise ValueError(

@@ -1,5 +1,7 @@
 """Entry point of the ``hessalign`` command."""
 
+import io
+import sys
 from typing import Annotated
 
 import typer
@@ -10,6 +12,7 @@ from hessalign.cli.cmnist import cmnist
 from hessalign.cli.cmnist_study import cmnist_study
 from hessalign.cli.collect import collect_command
 from hessalign.cli.features import features_command
+from hessalign.cli.help_text import add_command
 from hessalign.cli.inspect import inspect_command
 from hessalign.cli.predict import predict_command
 from hessalign.cli.sweep import sweep_command
@@ -22,14 +25,14 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_show_locals=False,
 )
-app.command()(cmnist)
-app.command("cmnist-study")(cmnist_study)
-app.command("train")(train_command)
-app.command("features")(features_command)
-app.command("predict")(predict_command)
-app.command("inspect")(inspect_command)
-app.command("sweep")(sweep_command)
-app.command("collect")(collect_command)
+add_command(app, "cmnist", cmnist)
+add_command(app, "cmnist-study", cmnist_study)
+add_command(app, "train", train_command)
+add_command(app, "features", features_command)
+add_command(app, "predict", predict_command)
+add_command(app, "inspect", inspect_command)
+add_command(app, "sweep", sweep_command)
+add_command(app, "collect", collect_command)
 app.add_typer(datasets.app, name="datasets")
 
 
@@ -46,3 +49,7 @@ def main(
     ] = False,
 ) -> None:
     """Domain generalization by aligning the classifier head's gradient and Hessian across domains."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A file name need not be text, and a terminal need not know every letter: shown as an escape.
+            stream.reconfigure(errors="backslashreplace")

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import track
 
+from hessalign import training
 from hessalign.cli.errors import reported
 from hessalign.cli.memory import keep_freed_memory
+from hessalign.cli.options import require_there
+from hessalign.cli.terminal import Console
 
 
 def predict_command(
@@ -28,13 +30,14 @@ def predict_command(
 
     hessalign predict runs/fishr photos/ > predictions.csv
     """
-    from hessalign.training import image_paths, load_trained, predict  # heavy, and only for this command
-
     console = Console(stderr=True)
     with reported(console):
-        paths = image_paths(images)
+        require_there("checkpoint", checkpoint)
+        for path in images:
+            require_there("images", path)
+        paths = training.image_paths(images)
         keep_freed_memory()
-        predictions = predict(*load_trained(checkpoint), paths)
+        predictions = training.predict(*training.load_trained(checkpoint), paths)
         found = list(track(predictions, "predicting", total=len(paths), console=console))
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(prediction) for prediction in found], indent=1))

@@ -1,7 +1,8 @@
 """The bar that commands show while they count."""
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from hessalign.cli.terminal import Console
 
 
 def progress_bar(console: Console, *shown_after: str) -> Progress:
@@ -12,10 +13,10 @@ def progress_bar(console: Console, *shown_after: str) -> Progress:
         shown_after: Fields of the tasks that are shown behind it; every task must have them.
     """
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        *(TextColumn(f"{{task.fields[{field}]}}") for field in shown_after),
+        *(TextColumn(f"{{task.fields[{field}]}}", markup=False) for field in shown_after),
         console=console,
     )

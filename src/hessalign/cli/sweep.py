@@ -8,20 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.live import Live
 
-from hessalign.algorithms import algorithm_names
+from hessalign import benchmark, cli, datasets, training
+from hessalign.algorithms import algorithm_names, require_algorithm
 from hessalign.cli.errors import INTERRUPTED, reported
-from hessalign.cli.settings import parse_settings
-from hessalign.datasets.registry import dataset_names
+from hessalign.cli.options import names_between_commas, number, parse_settings, require_there, whole
+from hessalign.cli.terminal import Console
+from hessalign.datasets import dataset_names
 from hessalign.datasets.source import find_data
 
 if TYPE_CHECKING:
     from hessalign.benchmark.engines import Engine
     from hessalign.benchmark.job import Job
-    from hessalign.cli.sweep_overview import Overview
-    from hessalign.datasets import DomainDataset
 
 
 def sweep_command(
@@ -39,20 +38,23 @@ def sweep_command(
         str, typer.Option(help=f"With commas: {', '.join(algorithm_names())}; or all that work on the data.")
     ] = "all",
     root: Annotated[Path | None, typer.Option(help="Folder that holds the datasets given by name.")] = None,
-    trials: Annotated[int, typer.Option(help="Each splits the domains anew.")] = 3,
+    trials: Annotated[int, typer.Option(callback=whole(1), help="Each splits the domains anew.")] = 3,
     hparams: Annotated[
-        int, typer.Option(help="Choices of hyper-parameters: the defaults, then random draws.")
+        int,
+        typer.Option(callback=whole(1), help="Choices of hyper-parameters: the defaults, then random draws."),
     ] = 20,
     targets: Annotated[
         Literal["singles", "pairs", "both"],
         typer.Option(help="Leave out each domain, each pair, or do both, as leave-one-domain-out needs."),
     ] = "both",
     steps: Annotated[
-        int | None, typer.Option(help="Updates of a run. Default: the dataset's.", show_default=False)
+        int | None,
+        typer.Option(callback=whole(1), help="Updates of a run. Default: the dataset's.", show_default=False),
     ] = None,
     evaluate_every: Annotated[
         int | None,
         typer.Option(
+            callback=whole(1),
             help="Steps between evaluations, and between checkpoints. Default: the dataset's.",
             show_default=False,
         ),
@@ -60,6 +62,7 @@ def sweep_command(
     evaluate_samples: Annotated[
         int | None,
         typer.Option(
+            callback=whole(1),
             help="Evaluate at most so many samples of each part of each domain. Default: all.",
             show_default=False,
         ),
@@ -81,7 +84,12 @@ def sweep_command(
         list[str] | None,
         typer.Option("--set", help="A hyper-parameter that is not drawn, NAME=VALUE; may be repeated."),
     ] = None,
-    holdout: Annotated[float, typer.Option(help="Part of each domain that is kept out of training.")] = 0.2,
+    holdout: Annotated[
+        float,
+        typer.Option(
+            callback=number(above=0, below=1), help="Part of each domain that is kept out of training."
+        ),
+    ] = 0.2,
     validation_images: Annotated[
         Literal["plain", "augmented"],
         typer.Option(help="What source accuracies are measured on; DomainBed's are augmented."),
@@ -92,6 +100,7 @@ def sweep_command(
     workers: Annotated[
         int | None,
         typer.Option(
+            callback=whole(1),
             help="Engine local: runs at a time. Default: one for each GPU that is used, else for each core.",
             show_default=False,
         ),
@@ -101,26 +110,34 @@ def sweep_command(
         typer.Option(help="Engine ray: of the cluster. Default: RAY_ADDRESS, or this machine."),
     ] = None,
     cpus_per_run: Annotated[
-        int | None, typer.Option(help="Engine ray: cores of a run. Default: 1.", show_default=False)
+        int | None,
+        typer.Option(callback=whole(1), help="Engine ray: cores of a run. Default: 1.", show_default=False),
     ] = None,
     gpus_per_run: Annotated[
         float | None,
-        typer.Option(help="Engine ray: GPUs of a run, also 0.5. Default: 0.", show_default=False),
+        typer.Option(
+            callback=number(0), help="Engine ray: GPUs of a run, also 0.5. Default: 0.", show_default=False
+        ),
     ] = None,
     together: Annotated[
         int,
         typer.Option(
+            callback=whole(1),
             help="Train so many runs at once where they can be: on frozen features, alike but for targets, "
-            "seeds and hyper-parameters. 1 for one by one."
+            "seeds and hyper-parameters. 1 for one by one.",
         ),
     ] = 60,
-    retries: Annotated[int, typer.Option(help="How often a failed run is done again.")] = 1,
+    retries: Annotated[
+        int, typer.Option(callback=whole(0), help="How often a failed run is done again.")
+    ] = 1,
     keep_checkpoints: Annotated[
         bool, typer.Option("--keep-checkpoints", help="Keep the last checkpoint of every finished run.")
     ] = False,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, mps ...")] = "auto",
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, 64-true ...")] = "32-true",
-    loaders: Annotated[int, typer.Option(help="Processes of each run that load images.")] = 0,
+    loaders: Annotated[
+        int, typer.Option(callback=whole(0), help="Processes of each run that load images.")
+    ] = 0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only count the runs, and estimate time and disk.")
     ] = False,
@@ -148,26 +165,24 @@ def sweep_command(
             local={"workers": workers},
             ray={"address": address, "cpus-per-run": cpus_per_run, "gpus-per-run": gpus_per_run},
         )
-        _check_least({"workers": workers, "cpus-per-run": cpus_per_run, "together": together}, 1)
-        _check_least({"retries": retries, "gpus-per-run": gpus_per_run, "loaders": loaders}, 0)
-
-    # heavy, and only for this command
-    from hessalign.benchmark.job import Job
-    from hessalign.benchmark.protocol import RunSettings, SweepSpec
-    from hessalign.benchmark.sweep import claim_sweep
-    from hessalign.cli.sweep_estimate import print_estimate
-    from hessalign.training import Machine
+        require_there("root", root)
+        sources = [find_data(name, root) for name in names_between_commas(datasets)]
+        chosen_algorithms = None if algorithms == "all" else names_between_commas(algorithms)
+        for name in chosen_algorithms or ():
+            require_algorithm(name)
+        fixed = parse_settings(settings or [])
 
     try:
         with reported(console):
-            sources = [find_data(name, root) for name in _names(datasets)]
             opened = [source.open(0) for source in sources]
-            sweep = SweepSpec(
-                algorithms=_all(opened, backbone, console) if algorithms == "all" else _names(algorithms),
+            sweep = benchmark.protocol.SweepSpec(
+                algorithms=_all(opened, backbone, console)
+                if chosen_algorithms is None
+                else chosen_algorithms,
                 trials=trials,
                 hparams=hparams,
                 targets=targets,
-                settings=RunSettings(
+                settings=benchmark.protocol.RunSettings(
                     steps=steps,
                     evaluate_every=evaluate_every,
                     evaluation_samples=evaluate_samples,
@@ -176,23 +191,23 @@ def sweep_command(
                     train_batch_norm=train_batch_norm,
                     holdout_fraction=holdout,
                     validation_images=validation_images,
-                    fixed=parse_settings(settings or []),
+                    fixed=fixed,
                 ),
             )
-            machine = Machine(accelerator, precision, loaders)
+            machine = training.Machine(accelerator, precision, loaders)
             jobs = [
-                Job(spec, source, out.absolute(), machine, keep_checkpoints)
+                benchmark.job.Job(spec, source, out.absolute(), machine, keep_checkpoints)
                 for source, dataset in zip(sources, opened, strict=True)
                 for spec in sweep.plan(dataset)
             ]
             size, threads = _share_out(workers, accelerator)
             if dry_run:
                 runs_at_a_time = size if engine == "local" else None
-                print_estimate(jobs, together, runs_at_a_time, threads, console, as_json)
+                cli.print_estimate(jobs, together, runs_at_a_time, threads, console, as_json)
                 return
             chosen = _engine(engine, size, threads, accelerator, address, cpus_per_run, gpus_per_run, retries)
             with closing(chosen):
-                claim_sweep(out, sweep, _names(datasets))
+                benchmark.sweep.claim_sweep(out, sweep, names_between_commas(datasets))
                 overview = _perform(jobs, chosen, together, console)
     except KeyboardInterrupt:
         console.print(
@@ -208,11 +223,11 @@ def sweep_command(
         raise typer.Exit(1)
 
 
-def _all(datasets: "Sequence[DomainDataset]", backbone: str | None, console: Console) -> tuple[str, ...]:
+def _all(
+    opened: "Sequence[datasets.DomainDataset]", backbone: str | None, console: Console
+) -> tuple[str, ...]:
     """Names of the algorithms that work on all datasets; says which do not."""
-    from hessalign.benchmark.protocol import applicable_algorithms
-
-    applicable = [applicable_algorithms(dataset, backbone) for dataset in datasets]
+    applicable = [benchmark.protocol.applicable_algorithms(dataset, backbone) for dataset in opened]
     left_out = [name for name in algorithm_names() if not all(name in names for names in applicable)]
     if left_out:
         console.print(
@@ -222,11 +237,6 @@ def _all(datasets: "Sequence[DomainDataset]", backbone: str | None, console: Con
     return tuple(name for name in algorithm_names() if name not in left_out)
 
 
-def _names(text: str) -> tuple[str, ...]:
-    """Names between commas, each once."""
-    return tuple(dict.fromkeys(filter(None, (part.strip() for part in text.split(",")))))
-
-
 def _check_engine_options(engine: str, **options: dict[str, object]) -> None:
     for owner, values in options.items():
         for name, value in values.items():
@@ -234,27 +244,11 @@ def _check_engine_options(engine: str, **options: dict[str, object]) -> None:
                 raise ValueError(f"{name}: belongs to --engine {owner}, and the engine is {engine}")
 
 
-def _check_least(values: dict[str, float | None], least: int) -> None:
-    for name, value in values.items():
-        if value is not None and value < least:
-            raise ValueError(f"{name}: must be at least {least}, got {value}")
-
-
 def _share_out(workers: int | None, accelerator: str) -> tuple[int, int]:
     """Number of workers, and of threads for each."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    size = workers or len(_devices(accelerator)) or cores
+    size = workers or len(cli.visible_gpus(accelerator)) or cores
     return size, max(1, cores // size)
-
-
-def _devices(accelerator: str) -> Sequence[str]:
-    """The GPUs to deal to workers, as CUDA_VISIBLE_DEVICES names them."""
-    import torch
-
-    if accelerator not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
-        return ()
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return visible.split(",") if visible else [str(index) for index in range(torch.cuda.device_count())]
 
 
 def _engine(
@@ -267,22 +261,17 @@ def _engine(
     gpus_per_run: float | None,
     retries: int,
 ) -> "Engine":
-    from hessalign.benchmark.engines import LocalEngine, RayEngine
-
     if name == "local":
-        return LocalEngine(workers, threads, retries, _devices(accelerator))
-    return RayEngine(address, cpus_per_run or 1, gpus_per_run or 0.0, retries)
+        return benchmark.engines.LocalEngine(workers, threads, retries, cli.visible_gpus(accelerator))
+    return benchmark.engines.RayEngine(address, cpus_per_run or 1, gpus_per_run or 0.0, retries)
 
 
-def _perform(jobs: "Sequence[Job]", engine: "Engine", most_together: int, console: Console) -> "Overview":
-    from hessalign.benchmark.sweep import perform_all
-    from hessalign.cli.sweep_overview import Overview
-
-    overview = Overview(jobs, engine)
+def _perform(jobs: "Sequence[Job]", engine: "Engine", most_together: int, console: Console) -> "cli.Overview":
+    overview = cli.Overview(jobs, engine)
     # A terminal shows the overview all the time, anything else gets a line for each run.
     live = Live(overview, console=console, refresh_per_second=1, transient=True)
     with live if console.is_terminal else nullcontext():
-        for outcome in perform_all(jobs, engine, most_together):
+        for outcome in benchmark.sweep.perform_all(jobs, engine, most_together):
             overview.add(outcome)
             if not console.is_terminal and outcome.status != "skipped":
                 console.print(overview.line(outcome), highlight=False, soft_wrap=True)

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import torch
 import typer
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from hessalign.benchmark.arrangement import arrange
 from hessalign.benchmark.estimate import measure, measure_together
 from hessalign.benchmark.job import Job
-from hessalign.cli.sweep_overview import duration
+from hessalign.cli.sweep_overview import dataset_label, duration
+from hessalign.cli.terminal import Console
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _measured(jobs: Sequence[Job], most_together: int) -> _Row:
     else:
         seconds = sum(cost.seconds(job.spec, sizes) for job in jobs)
     return _Row(
-        dataset=first.spec.dataset,
+        dataset=dataset_label(first.spec),
         algorithm=first.spec.algorithm,
         runs=len(jobs),
         seconds=seconds,

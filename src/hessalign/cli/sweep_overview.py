@@ -5,17 +5,19 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from hessalign.benchmark.engines import Engine
 from hessalign.benchmark.job import Job, Outcome, best_validation
-from hessalign.training import read_records
+from hessalign.cli.terminal import Console
+from hessalign.training import RunSpec, read_records
 
 SECONDS_BETWEEN_READINGS = 5.0
 SHOWN_FAILURES = 20
+SHOWN_DIGITS = 12
 
 
 class Overview:
@@ -151,10 +153,14 @@ def duration(seconds: float | None) -> str:
     return f"{seconds:.0f} s"
 
 
+def dataset_label(spec: RunSpec) -> str:
+    """A dataset for a person: its name, and as much of its fingerprint as tells it from others."""
+    return f"{spec.dataset} {spec.data[:SHOWN_DIGITS]}" if spec.data else spec.dataset
+
+
 def _row(job: Job) -> tuple[str, str]:
     spec = job.spec
-    dataset = f"{spec.dataset} {spec.data}" if spec.data else spec.dataset
-    return dataset, spec.algorithm
+    return dataset_label(spec), spec.algorithm
 
 
 def _work(job: Job) -> float:

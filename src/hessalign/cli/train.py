@@ -3,23 +3,26 @@
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from hessalign.algorithms import algorithm_names, get_algorithm
+from hessalign import cli, datasets, diagnostics, training
+from hessalign.algorithms import algorithm_names, get_algorithm, require_algorithm
 from hessalign.cli.errors import INTERRUPTED, reported
 from hessalign.cli.memory import keep_freed_memory
+from hessalign.cli.options import (
+    LARGEST_SEED,
+    parse_settings,
+    require_figure,
+    require_there,
+    whole,
+)
 from hessalign.cli.progress import progress_bar
-from hessalign.cli.settings import parse_settings
-from hessalign.datasets.base import DomainDataset
-from hessalign.datasets.registry import dataset_names
+from hessalign.cli.terminal import Console
+from hessalign.datasets import dataset_names
 from hessalign.datasets.source import find_data
-
-if TYPE_CHECKING:
-    from hessalign.training import Machine, Progress, RunSpec, TensorBoard
 
 SECONDS_BETWEEN_DRAWINGS = 0.25
 
@@ -48,7 +51,8 @@ def train_command(
         ),
     ] = None,
     rank: Annotated[
-        int | None, typer.Option(help="Rank of an adapter; 16 by default.", show_default=False)
+        int | None,
+        typer.Option(callback=whole(1), help="Rank of an adapter; 16 by default.", show_default=False),
     ] = None,
     weights: Annotated[
         str | None,
@@ -71,29 +75,46 @@ def train_command(
         typer.Option("--set", help="A hyper-parameter, NAME=VALUE; may be given several times."),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Number of updates. Default: the dataset's.", show_default=False)
+        int | None,
+        typer.Option(
+            callback=whole(1), help="Number of updates. Default: the dataset's.", show_default=False
+        ),
     ] = None,
     evaluate_every: Annotated[
         int | None,
-        typer.Option(help="Steps between evaluations. Default: the dataset's.", show_default=False),
+        typer.Option(
+            callback=whole(1), help="Steps between evaluations. Default: the dataset's.", show_default=False
+        ),
     ] = None,
     evaluate_samples: Annotated[
         int | None,
         typer.Option(
-            min=1,
+            callback=whole(1),
             help="Evaluate at most so many samples of each part of each domain. Default: all.",
             show_default=False,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of weights, batches and the algorithm's draws.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(callback=whole(0, LARGEST_SEED), help="Of weights, batches and the algorithm's draws."),
+    ] = 0,
     trial_seed: Annotated[
-        int, typer.Option(help="Of the splits of the domains, and of what the MNIST datasets draw.")
+        int,
+        typer.Option(
+            callback=whole(0, LARGEST_SEED),
+            help="Of the splits of the domains, and of what the MNIST datasets draw.",
+        ),
     ] = 0,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, mps ...")] = "auto",
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, 64-true ...")] = "32-true",
-    workers: Annotated[int, typer.Option(help="Processes that load images; 0 loads them here.")] = 0,
+    workers: Annotated[
+        int, typer.Option(callback=whole(0), help="Processes that load images; 0 loads them here.")
+    ] = 0,
     devices: Annotated[
-        int, typer.Option(help="Processes that share each update, each with a device of its own.")
+        int,
+        typer.Option(
+            callback=whole(1), help="Processes that share each update, each with a device of its own."
+        ),
     ] = 1,
     strategy: Annotated[
         Literal["auto", "ddp"], typer.Option(help="How Lightning Fabric starts the processes.")
@@ -131,22 +152,26 @@ def train_command(
 
     hessalign train --dataset domain_net --root data --algorithm hgp --target sketch --devices 4 --out runs/d
     """
-    # heavy, and only for this command
-    from hessalign.training import Machine, RunSpec, TensorBoard, choose_backbone, is_finished, is_started
-
-    machine = Machine(accelerator, precision, workers, devices, strategy)
+    with reported(Console(stderr=True)):
+        require_algorithm(algorithm)
+        overrides = parse_settings(settings or [])
+        require_there("root", root)
+        source = find_data(dataset, root)
+        _check_plot(plot, out)
+    machine = training.Machine(accelerator, precision, workers, devices, strategy)
     console = Console(stderr=True, quiet=not machine.is_first_process)
     try:
         with reported(console):
-            _check_plot(plot, out)
-            data = find_data(dataset, root).open(trial_seed)
-            hparams = _hparams(algorithm, data, parse_settings(settings or []))
-            spec = RunSpec(
+            data = source.open(trial_seed)
+            hparams = _hparams(algorithm, data, overrides)
+            spec = training.RunSpec(
                 dataset=data.name,
                 data=data.fingerprint,
                 algorithm=algorithm,
                 target_domains=_targets(target, data),
-                backbone=choose_backbone(data, backbone, weights, train_batch_norm, hparams["dropout"], rank),
+                backbone=training.choose_backbone(
+                    data, backbone, weights, train_batch_norm, hparams["dropout"], rank
+                ),
                 hparams=hparams,
                 seed=seed,
                 trial_seed=trial_seed,
@@ -154,10 +179,15 @@ def train_command(
                 evaluate_every=data.checkpoint_every if evaluate_every is None else evaluate_every,
                 evaluation_samples=evaluate_samples,
             )
-            if machine.is_first_process and is_started(out) and not resume and not is_finished(out):
+            if (
+                machine.is_first_process
+                and training.is_started(out)
+                and not resume
+                and not training.is_finished(out)
+            ):
                 raise ValueError(f"out: {out} holds an unfinished run; add --resume to go on with it")
-            scalars = TensorBoard(out) if tensorboard else None
-            if _is_cpu(accelerator):
+            scalars = training.TensorBoard(out) if tensorboard else None
+            if cli.is_cpu(accelerator):
                 keep_freed_memory()
             record = _run(spec, data, out, machine, console, scalars)
     except KeyboardInterrupt:
@@ -177,28 +207,18 @@ def _check_plot(plot: Path | None, out: Path) -> None:
     """Before any work: a figure that cannot be written would be noticed at the very end."""
     if plot is None:
         return
-    from hessalign.diagnostics.plots import check_figure_path  # matplotlib, only for those who plot
-
-    check_figure_path(plot)
+    require_figure("plot", plot)
     if not plot.parent.is_dir() and plot.parent.resolve() != out.resolve():
         raise ValueError(f"plot: there is no folder {plot.parent}")
 
 
 def _draw(run: Path, plot: Path, console: Console) -> None:
-    from hessalign.diagnostics.curves import save_training_curves  # matplotlib, only for those who plot
-
     with reported(console):
-        save_training_curves(run, plot)
+        diagnostics.curves.save_training_curves(run, plot)
     console.print(f"Curves: {plot}", highlight=False)
 
 
-def _is_cpu(accelerator: str) -> bool:
-    import torch
-
-    return accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
-
-
-def _targets(names: str, data: DomainDataset) -> tuple[int, ...]:
+def _targets(names: str, data: "datasets.DomainDataset") -> tuple[int, ...]:
     known = [domain.name for domain in data.domains]
     chosen = []
     for name in (part.strip() for part in names.split(",")):
@@ -213,7 +233,7 @@ def _targets(names: str, data: DomainDataset) -> tuple[int, ...]:
     return tuple(chosen)
 
 
-def _hparams(algorithm: str, data: DomainDataset, overrides: dict[str, str]) -> dict[str, Any]:
+def _hparams(algorithm: str, data: "datasets.DomainDataset", overrides: dict[str, str]) -> dict[str, Any]:
     hparams_class = get_algorithm(algorithm).hparams_class
     for name in overrides:
         if name not in hparams_class.model_fields:
@@ -223,20 +243,18 @@ def _hparams(algorithm: str, data: DomainDataset, overrides: dict[str, str]) -> 
 
 
 def _run(
-    spec: "RunSpec",
-    data: DomainDataset,
+    spec: "training.RunSpec",
+    data: "datasets.DomainDataset",
     out: Path,
-    machine: "Machine",
+    machine: "training.Machine",
     console: Console,
-    scalars: "TensorBoard | None",
+    scalars: "training.TensorBoard | None",
 ) -> dict[str, Any]:
-    from hessalign.training import train
-
     with progress_bar(console, "state") as bar:
         task = bar.add_task(spec.algorithm, total=spec.steps, state="")
         drawn = 0.0
 
-        def report(progress: "Progress") -> None:
+        def report(progress: "training.Progress") -> None:
             nonlocal drawn
             if scalars is not None:
                 scalars.write(progress)
@@ -256,21 +274,23 @@ def _run(
             bar.update(task, completed=progress.step + 1, state=", ".join(values))
 
         try:
-            return train(spec, data, out, machine, report)
+            return training.train(spec, data, out, machine, report)
         finally:
             if scalars is not None:
                 scalars.close()
 
 
-def _source_and_target(record: dict[str, Any], spec: "RunSpec", data: DomainDataset) -> tuple[float, float]:
+def _source_and_target(
+    record: dict[str, Any], spec: "training.RunSpec", data: "datasets.DomainDataset"
+) -> tuple[float, float]:
     """Mean accuracy on the held-out part of the source domains, and on the larger part of the targets."""
-    from hessalign.training.records import source_accuracy
-
     target = [record["accuracies"][data.domains[index].name]["in"] for index in spec.target_domains]
-    return 100 * source_accuracy(record, spec.target_domains), 100 * sum(target) / len(target)
+    return 100 * training.records.source_accuracy(record, spec.target_domains), 100 * sum(target) / len(
+        target
+    )
 
 
-def _table(record: dict[str, Any], spec: "RunSpec", data: DomainDataset) -> Table:
+def _table(record: dict[str, Any], spec: "training.RunSpec", data: "datasets.DomainDataset") -> Table:
     table = Table(
         title=f"{spec.algorithm} on {spec.dataset}, step {record['step']}",
         caption="accuracy in percent; in: the larger part of a domain, which sources train on; out: held out",

@@ -4,23 +4,6 @@ Datasets are reached by name, ``make_dataset("pacs", root)``: their modules, whi
 imported only then.
 """
 
-from hessalign.datasets.base import BatchedSamples, Domain, DomainDataset, PublishedCounts, Samples
-from hessalign.datasets.mnist import Digits, load_mnist
-from hessalign.datasets.registry import dataset_names, get_dataset, make_dataset, register
-from hessalign.datasets.splits import seed_hash, split_indices
+import lazy_loader
 
-__all__ = [
-    "BatchedSamples",
-    "Digits",
-    "Domain",
-    "DomainDataset",
-    "PublishedCounts",
-    "Samples",
-    "dataset_names",
-    "get_dataset",
-    "load_mnist",
-    "make_dataset",
-    "register",
-    "seed_hash",
-    "split_indices",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -7,16 +7,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
+from hessalign import datasets
 from hessalign.datasets.archives import extract
-from hessalign.datasets.base import DomainDataset
 from hessalign.datasets.duplicates import read_duplicates, remove_duplicates
 from hessalign.datasets.http_download import DownloadError, fetch
-from hessalign.datasets.published_folder import PublishedFolder
 from hessalign.datasets.sources import Checksum, OnBytes, google_drive_link
+
+if TYPE_CHECKING:
+    from hessalign.datasets.base import DomainDataset
+    from hessalign.datasets.published_folder import PublishedFolder
 
 RECORD = "download.json"
 CACHE = ".downloads"
@@ -74,13 +78,13 @@ class _Wanted:
         return _is_url(self.source)
 
 
-def downloadable(dataset: type[DomainDataset]) -> type[PublishedFolder]:
+def downloadable(dataset: "type[DomainDataset]") -> "type[PublishedFolder]":
     """The dataset, if it has archives.
 
     Raises:
         ValueError: If it has none.
     """
-    if not issubclass(dataset, PublishedFolder):
+    if not issubclass(dataset, datasets.PublishedFolder):
         raise ValueError(
             f"dataset: {dataset.name} has nothing to download, it ships with the package or is your own; "
             "allowed are the published image datasets"
@@ -88,8 +92,21 @@ def downloadable(dataset: type[DomainDataset]) -> type[PublishedFolder]:
     return dataset
 
 
+def check_sources(sources: Sequence[str]) -> None:
+    """Refuse what can be no archive, before anything is done.
+
+    Args:
+        sources: As [download][] takes them.
+
+    Raises:
+        ValueError: If one is neither a URL nor a file.
+    """
+    for source in sources:
+        _given(source)
+
+
 def download(
-    dataset: type[PublishedFolder],
+    dataset: "type[PublishedFolder]",
     root: Path,
     report: Report,
     sources: Sequence[str] = (),
@@ -138,7 +155,7 @@ def download(
     return Download(root / dataset.folder, records, removed, notes)
 
 
-def remove_listed(dataset: type[PublishedFolder], root: Path, duplicates: Path | None) -> Download:
+def remove_listed(dataset: "type[PublishedFolder]", root: Path, duplicates: Path | None) -> Download:
     """Delete listed images from a dataset that is there already, and nothing if there is no list.
 
     Args:
@@ -159,7 +176,7 @@ def remove_listed(dataset: type[PublishedFolder], root: Path, duplicates: Path |
     return Download(folder, (), removed, (note,))
 
 
-def _wanted(dataset: type[PublishedFolder], sources: Sequence[str], sha256: Sequence[str]) -> list[_Wanted]:
+def _wanted(dataset: "type[PublishedFolder]", sources: Sequence[str], sha256: Sequence[str]) -> list[_Wanted]:
     """What to get, the arguments checked."""
     if sources:
         wanted = [_given(source) for source in sources]
@@ -246,7 +263,7 @@ def _checked(archive: _Wanted, path: Path, report: Report) -> ArchiveRecord:
 
 
 def _published_duplicates(
-    dataset: type[PublishedFolder], cache: Path
+    dataset: "type[PublishedFolder]", cache: Path
 ) -> tuple[list[PurePosixPath], tuple[str, ...]]:
     """The images that DomainBed deletes, and what went wrong where they are not known."""
     if dataset.duplicates_url is None:

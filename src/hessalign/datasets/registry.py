@@ -1,14 +1,13 @@
 """Datasets by name. A module is imported when its dataset is asked for, so that only its users pay for it."""
 
 from collections.abc import Callable
-from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from hessalign.datasets.base import DomainDataset
+from hessalign.registry import Registry
 
-ENTRY_POINT_GROUP = "hessalign.datasets"
+if TYPE_CHECKING:
+    from hessalign.datasets.base import DomainDataset
 
 BUILT_IN = (
     "colored_mnist",
@@ -24,8 +23,8 @@ BUILT_IN = (
 )
 """Datasets of this package; each lies in the module of its name."""
 
-Registered = TypeVar("Registered", bound=type[DomainDataset])
-_REGISTRY: dict[str, type[DomainDataset]] = {}
+Registered = TypeVar("Registered", bound="type[DomainDataset]")
+_REGISTRY = Registry("dataset", "hessalign.datasets", BUILT_IN)
 
 
 def register(name: str) -> Callable[[Registered], Registered]:
@@ -36,12 +35,7 @@ def register(name: str) -> Callable[[Registered], Registered]:
     """
 
     def add(dataset: Registered) -> Registered:
-        # A built-in dataset that nobody has asked for yet has its name all the same.
-        if name in _REGISTRY or (name in BUILT_IN and dataset.__module__ != f"{__package__}.{name}"):
-            raise ValueError(f"name: {name!r} is taken by another dataset; allowed is any other name")
-        dataset.name = name
-        dataset.reference_name = dataset.__name__
-        _REGISTRY[name] = dataset
+        _REGISTRY.add(name, dataset)
         return dataset
 
     return add
@@ -49,26 +43,29 @@ def register(name: str) -> Callable[[Registered], Registered]:
 
 def dataset_names() -> list[str]:
     """Names of all datasets, those of installed plug-ins included."""
-    return sorted({*BUILT_IN, *_REGISTRY, *(entry.name for entry in entry_points(group=ENTRY_POINT_GROUP))})
+    return _REGISTRY.names()
 
 
-def get_dataset(name: str) -> type[DomainDataset]:
+def require_dataset(name: str) -> None:
+    """Refuse an unknown name before anything is imported.
+
+    Raises:
+        ValueError: If there is no such dataset.
+    """
+    _REGISTRY.require(name)
+
+
+def get_dataset(name: str) -> "type[DomainDataset]":
     """The class of the dataset with a name; a plug-in is loaded from its entry point.
 
     Raises:
         ValueError: If there is none.
     """
-    if name not in _REGISTRY and name in BUILT_IN:
-        import_module(f"{__package__}.{name}")
-    if name not in _REGISTRY:
-        for entry in entry_points(group=ENTRY_POINT_GROUP, name=name):
-            entry.load()
-    if name not in _REGISTRY:
-        raise ValueError(f"dataset: {name!r} is not known; allowed are {', '.join(dataset_names())}")
-    return _REGISTRY[name]
+    dataset: type[DomainDataset] = _REGISTRY.get(name)
+    return dataset
 
 
-def make_dataset(name: str, root: Path | None = None, seed: int = 0) -> DomainDataset:
+def make_dataset(name: str, root: Path | None = None, seed: int = 0) -> "DomainDataset":
     """The dataset with a name, read from disk or made from the data that ships.
 
     Args:

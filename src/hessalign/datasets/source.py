@@ -2,11 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hessalign.datasets.base import DomainDataset
 from hessalign.datasets.registry import dataset_names, make_dataset
 
+if TYPE_CHECKING:
+    from hessalign.datasets.base import DomainDataset
+
 DATASET_OF_FILES = {".csv": "csv_file", ".safetensors": "features_file"}
+USERS_OWN = ("image_folder", *DATASET_OF_FILES.values())
+"""Datasets whose name tells neither what they hold nor where it lies."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,7 @@ class DataSource:
     name: str
     root: Path | None = None
 
-    def open(self, seed: int) -> DomainDataset:
+    def open(self, seed: int) -> "DomainDataset":
         """The dataset, with what it draws drawn from a seed.
 
         Raises:

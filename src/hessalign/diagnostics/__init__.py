@@ -3,6 +3,6 @@
 Plots and pages need matplotlib, which is imported only when one is asked for.
 """
 
-from hessalign.diagnostics.report import AlignmentReport, alignment_report
+import lazy_loader
 
-__all__ = ["AlignmentReport", "alignment_report"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

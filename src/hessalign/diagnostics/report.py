@@ -11,6 +11,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from hessalign import diagnostics
 from hessalign.diagnostics.attributes import AttributeComparison, Difference, attribute_names
 from hessalign.diagnostics.distances import PairDistance, mean_distances, spectral_distances
 from hessalign.diagnostics.groups import check_names, split_domains
@@ -85,9 +86,7 @@ class AlignmentReport:
         Raises:
             ValueError: If there is no such plot.
         """
-        from hessalign.diagnostics.plots import draw  # noqa: PLC0415  matplotlib, only for those who plot
-
-        return draw({"": self}, kind)
+        return diagnostics.plots.draw({"": self}, kind)
 
     def to_html(self, path: str | Path) -> None:
         """Write one page that needs nothing else: tables to sort, plots, and what each quantity means.
@@ -95,9 +94,7 @@ class AlignmentReport:
         Raises:
             OSError: If it cannot be written.
         """
-        from hessalign.diagnostics.html import write_html  # noqa: PLC0415  matplotlib, only for those who plot
-
-        write_html(Path(path), {"": self})
+        diagnostics.html.write_html(Path(path), {"": self})
 
 
 def alignment_report(

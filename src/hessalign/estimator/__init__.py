@@ -1,7 +1,5 @@
 """Alignment of a linear head's gradients and Hessians across domains, with scikit-learn's contract."""
 
-from hessalign.estimator.classifier import HessianAlignedClassifier
-from hessalign.estimator.regressor import HessianAlignedRegressor
-from hessalign.estimator.splitter import LeaveOneDomainOut
+import lazy_loader
 
-__all__ = ["HessianAlignedClassifier", "HessianAlignedRegressor", "LeaveOneDomainOut"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,22 +1,5 @@
 """Closed-form derivatives of a linear head's loss. Knows only torch."""
 
-from hessalign.head.derivatives import (
-    HeadDerivatives,
-    hessian_inner_products,
-    hessian_inner_products_and_diagonals,
-)
-from hessalign.head.losses import AutogradLoss, BinaryCrossEntropy, CrossEntropy, HeadLoss, SquaredError
-from hessalign.head.spectrum import hessian_distance, spectral_norm
+import lazy_loader
 
-__all__ = [
-    "AutogradLoss",
-    "BinaryCrossEntropy",
-    "CrossEntropy",
-    "HeadDerivatives",
-    "HeadLoss",
-    "SquaredError",
-    "hessian_distance",
-    "hessian_inner_products",
-    "hessian_inner_products_and_diagonals",
-    "spectral_norm",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,7 +1,5 @@
 """For training loops of any make: balanced batches, the weight of a penalty over time, several processes."""
 
-from hessalign.loop.gathering import gather_samples
-from hessalign.loop.sampler import DomainBalancedSampler, draw_samples
-from hessalign.loop.schedule import WeightSchedule
+import lazy_loader
 
-__all__ = ["DomainBalancedSampler", "WeightSchedule", "draw_samples", "gather_samples"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,7 +1,5 @@
 """Ways to do the runs of a sweep."""
 
-from hessalign.benchmark.engines.base import Engine
-from hessalign.benchmark.engines.local import LocalEngine
-from hessalign.benchmark.engines.ray import RayEngine
+import lazy_loader
 
-__all__ = ["Engine", "LocalEngine", "RayEngine"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -5,7 +5,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hessalign.experiments.colored_mnist.data import SOURCE_IMAGES, Split
+Split = Literal["balanced", "script", "text"]
+SOURCE_IMAGES = 50_000
 
 Hutchinson = Literal["expected", "sampled", "expected-sampled-steps", "sampled-expected-steps"]
 """Probes in expectation or drawn; the last two follow the gradient of the one in steps sized by the other."""
@@ -16,6 +17,36 @@ _FORMS: dict[Hutchinson, tuple[Hutchinson, Hutchinson]] = {
     "expected-sampled-steps": ("expected", "sampled"),
     "sampled-expected-steps": ("sampled", "expected"),
 }
+
+METHOD_NAMES = (
+    "erm",
+    "irm",
+    "vrex",
+    "fishr",
+    "hgp",
+    "hgp-alpha0",
+    "hgp-beta0",
+    "hutchinson",
+    "hutchinson-alpha0",
+    "hutchinson-beta0",
+    "gradient",
+    "diagonal",
+    "diagonal-alpha0",
+    "diagonal-beta0",
+    "frobenius",
+    "frobenius-alpha0",
+    "frobenius-beta0",
+    "spectral",
+    "spectral-alpha0",
+    "spectral-beta0",
+    "gradient-flat",
+    "gradient-flat-off",
+    "diagonal-flat",
+    "diagonal-flat-off",
+    "frobenius-flat",
+    "frobenius-flat-off",
+)
+"""Keys of ``METHODS``, for those who do not wait for PyTorch."""
 
 PUBLISHED_STEPS = 501
 PUBLISHED_ANNEAL_STEP = 190

@@ -8,16 +8,13 @@ image of colour ``c`` fills channel ``c``; the other channel is zero.
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from hessalign.datasets import Digits, load_mnist
+from hessalign.experiments.colored_mnist.config import SOURCE_IMAGES, Split
 
-Split = Literal["balanced", "script", "text"]
-
-SOURCE_IMAGES = 50_000
 LABEL_FLIP = 0.25
 SOURCE_COLOUR_FLIPS = (0.2, 0.1)
 TARGET_COLOUR_FLIP = 0.9

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hessalign.experiments.colored_mnist.data import Split
+from hessalign.experiments.colored_mnist.config import Split
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,15 @@
 
 from collections.abc import Iterable
 
-from hessalign.experiments.colored_mnist.config import PUBLISHED_PROBES, Hutchinson, RestartSpec, Setting
-from hessalign.experiments.colored_mnist.data import SOURCE_IMAGES, Split
-from hessalign.experiments.colored_mnist.methods import METHODS
+from hessalign.experiments import colored_mnist
+from hessalign.experiments.colored_mnist.config import (
+    PUBLISHED_PROBES,
+    SOURCE_IMAGES,
+    Hutchinson,
+    RestartSpec,
+    Setting,
+    Split,
+)
 
 # All images and the published schedule, with a sixth of the hidden units: a restart takes a tenth of the
 # time, and the network still cannot memorise the label noise, which fewer images would let it do. A narrow
@@ -74,10 +80,10 @@ def plan_restarts(
             **dict(setting),
             method=name,
             seed=seed,
-            probes=probes if METHODS[name].uses_probes else None,
-            hutchinson=hutchinson if METHODS[name].uses_probes else "expected",
-            alpha=alpha if METHODS[name].uses_alpha else 1.0,
-            gamma=weight if METHODS[name].uses_gamma else None,
+            probes=probes if colored_mnist.METHODS[name].uses_probes else None,
+            hutchinson=hutchinson if colored_mnist.METHODS[name].uses_probes else "expected",
+            alpha=alpha if colored_mnist.METHODS[name].uses_alpha else 1.0,
+            gamma=weight if colored_mnist.METHODS[name].uses_gamma else None,
         )
         for seed in seeds
         for name in names

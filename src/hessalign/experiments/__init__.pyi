@@ -1,0 +1,5 @@
+from . import colored_mnist
+
+__all__ = [
+    "colored_mnist",
+]
