@@ -31,6 +31,11 @@ def write_atomically(path: Path, text: str) -> None:
         draft.write_text(text, encoding="utf-8")
 
 
+def shown(path: str | os.PathLike[str]) -> str:
+    r"""A path as text that can be printed: bytes of a file's name that are not UTF-8 become ``\xff``."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def flush(path: Path) -> None:
     """Bring a file's content to disk."""
     with path.open("rb") as file:

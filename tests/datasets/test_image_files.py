@@ -1,5 +1,6 @@
 """Datasets of image files: any folder, any CSV file, and the published ones in their folders."""
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -10,13 +11,12 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from hessalign.datasets import get_dataset, make_dataset
+from hessalign.datasets import Domain, DomainDataset, get_dataset, make_dataset
 from hessalign.datasets.csv_file import CSVDomains
-from hessalign.datasets.image_files import IMAGE_EXTENSIONS
 from hessalign.datasets.image_folder import ImageFolderDomains
 from hessalign.datasets.pacs import PACS
+from hessalign.exceptions import HessalignWarning
 from tests.datasets.images import PACS_MINI, truncate, write_folder, write_image
 
 COUNTS = {"north": {"cat": 2, "dog": 3}, "east": {"dog": 1, "emu": 2}}
@@ -73,14 +73,9 @@ def test_the_order_is_torchvisions_also_with_nested_folders(tmp_path: Path) -> N
     assert domain.plain.paths is domain.augmented.paths
 
 
-def test_extensions_are_torchvisions() -> None:
-    assert IMAGE_EXTENSIONS == IMG_EXTENSIONS
-
-
-def test_hidden_and_other_files_are_ignored(folder: Path) -> None:
+def test_hidden_files_and_those_beside_the_classes_are_ignored(folder: Path) -> None:
     (folder / "notes.txt").write_text("notes")
     (folder / "north" / "list.csv").write_text("list")
-    (folder / "north" / "cat" / "notes.txt").write_text("notes")
     write_image(folder / "north" / "cat" / "._000.png")
     write_image(folder / "north" / "cat" / ".cache" / "000.png")
     write_image(folder / "north" / ".cache" / "000.png")
@@ -90,14 +85,127 @@ def test_hidden_and_other_files_are_ignored(folder: Path) -> None:
     assert dataset.class_names == ("cat", "dog", "emu")
 
 
-@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "I;16"])
-def test_every_kind_of_image_becomes_three_channels(tmp_path: Path, mode: str) -> None:
-    grey = Image.fromarray(np.full((9, 9), 200, dtype=np.uint8 if mode != "I;16" else np.uint16))
-    image = grey if mode in ("L", "I;16") else grey.convert("RGB").convert(mode)
-    path = tmp_path / "domain" / "class" / "image.tif"
-    path.parent.mkdir(parents=True)
-    image.save(path)
-    assert ImageFolderDomains(tmp_path).domains[0].plain[0][0].shape == (3, 224, 224)
+def test_what_is_left_out_is_counted_and_said(folder: Path) -> None:
+    (folder / "north" / "cat" / "notes.TXT").write_text("notes")
+    (folder / "north" / "cat" / "more").mkdir()
+    (folder / "north" / "cat" / "more" / "readme").write_text("notes")
+    (folder / "east" / "emu" / "x.svg").write_text("<svg/>")
+    (folder / "east" / "emu" / "y.svg").write_text("<svg/>")
+    write_image(folder / "0.png")
+    write_image(folder / "north" / "0.jpg")
+    with pytest.warns(
+        HessalignWarning, match=r"left out: 2 \.svg, 1 \.txt, 1 files without an ending, 2 images"
+    ):
+        dataset = ImageFolderDomains(folder)
+    outside = "images outside a class folder"
+    assert dataset.left_out == {".svg": 2, ".txt": 1, "files without an ending": 1, outside: 2}
+    assert [len(domain) for domain in dataset.domains] == [3, 5]
+
+
+def test_every_known_ending_is_read_in_any_capitals(tmp_path: Path) -> None:
+    for name in ("a.gif", "b.GIF", "c.jfif", "d.JPG", "e.Png"):
+        write_image(tmp_path / "all" / "x" / name)
+    assert len(ImageFolderDomains(tmp_path).domains[0]) == 5
+    for domain in PACS.domain_names:
+        write_image(tmp_path / "PACS" / domain / "dog" / "0.jpg")
+    write_image(tmp_path / "PACS" / "photo" / "dog" / "1.gif")
+    with pytest.warns(HessalignWarning, match=r"left out: 1 \.gif"):  # DomainBed leaves it out
+        assert [len(domain) for domain in PACS(tmp_path).domains] == [1, 1, 1, 1]
+
+
+# Links
+
+
+@pytest.mark.parametrize(
+    ("link", "target"),
+    [
+        ("north/cat/up", ".."),
+        ("north/cat/up", "../.."),
+        ("north/cat/up", "../../.."),
+        ("north/cat/up", "/"),
+        ("north/cat/up", "."),
+        ("north/cat/more", "../dog"),
+        ("north/emu", "../east/emu"),
+        ("west", "north"),
+        ("west", "."),
+    ],
+)
+def test_no_folder_is_read_twice(folder: Path, link: str, target: str) -> None:
+    (folder / link).symlink_to(target)
+    with pytest.raises(ValueError, match=r"root: .* leads to the same folder as .*; remove one of the two"):
+        ImageFolderDomains(folder)
+
+
+def test_links_out_of_the_root_are_followed_once(folder: Path) -> None:
+    elsewhere = write_folder(folder.parent / "elsewhere", {"far": {"cat": 2}})
+    (folder / "west").symlink_to(elsewhere / "far")
+    (folder / "north" / "cat" / "copy.png").symlink_to("000.png")
+    (folder / "north" / "cat" / "nothing").symlink_to("nowhere")
+    (folder / "north" / "cat" / "itself").symlink_to("itself")
+    with pytest.warns(HessalignWarning, match="left out: 2 files without an ending"):
+        dataset = ImageFolderDomains(folder)
+    assert [len(domain) for domain in dataset.domains] == [3, 6, 2]
+    (folder / "south").symlink_to(elsewhere / "far")
+    with pytest.raises(ValueError, match="leads to the same folder as .*south"):
+        ImageFolderDomains(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_a_folder_that_cannot_be_read_is_an_error(folder: Path) -> None:
+    (folder / "north" / "cat").chmod(0)
+    with pytest.raises(OSError, match="Permission denied"):
+        ImageFolderDomains(folder)
+
+
+# Names
+
+
+def test_a_level_too_many_is_told(tmp_path: Path) -> None:
+    for domain in ("a", "b"):
+        write_folder(
+            tmp_path / "split" / domain, {"train": {"cat": 1, "dog": 1}, "val": {"cat": 1, "dog": 1}}
+        )
+        write_folder(tmp_path / "deep" / domain, {"p": {"cat": 1, "dog": 1}, "q": {"cat": 1}})
+        write_folder(tmp_path / "fine" / domain, {"cat": {"subject_1": 1}, "dog": {"subject_2": 1}})
+        write_image(tmp_path / "fine" / domain / "test" / "0.png")
+    with pytest.warns(HessalignWarning, match="class folders 'train', 'val' hold folders instead of images"):
+        ImageFolderDomains(tmp_path / "split")
+    with pytest.warns(HessalignWarning, match="all of them hold a folder 'cat', as if"):
+        ImageFolderDomains(tmp_path / "deep")
+    assert ImageFolderDomains(tmp_path / "fine").doubts == ()
+
+
+@pytest.mark.parametrize("names", [("Cat", "cat"), ("cat ", "cat"), ("b\u00e4r", "ba\u0308r"), ("a b", "ab")])
+def test_classes_that_differ_by_next_to_nothing_are_told(tmp_path: Path, names: tuple[str, str]) -> None:
+    for domain, name in zip("ab", names, strict=True):
+        write_image(tmp_path / domain / name / "0.png")
+    with pytest.warns(HessalignWarning, match="class names differ by capitals or blanks alone") as caught:
+        dataset = ImageFolderDomains(tmp_path)
+    assert [str(warning.message) for warning in caught] == list(dataset.doubts)
+    assert all(repr(name) in dataset.doubts[0] for name in names)
+
+
+def test_domains_of_one_name_are_refused(folder: Path) -> None:
+    domain = ImageFolderDomains(folder).domains[0]
+
+    class Own(ImageFolderDomains):
+        def __init__(self, classes: tuple[str, ...], domains: tuple[Domain, ...]) -> None:
+            DomainDataset.__init__(self, classes, domains)
+
+    with pytest.raises(ValueError, match="domains: 'east' is there twice; every name must be another one"):
+        Own(("cat",), (domain, domain))
+    with pytest.raises(ValueError, match="class_names: 'cat' is there twice"):
+        Own(("cat", "cat"), (domain,))
+    with pytest.raises(ValueError, match="class_names: every name must be a text, got 3"):
+        Own((3,), (domain,))
+
+
+def test_two_folders_of_one_published_domain_are_refused(tmp_path: Path) -> None:
+    write_folder(
+        tmp_path, {name: {"a": 1} for name in ("Art", "Clipart", "Product", "RealWorld", "Real_World")}
+    )
+    with pytest.raises(ValueError, match="RealWorld and .*Real_World are both a folder of one domain"):
+        make_dataset("office_home", tmp_path)
 
 
 def test_missing_root_is_named(tmp_path: Path) -> None:
@@ -121,7 +229,7 @@ def test_empty_class_folder_is_named(folder: Path) -> None:
 def test_domain_without_images_is_named(folder: Path) -> None:
     (folder / "west").mkdir()
     with pytest.raises(
-        ValueError, match=f"root: the domain folder {re.escape(str(folder / 'west'))} holds no image"
+        ValueError, match=f"root: the domain folder {re.escape(str(folder / 'west'))} holds no class"
     ):
         ImageFolderDomains(folder)
 
@@ -180,14 +288,48 @@ def test_csv_labels_that_are_numbers_are_sorted_as_numbers(folder: Path) -> None
     assert dataset.domains[0].targets.tolist() == [2, 1, 0]
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_csv_of_other_programs_is_read(folder: Path, delimiter: str) -> None:
+    rows = [
+        ("Domain", " PATH", "note, with; both", "Label"),
+        ("snow", "north/dog/000.png", "a, b; c", "dog"),
+        ("sand", "./north/../north/cat/000.png", "", "cat"),
+    ]
+    text = "\ufeff" + "\r\n".join(delimiter.join(f'"{value}"' for value in row) for row in rows)
+    dataset = CSVDomains(write_csv(folder, text))
+    assert [domain.name for domain in dataset.domains] == ["sand", "snow"]
+    assert dataset.class_names == ("cat", "dog")
+
+
+def test_missing_values_that_became_text_are_told(folder: Path) -> None:
+    path = write_csv(folder, "path,label,domain\nnorth/dog/000.png,nan,a\nnorth/dog/001.png,dog,NaN\n")
+    with pytest.warns(HessalignWarning) as caught:
+        CSVDomains(path)
+    assert sorted(str(warning.message).split(", ")[0] for warning in caught) == [
+        "a class is called 'nan'",
+        "a domain is called 'NaN'",
+    ]
+
+
 GOOD = "north/dog/000.png,dog,snow\n"
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "lacks the column path; allowed is a header with path, label and domain"),
-        ("path,label\nnorth/dog/000.png,dog\n", "lacks the column domain"),
+        (
+            "",
+            "lacks the column path; allowed is a header with .*; its first line is empty",
+        ),
+        ("path,label\nnorth/dog/000.png,dog\n", "lacks the column domain; .*; found are 'path', 'label'"),
+        ("path;label;place\n", "lacks the column domain; .*; found are 'path', 'label', 'place'"),
+        ("path|label|domain\n", r"lacks the column path; .*; found are 'path\|label\|domain'"),
+        ("path,label,domain,label\n", "has the column label more than once"),
+        (f"Path,label,domain,path\n{GOOD}", "has the column path more than once"),
+        (f"path,label,domain\n{GOOD}path,label,domain\n{GOOD}", "line 3: the header is there again"),
+        (f"path,label,domain\n{GOOD}a\0.png,dog,snow\n", "line 3: there is no file"),
+        (f"path,label,domain\n{GOOD}{'a' * 999}.png,dog,snow\n", "line 3: there is no file"),
+        ("path,label,domain\nnorth/dog/000.png\n", "line 2: no label"),
         ("path,label,domain\n", "has no row"),
         (f'path,label,domain\n{GOOD}"north/dog/000.png,dog,snow\n{GOOD}', "line 3: not CSV"),
         (f"path,label,domain\n{GOOD}north/dog/000.png,dog\n,,\n", "line 3: no domain"),
@@ -200,7 +342,7 @@ GOOD = "north/dog/000.png,dog,snow\n"
         ),
         (
             "path,label,domain\nnotes.txt,dog,snow\n",
-            r"line 2: notes\.txt is no image; allowed are names ending",
+            r"line 2: 'notes\.txt' is no image; allowed are names ending",
         ),
     ],
 )

@@ -1,13 +1,18 @@
 """What a dataset made of domains is: samples, domains, and what a benchmark must know of the whole."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar, Literal, Self
 
 from torch import Tensor
 from torch.utils.data import Dataset
+
+from hessalign.datasets.names import check_names, name_doubts
+from hessalign.exceptions import HessalignWarning
 
 Images = Literal["small", "large", "domain_net", "features"]
 """Which search space of hyper-parameters fits: for 28 pixels, 224 pixels, DomainNet, or frozen features."""
@@ -109,11 +114,19 @@ class PublishedCounts:
 class DomainDataset(ABC):
     """A classification dataset made of domains.
 
+    Names that look like a mistake (``cat`` and ``Cat``, ``nan``) give a warning.
+
     Args:
         class_names: Name of each class, by class id.
         domains: In index order, which splits and records refer to.
+        doubts: One sentence for each mistake that the data look like, names aside.
+
+    Raises:
+        ValueError: If two domains or two classes have one name.
 
     Attributes:
+        doubts: As given, and those about names; a warning each, and wrong for ``verify``.
+        left_out: Number of files among the data that are not read, by what they are.
         name: What ``register`` made it known by.
         reference_name: The class's name, which is DomainBed's spelling; it seeds the runs of a sweep.
         default_backbone: Name of the backbone that is trained on it where none is chosen; ``"identity"`` for
@@ -137,10 +150,22 @@ class DomainDataset(ABC):
     domain_names: ClassVar[tuple[str, ...]] = ()
     class_count: ClassVar[int | None] = None
     expected_counts: ClassVar[PublishedCounts | None] = None
+    doubts: tuple[str, ...] = ()
+    left_out: Mapping[str, int] = MappingProxyType({})
 
-    def __init__(self, class_names: tuple[str, ...], domains: tuple[Domain, ...]) -> None:
-        self.class_names = class_names
+    def __init__(
+        self, class_names: tuple[str, ...], domains: tuple[Domain, ...], doubts: tuple[str, ...] = ()
+    ) -> None:
+        self.class_names = check_names("class_names", class_names)
+        domain_names = check_names("domains", [domain.name for domain in domains])
         self.domains = domains
+        self.doubts = (
+            *doubts,
+            *name_doubts("domain", domain_names),
+            *name_doubts("class", self.class_names),
+        )
+        for doubt in self.doubts:
+            warnings.warn(doubt, HessalignWarning, stacklevel=2)
 
     @property
     def fingerprint(self) -> str:

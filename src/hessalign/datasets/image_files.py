@@ -2,43 +2,20 @@
 
 import hashlib
 import os
+import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Self
 
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from hessalign.datasets.base import Domain, DomainDataset, Images, Samples
+from hessalign.datasets.image_reading import read_image
 from hessalign.datasets.transforms import IMAGE_SIZE, Transform, plain_transform, training_transform
-
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file of this name counts as an image: a known ending, not hidden."""
-    return name.lower().endswith(IMAGE_EXTENSIONS) and not name.startswith(".")
-
-
-def read_image(path: str) -> Image.Image:
-    """The decoded image, RGB.
-
-    Raises:
-        OSError: If the file is missing, damaged or no image; the message names it.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except UnidentifiedImageError:
-        reason = "its content is not an image"
-    except OSError as error:
-        reason = error.strerror or str(error)
-    except Exception as error:  # decoders raise whatever their parser stumbled over
-        reason = str(error) or type(error).__name__
-    raise OSError(f"{path}: the image cannot be read ({reason}); replace or remove the file")
+from hessalign.exceptions import HessalignWarning
 
 
 class ImageFiles(Samples):
@@ -88,10 +65,14 @@ class Listing:
     Attributes:
         class_names: By class id.
         files: Path and class name of each image, by domain, the domains in index order.
+        left_out: Number of files that lie among the images and are not read, by what they are.
+        doubts: One sentence for each mistake that the layout looks like.
     """
 
     class_names: tuple[str, ...]
     files: Mapping[str, Sequence[tuple[str, str]]]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    doubts: tuple[str, ...] = ()
 
 
 class ImageFileDomains(DomainDataset):
@@ -102,6 +83,7 @@ class ImageFileDomains(DomainDataset):
 
     Raises:
         ValueError: If what lies there is not such a dataset.
+        OSError: If a folder cannot be read.
     """
 
     images: ClassVar[Images] = "large"
@@ -121,7 +103,13 @@ class ImageFileDomains(DomainDataset):
                     name, targets, ImageFiles(paths, targets, plain), ImageFiles(paths, targets, augmented)
                 )
             )
-        super().__init__(listing.class_names, tuple(domains))
+        super().__init__(listing.class_names, tuple(domains), listing.doubts)
+        self.left_out = dict(listing.left_out)
+        if self.left_out:
+            kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.left_out.items())
+            warnings.warn(
+                f"root: {root} holds files that are left out: {kinds}", HessalignWarning, stacklevel=2
+            )
         self._fingerprint = _fingerprint(listing, self.base(Path(root)))
 
     @property

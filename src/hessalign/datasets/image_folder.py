@@ -1,11 +1,18 @@
 """Any folder of images, laid out as ``root/domain/class/image``."""
 
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
-from hessalign.datasets.image_files import IMAGE_EXTENSIONS, ImageFileDomains, Listing, is_image_name
+from hessalign.datasets.image_files import ImageFileDomains, Listing
+from hessalign.datasets.image_reading import IMAGE_EXTENSIONS, is_image_name
 from hessalign.datasets.registry import register
+from hessalign.files import shown
+
+SPLIT_NAMES = frozenset({"train", "training", "val", "valid", "validation", "test", "testing", "dev"})
+OUTSIDE = "images outside a class folder"
 
 
 @register("image_folder")
@@ -15,28 +22,32 @@ class ImageFolderDomains(ImageFileDomains):
     Domains and classes are in the order of their sorted names, images in the order of their sorted paths, as
     in DomainBed, so that its splits fall the same. The classes are the union over the domains: a domain may
     lack the folder of a class, but a folder without an image is taken for a mistake. Images in folders below
-    a class belong to it. Hidden files and folders and files that are no images are ignored.
+    a class belong to it. Links to files and to folders are followed, but no folder is read twice. Hidden
+    files and folders are ignored; other files that are no images are left out, which gives a warning.
 
     Args:
         root: Folder that holds the domain folders.
 
     Raises:
-        ValueError: If the root is no folder or holds no domain, or a domain or a class folder holds no image;
-            the message names it.
+        ValueError: If the root is no folder or holds no domain, a domain or a class folder holds no image, or
+            a link leads to a folder that is read in another way; the message names it.
+        OSError: If a folder cannot be read.
     """
+
+    extensions: ClassVar[Sequence[str]] = IMAGE_EXTENSIONS
 
     def list_files(self, root: Path) -> Listing:
         """The images below the root."""
         if not root.is_dir():
             raise ValueError(
-                f"root: {root} is not a folder; allowed is a folder laid out as root/domain/class/image"
+                f"root: {shown(root)} is not a folder; allowed is a folder laid out as root/domain/class/image"
             )
         folders = {name: root / name for name in subfolders(root)}
         if not folders:
             raise ValueError(
-                f"root: {root} holds no folder; allowed is a folder laid out as root/domain/class/image"
+                f"root: {shown(root)} holds no folder; allowed is a folder laid out as root/domain/class/image"
             )
-        return list_domains(folders)
+        return list_domains(root, folders, self.extensions)
 
 
 def subfolders(folder: Path) -> list[str]:
@@ -45,39 +56,136 @@ def subfolders(folder: Path) -> list[str]:
         return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
-def list_domains(folders: Mapping[str, Path]) -> Listing:
+def list_domains(root: Path, folders: Mapping[str, Path], extensions: Sequence[str]) -> Listing:
     """The images of each domain, from the folder of each.
 
+    Args:
+        root: Folder that holds the folders.
+        folders: By name of the domain.
+        extensions: Of images.
+
     Raises:
-        ValueError: If a domain or a class folder holds no image.
+        ValueError: If a domain or a class folder holds no image, or a folder would be read twice.
+        OSError: If a folder cannot be read.
     """
-    files = {name: _list_domain(folder) for name, folder in folders.items()}
+    finder = ImageFinder(root, extensions)
+    finder.visit(os.fspath(root))
+    finder.leave_out_images_of(root)
+    files = {name: _list_domain(folder, finder) for name, folder in folders.items()}
     class_names = sorted({class_name for domain in files.values() for _, class_name in domain})
-    return Listing(tuple(class_names), files)
+    left_out = dict(sorted(finder.left_out.items()))
+    return Listing(tuple(class_names), files, left_out, _layout_doubts(folders, files))
 
 
-def _list_domain(folder: Path) -> list[tuple[str, str]]:
+class ImageFinder:
+    """Finds images in folders, in each folder once.
+
+    Args:
+        root: What all folders lie in.
+        extensions: Of images.
+
+    Attributes:
+        left_out: Number of files that were passed over, by what they are; hidden ones are not counted.
+    """
+
+    def __init__(self, root: Path, extensions: Sequence[str] = IMAGE_EXTENSIONS) -> None:
+        self.extensions = extensions
+        self.left_out: Counter[str] = Counter()
+        self._above = [root.resolve(), *root.resolve().parents]
+        self._read: dict[tuple[int, int], str] = {}
+
+    def find(self, folder: Path) -> list[str]:
+        """Paths of the images in a folder and in those below it, sorted.
+
+        Sorted by whole paths, not level by level: the order in which torchvision's ImageFolder lists.
+
+        Raises:
+            ValueError: If a folder was read before, or leads back to one that holds it.
+            OSError: If a folder cannot be read.
+        """
+        places = []
+        for place, folders, names in os.walk(folder, followlinks=True, onerror=_raise):
+            self.visit(place)
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            places.append((place, sorted(name for name in names if not name.startswith("."))))
+        paths = []
+        for place, names in sorted(places):
+            for name in names:
+                if is_image_name(name, self.extensions):
+                    paths.append(os.path.join(place, name))
+                else:
+                    self.left_out[f"{Path(name).suffix.lower() or 'files without an ending'}"] += 1
+        return paths
+
+    def visit(self, place: str) -> None:
+        """Note that a folder is read.
+
+        Raises:
+            ValueError: If it was read before, or it is a link to what holds the root.
+        """
+        status = os.stat(place)
+        twin = self._read.get((status.st_dev, status.st_ino))
+        if twin is None and os.path.islink(place) and Path(place).resolve() in self._above:
+            twin = os.path.realpath(place)
+        if twin is not None:
+            raise ValueError(
+                f"root: {shown(place)} leads to the same folder as {shown(twin)}, whose images would count "
+                "more than once; remove one of the two"
+            )
+        self._read[status.st_dev, status.st_ino] = place
+
+    def leave_out_images_of(self, folder: Path) -> None:
+        """Count the images that lie in a folder itself, where none are read."""
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if entry.is_file()]
+        if count := sum(is_image_name(name, self.extensions) for name in names):
+            self.left_out[OUTSIDE] += count
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _list_domain(folder: Path, finder: ImageFinder) -> list[tuple[str, str]]:
+    finder.visit(os.fspath(folder))
+    finder.leave_out_images_of(folder)
     files = []
     for class_name in subfolders(folder):
-        paths = _list_class(folder / class_name)
+        paths = finder.find(folder / class_name)
         if not paths:
             raise ValueError(
-                f"root: the class folder {folder / class_name} holds no image; add images "
-                f"({', '.join(IMAGE_EXTENSIONS)}), or remove the folder if the domain lacks the class"
+                f"root: the class folder {shown(folder / class_name)} holds no image; add images "
+                f"({', '.join(finder.extensions)}), or remove the folder if the domain lacks the class"
             )
         files += [(path, class_name) for path in paths]
     if not files:
         raise ValueError(
-            f"root: the domain folder {folder} holds no image; allowed is the layout domain/class/image"
+            f"root: the domain folder {shown(folder)} holds no class folder with an image; allowed is the "
+            "layout root/domain/class/image"
         )
     return files
 
 
-def _list_class(folder: Path) -> list[str]:
-    paths = []
-    # Sorted by whole paths, not level by level: the order in which torchvision's ImageFolder lists.
-    for place, _, names in sorted(os.walk(folder, followlinks=True)):
-        if any(part.startswith(".") for part in Path(place).relative_to(folder).parts):
-            continue
-        paths += [os.path.join(place, name) for name in sorted(names) if is_image_name(name)]
-    return paths
+def _layout_doubts(
+    folders: Mapping[str, Path], files: Mapping[str, Sequence[tuple[str, str]]]
+) -> tuple[str, ...]:
+    """Whether classes seem to lie a level deeper than they should."""
+    inside: dict[tuple[str, str], set[str]] = {}  # of each class folder, "" for an image itself
+    for domain, images in files.items():
+        start = len(folders[domain].parts) + 1
+        for path, class_name in images:
+            inner = Path(path).parts[start:]
+            inside.setdefault((domain, class_name), set()).add(inner[0] if len(inner) > 1 else "")
+    splits = {name for (_, name), found in inside.items() if name.lower() in SPLIT_NAMES and "" not in found}
+    shared = set.intersection(*inside.values()) if len({name for _, name in inside}) > 1 else set()
+    if splits:
+        return (
+            f"the class folders {', '.join(map(repr, sorted(splits)))} hold folders instead of images, like "
+            "parts of a split; allowed is the layout root/domain/class/image",
+        )
+    if shared and "" not in set.union(*inside.values()):
+        return (
+            f"no class folder holds an image itself, and all of them hold a folder {min(shared)!r}, as if "
+            "the classes lay a level deeper; allowed is the layout root/domain/class/image",
+        )
+    return ()

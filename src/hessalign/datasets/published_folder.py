@@ -1,19 +1,23 @@
 """Published datasets in the folders that DomainBed's download makes."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from hessalign.datasets.image_files import Listing
 from hessalign.datasets.image_folder import ImageFolderDomains, list_domains, subfolders
+from hessalign.datasets.image_reading import TORCHVISION_EXTENSIONS
 from hessalign.datasets.sources import Source
+from hessalign.files import shown
 
 
 class PublishedFolder(ImageFolderDomains):
     """A published dataset, found by the names of its domain folders.
 
     Capitals, spaces, hyphens and underscores in those names do not matter (there are copies with
-    ``Real World`` and with ``RealWorld``); other folders beside them are ignored.
+    ``Real World`` and with ``RealWorld``); other folders beside them are ignored. Images are those that
+    torchvision's ImageFolder takes for one, as in DomainBed.
 
     Args:
         root: Folder that holds the dataset's folder, or the domain folders themselves.
@@ -28,6 +32,7 @@ class PublishedFolder(ImageFolderDomains):
         duplicates_url: List of images that DomainBed deletes; None where it deletes none.
     """
 
+    extensions: ClassVar[Sequence[str]] = TORCHVISION_EXTENSIONS
     folder: ClassVar[str]
     page: ClassVar[str]
     sources: ClassVar[tuple[Source, ...]]
@@ -49,7 +54,7 @@ class PublishedFolder(ImageFolderDomains):
         """The images of the dataset's domains."""
         if not root.is_dir():
             raise ValueError(
-                f"root: {root} is not a folder; "
+                f"root: {shown(root)} is not a folder; "
                 f"allowed is a folder that holds {self.folder}/ or its domain folders"
             )
         place = self.base(root)
@@ -57,10 +62,10 @@ class PublishedFolder(ImageFolderDomains):
         missing = [name for name in self.domain_names if name not in found]
         if missing:
             raise ValueError(
-                f"root: {place} lacks the domain folders {', '.join(missing)}; "
+                f"root: {shown(place)} lacks the domain folders {', '.join(missing)}; "
                 f"{self.folder} has {', '.join(self.domain_names)}"
             )
-        return list_domains(found)
+        return list_domains(place, found, self.extensions)
 
     @classmethod
     def existing(cls, root: Path) -> Path | None:
@@ -91,7 +96,16 @@ class PublishedFolder(ImageFolderDomains):
     @classmethod
     def _domain_folders(cls, place: Path) -> dict[str, Path]:
         """The folder of each domain that has one."""
-        found = {_plain_name(name): place / name for name in subfolders(place)}
+        found: dict[str, Path] = {}
+        wanted = {_plain_name(name) for name in cls.domain_names}
+        for name in subfolders(place):
+            plain = _plain_name(name)
+            if plain in wanted and plain in found:
+                raise ValueError(
+                    f"root: {shown(found[plain])} and {shown(place / name)} are both a folder of one domain "
+                    f"of {cls.folder}; remove one of the two"
+                )
+            found[plain] = place / name
         return {name: found[_plain_name(name)] for name in cls.domain_names if _plain_name(name) in found}
 
 

@@ -1,5 +1,7 @@
 """A trained model, used."""
 
+import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +11,11 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from hessalign.algorithms import Algorithm
-from hessalign.datasets.image_files import is_image_name, read_image
+from hessalign.datasets.image_folder import ImageFinder
+from hessalign.datasets.image_reading import read_image
 from hessalign.datasets.transforms import IMAGE_SIZE, plain_transform
+from hessalign.exceptions import HessalignWarning
+from hessalign.files import shown
 from hessalign.training.checkpoint import checkpoint_about, latest_checkpoint, load_model
 from hessalign.training.spec import CheckpointAbout
 from hessalign.training.trainer import CHECKPOINTS, build_algorithm
@@ -23,7 +28,7 @@ class Prediction:
     """What a model makes of one image.
 
     Attributes:
-        path: Of the image.
+        path: Of the image, as text that can be printed (see [shown][hessalign.files.shown]).
         class_name: The most probable class.
         probability: Of that class, by softmax.
     """
@@ -55,19 +60,29 @@ def load_trained(path: Path) -> tuple[Algorithm, CheckpointAbout]:
 def image_paths(given: Sequence[Path]) -> list[Path]:
     """Images among files and folders; folders are searched to any depth, in order of names.
 
+    A file is taken whatever its name; in folders, names tell the images, as in datasets. Other files there,
+    hidden ones aside, are left out, which gives a warning.
+
     Raises:
-        ValueError: If something does not exist, or there is no image at all.
+        ValueError: If something does not exist, a folder is there twice, or there is no image at all.
+        OSError: If a folder cannot be read.
     """
     paths: list[Path] = []
+    left_out: Counter[str] = Counter()
     for path in given:
         if path.is_dir():
-            paths += sorted(file for file in path.rglob("*") if file.is_file() and is_image_name(file.name))
+            finder = ImageFinder(path)
+            paths += sorted(map(Path, finder.find(path)))
+            left_out += finder.left_out
         elif path.is_file():
             paths.append(path)
         else:
-            raise ValueError(f"images: there is no file or folder {path}")
+            raise ValueError(f"images: there is no file or folder {shown(path)}")
     if not paths:
-        raise ValueError(f"images: there is none in {', '.join(map(str, given))}")
+        raise ValueError(f"images: there is none in {', '.join(map(shown, given))}")
+    if left_out:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(left_out.items()))
+        warnings.warn(f"images: files are left out: {kinds}", HessalignWarning, stacklevel=2)
     return paths
 
 
@@ -95,4 +110,4 @@ def predict(algorithm: Algorithm, about: CheckpointAbout, paths: Sequence[Path])
         inputs: Tensor = torch.stack([transform(read_image(str(path))) for path in group])
         probabilities, classes = algorithm(inputs).softmax(1).max(1)
         for path, probability, class_id in zip(group, probabilities, classes, strict=True):
-            yield Prediction(str(path), about.class_names[int(class_id)], float(probability))
+            yield Prediction(shown(path), about.class_names[int(class_id)], float(probability))
