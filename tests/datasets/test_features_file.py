@@ -201,4 +201,4 @@ def test_a_changed_value_that_is_not_finite_is_told_by_verify(tmp_path: Path) ->
     dataset = FeaturesFile(write(tmp_path / "own.safetensors"))
     dataset.domains[1].plain.table[2, 0, 0] = float("nan")
     report = verify(dataset)
-    assert report.unreadable == ("sample 2: its features hold NaN or infinity; extract them again",)
+    assert report.unreadable == ("south: sample 2: its features hold NaN or infinity; extract them again",)

@@ -146,7 +146,9 @@ def test_links_out_of_the_root_are_followed_once(folder: Path) -> None:
         dataset = ImageFolderDomains(folder)
     assert [len(domain) for domain in dataset.domains] == [3, 6, 2]
     (folder / "south").symlink_to(elsewhere / "far")
-    with pytest.raises(ValueError, match="leads to the same folder as .*south"):
+    with pytest.raises(
+        ValueError, match=r"south leads to the same folder as|leads to the same folder as .*south"
+    ):
         ImageFolderDomains(folder)
 
 
@@ -204,7 +206,7 @@ def test_two_folders_of_one_published_domain_are_refused(tmp_path: Path) -> None
     write_folder(
         tmp_path, {name: {"a": 1} for name in ("Art", "Clipart", "Product", "RealWorld", "Real_World")}
     )
-    with pytest.raises(ValueError, match="RealWorld and .*Real_World are both a folder of one domain"):
+    with pytest.raises(ValueError, match=r"RealWorld and .*Real_World are both a folder of one domain"):
         make_dataset("office_home", tmp_path)
 
 

@@ -1,9 +1,11 @@
 """Whether a copy is whole, from Python and from the command line."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,6 +17,7 @@ from hessalign.datasets.csv_file import CSVDomains
 from hessalign.datasets.image_folder import ImageFolderDomains
 from hessalign.datasets.pacs import PACS
 from hessalign.datasets.verify import verify
+from hessalign.exceptions import HessalignWarning
 from tests.datasets.images import PACS_MINI, truncate, write_folder, write_image
 
 COUNTS = {"east": {"cat": 0, "dog": 1, "emu": 2}, "north": {"cat": 2, "dog": 3, "emu": 0}}
@@ -97,7 +100,49 @@ def test_equal_files_of_a_domain_are_named(folder: Path) -> None:
     report = verify(ImageFolderDomains(folder))
     names = ("cat/000.png", "cat/again.png", "dog/copy.png")
     assert report.duplicates == (tuple(str(north / name) for name in names),)
+    assert report.conflicting == report.duplicates
+    elsewhere = (str(folder / "east" / "dog" / "elsewhere.png"), str(north / "dog" / "002.png"))
+    assert report.across_domains == (elsewhere,)
+    assert [problem.split(":")[0] for problem in report.problems] == [
+        "1 image is in several domains, so that a target domain is trained on",
+        "1 image is in several classes",
+    ]
+    assert elsewhere[0] in report.problems[0]
+    assert f"{north / 'dog' / 'copy.png'}" not in report.problems[0]
+
+
+def test_equal_files_of_published_data_are_named_only(folder: Path) -> None:
+    shutil.copy(folder / "north" / "dog" / "002.png", folder / "east" / "dog" / "000.png")
+    shutil.copy(folder / "north" / "cat" / "000.png", folder / "north" / "dog" / "000.png")
+    report = verify(Birds(folder))
     assert report.ok
+    assert len(report.across_domains) == len(report.conflicting) == 1
+
+
+def test_verify_sees_what_training_would_see(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"a": {"Cat": 1, "dog": 1}, "b": {"cat ": 1, "train": 0, "nan": 1}})
+    write_image(tmp_path / "b" / "train" / "dog" / "0.png", seed=9)
+    (tmp_path / "b" / "nan" / "x.svg").write_text("<svg/>")
+    with pytest.warns(HessalignWarning):
+        report = verify(ImageFolderDomains(tmp_path))
+    assert not report.ok
+    assert report.left_out == {".svg": 1}
+    assert [problem.split(",")[0] for problem in report.problems] == [
+        "the class folders 'train' hold folders instead of images",
+        "class names differ by capitals or blanks alone",
+        "a class is called 'nan'",
+    ]
+
+
+def test_names_that_are_not_utf8_are_reported_as_text(tmp_path: Path) -> None:
+    good = write_image(tmp_path / "a" / "x" / "0.png")
+    for name in (b"\xe9.png", b"\xff.png"):
+        shutil.copy(good, os.fsencode(good.parent) + b"/" + name)
+    (good.parent / os.fsdecode(b"\xfe.png")).write_bytes(b"")
+    report = verify(ImageFolderDomains(tmp_path))
+    json.dumps(asdict(report), ensure_ascii=False).encode("utf-8")
+    assert report.duplicates[0][1:] == (rf"{good.parent}/\xe9.png", rf"{good.parent}/\xff.png")
+    assert report.unreadable[0].startswith(rf"{good.parent}/\xfe.png: the image cannot be read")
 
 
 def test_a_row_that_is_there_twice_is_named(folder: Path) -> None:

@@ -71,7 +71,9 @@ def verify_dataset(
 ) -> None:
     """Count the samples of each domain and class, compare with what is published, and decode every image.
 
-    Images of equal content within a domain are named as well, but not counted as wrong.
+    Wrong are also images of equal content in several domains or classes, names of classes that differ by
+    capitals or blanks, and folders a level too deep; those of a published dataset are named only. Images of
+    equal content within a domain, and files that are left out, are named as well, but not counted as wrong.
 
     Exit code 0: all is well. 1: counts differ or files cannot be read. 2: there is no such dataset to check.
 
@@ -143,7 +145,11 @@ def _print(report: "datasets.verify.VerifyReport") -> None:
     # Not wrapped: paths stay whole, to be copied.
     for problem in report.problems:
         console.print(f"Wrong: {problem}", soft_wrap=True)
+    for kind, count in report.left_out.items():
+        console.print(f"Left out: {count:,} {kind}", soft_wrap=True)
     _print_some(console, "Unreadable", report.unreadable)
+    _print_some(console, "In several domains", [", ".join(paths) for paths in report.across_domains])
+    _print_some(console, "In several classes", [", ".join(paths) for paths in report.conflicting])
     _print_some(console, "Equal files", [", ".join(paths) for paths in report.duplicates])
     if report.ok:
         compared = "" if report.published_totals else " (no published counts to compare with)"

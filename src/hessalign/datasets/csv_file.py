@@ -99,8 +99,8 @@ def _header(path: Path, file: TextIO) -> tuple[list[str], str]:
     if missing:
         found = f"found are {', '.join(map(repr, header))}" if any(header) else "its first line is empty"
         raise ValueError(
-            f"path: {shown(path)} lacks the column {missing[0]}; allowed is a header with {_columns()} between "
-            f"{', '.join(DELIMITERS.values())}; {found}"
+            f"path: {shown(path)} lacks the column {missing[0]}; allowed is a header with {_columns()} "
+            f"between {', '.join(DELIMITERS.values())}; {found}"
         )
     twice = [column for column in COLUMNS if header.count(column) > 1]
     if twice:
@@ -131,7 +131,8 @@ def _checked(
     image = path.parent / values["path"]
     if not is_image_name(image.name):
         raise ValueError(
-            f"{start} {values['path']!r} is no image; allowed are names ending in {', '.join(IMAGE_EXTENSIONS)}"
+            f"{start} {values['path']!r} is no image; allowed are names ending in "
+            f"{', '.join(IMAGE_EXTENSIONS)}"
         )
     if not os.path.isfile(image):  # which, unlike Path's, takes any text for an answer
         raise ValueError(

@@ -4,7 +4,25 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+from hessalign.files import shown
+
+
+@dataclass(frozen=True)
+class FoundFile:
+    """A file of a dataset.
+
+    Attributes:
+        path: Of the file.
+        domain: Its domain's name.
+        class_name: Its class.
+    """
+
+    path: str
+    domain: str
+    class_name: str
 
 
 class EqualFiles:
@@ -18,22 +36,22 @@ class EqualFiles:
         sizes = {path: size for path in paths if (size := _size(path)) is not None}
         counts = Counter(sizes[path] for path in paths if path in sizes)
         self._candidates = {path for path, size in sizes.items() if counts[size] > 1}
-        self._by_digest: dict[bytes, list[str]] = {}
+        self._by_digest: dict[bytes, list[FoundFile]] = {}
 
-    def add(self, path: str) -> None:
+    def add(self, file: FoundFile) -> None:
         """Read a file, if another has its size."""
-        if path not in self._candidates:
+        if file.path not in self._candidates:
             return
         try:
-            with open(path, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").digest()
+            with open(file.path, "rb") as opened:
+                digest = hashlib.file_digest(opened, "sha256").digest()
         except OSError:
             return  # that it cannot be read is told elsewhere
-        self._by_digest.setdefault(digest, []).append(path)
+        self._by_digest.setdefault(digest, []).append(file)
 
-    def groups(self) -> list[tuple[str, ...]]:
-        """Paths of equal content, of what was added."""
-        return [tuple(paths) for paths in self._by_digest.values() if len(paths) > 1]
+    def groups(self) -> list[list[FoundFile]]:
+        """Files of equal content, of what was added."""
+        return [files for files in self._by_digest.values() if len(files) > 1]
 
 
 def read_duplicates(path: Path, domain_names: Iterable[str]) -> list[PurePosixPath]:
@@ -49,7 +67,7 @@ def read_duplicates(path: Path, domain_names: Iterable[str]) -> list[PurePosixPa
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"duplicates: {path} cannot be read as text ({error})") from None
+        raise ValueError(f"duplicates: {shown(path)} cannot be read as text ({error})") from None
     allowed = set(domain_names)
     names = []
     for number, line in enumerate(lines, start=1):

@@ -40,12 +40,14 @@ class ImageFolderDomains(ImageFileDomains):
         """The images below the root."""
         if not root.is_dir():
             raise ValueError(
-                f"root: {shown(root)} is not a folder; allowed is a folder laid out as root/domain/class/image"
+                f"root: {shown(root)} is not a folder; "
+                "allowed is a folder laid out as root/domain/class/image"
             )
         folders = {name: root / name for name in subfolders(root)}
         if not folders:
             raise ValueError(
-                f"root: {shown(root)} holds no folder; allowed is a folder laid out as root/domain/class/image"
+                f"root: {shown(root)} holds no folder; "
+                "allowed is a folder laid out as root/domain/class/image"
             )
         return list_domains(root, folders, self.extensions)
 

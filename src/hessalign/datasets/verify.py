@@ -1,12 +1,13 @@
-"""Whether a copy of a dataset is whole: counts against the published ones, every sample read."""
+"""Whether a dataset is whole and what it seems: counts against the published ones, every sample read."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
-from hessalign.datasets.base import Domain, DomainDataset
-from hessalign.datasets.duplicates import EqualFiles
+from hessalign.datasets.base import DomainDataset
+from hessalign.datasets.duplicates import EqualFiles, FoundFile
+from hessalign.files import shown
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,10 @@ class VerifyReport:
         unreadable: One message for each sample that cannot be read, naming its file.
         duplicates: Files of equal content in one domain, each group by its paths; need not be a fault.
         problems: One sentence for each fault, unreadable samples aside.
+        across_domains: Files of equal content in several domains, each group by its paths: what is trained on
+            is also tested on. A problem, but not in published data, which are what they are.
+        conflicting: Files of equal content and different classes; likewise.
+        left_out: Number of files among the data that are not read, by what they are; need not be a fault.
     """
 
     dataset: str
@@ -32,6 +37,9 @@ class VerifyReport:
     unreadable: tuple[str, ...]
     duplicates: tuple[tuple[str, ...], ...]
     problems: tuple[str, ...]
+    across_domains: tuple[tuple[str, ...], ...] = ()
+    conflicting: tuple[tuple[str, ...], ...] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -45,7 +53,7 @@ class VerifyReport:
 
 
 def verify(dataset: DomainDataset, on_sample: Callable[[], None] | None = None) -> VerifyReport:
-    """Count the samples of a dataset, read every one of them, and find those that are there twice.
+    """Count the samples of a dataset, read every one of them, and find what is there twice or looks wrong.
 
     Args:
         dataset: Any.
@@ -53,12 +61,13 @@ def verify(dataset: DomainDataset, on_sample: Callable[[], None] | None = None) 
     """
     published = dataset.expected_counts
     counts = count_samples(dataset)
-    unreadable: list[str] = []
-    duplicates: list[tuple[str, ...]] = []
-    for domain in dataset.domains:
-        messages, groups = _read(domain, on_sample)
-        unreadable += messages
-        duplicates += groups
+    unreadable, groups = _read(dataset, on_sample)
+    duplicates = [own for group in groups for own in _by_domain(group).values() if len(own) > 1]
+    across_domains = [group for group in groups if len({file.domain for file in group}) > 1]
+    conflicting = [group for group in groups if len({file.class_name for file in group}) > 1]
+    problems = [*count_problems(dataset, counts), *dataset.doubts]
+    if published is None:
+        problems += _equal_problems(across_domains, conflicting)
     return VerifyReport(
         dataset=dataset.name,
         counts=counts,
@@ -71,8 +80,11 @@ def verify(dataset: DomainDataset, on_sample: Callable[[], None] | None = None) 
             if count == 0
         ),
         unreadable=tuple(unreadable),
-        duplicates=tuple(duplicates),
-        problems=tuple(count_problems(dataset, counts)),
+        duplicates=_paths(duplicates),
+        problems=tuple(problems),
+        across_domains=_paths(across_domains),
+        conflicting=_paths(conflicting),
+        left_out=dict(dataset.left_out),
     )
 
 
@@ -87,21 +99,62 @@ def count_samples(dataset: DomainDataset) -> dict[str, dict[str, int]]:
     }
 
 
-def _read(domain: Domain, on_sample: Callable[[], None] | None) -> tuple[list[str], list[tuple[str, ...]]]:
-    """What cannot be read in a domain, and which of its files are equal."""
+def _read(
+    dataset: DomainDataset, on_sample: Callable[[], None] | None
+) -> tuple[list[str], list[list[FoundFile]]]:
+    """What cannot be read, and which files are equal."""
     unreadable = []
-    paths = [domain.plain.file_of(index) for index in range(len(domain))]
+    places = [(domain, index) for domain in dataset.domains for index in range(len(domain))]
+    paths = [domain.plain.file_of(index) for domain, index in places]
     equal_files = EqualFiles([path for path in paths if path is not None])
-    for index, path in enumerate(paths):
+    for (domain, index), path in zip(places, paths, strict=True):
         try:
             domain.plain.check(index)
         except OSError as error:
-            unreadable.append(str(error))
+            unreadable.append(str(error) if path is not None else f"{domain.name}: {error}")
         if path is not None:
-            equal_files.add(path)
+            class_name = dataset.class_names[int(domain.targets[index])]
+            equal_files.add(FoundFile(path, domain.name, class_name))
         if on_sample is not None:
             on_sample()
     return unreadable, equal_files.groups()
+
+
+def _by_domain(files: Sequence[FoundFile]) -> dict[str, list[FoundFile]]:
+    found: dict[str, list[FoundFile]] = {}
+    for file in files:
+        found.setdefault(file.domain, []).append(file)
+    return found
+
+
+def _paths(groups: Sequence[Sequence[FoundFile]]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(shown(file.path) for file in group) for group in groups)
+
+
+def _equal_problems(
+    across_domains: Sequence[Sequence[FoundFile]], conflicting: Sequence[Sequence[FoundFile]]
+) -> list[str]:
+    problems = []
+    if across_domains:
+        problems.append(
+            f"{_images(across_domains)} in several domains, so that a target domain is trained on: "
+            f"{_example({file.domain: file for file in across_domains[0]})}"
+        )
+    if conflicting:
+        problems.append(
+            f"{_images(conflicting)} in several classes: {_example({file.class_name: file for file in conflicting[0]})}"
+        )
+    return problems
+
+
+def _images(groups: Sequence[object]) -> str:
+    return f"{len(groups):,} {'images are' if len(groups) > 1 else 'image is'}"
+
+
+def _example(files: Mapping[str, FoundFile]) -> str:
+    """Two files, which differ in what they are told by."""
+    found = list(files.values())[:2]
+    return " and ".join(f"{shown(file.path)} ({file.domain}, {file.class_name})" for file in found)
 
 
 def count_problems(dataset: DomainDataset, counts: dict[str, dict[str, int]]) -> list[str]:
