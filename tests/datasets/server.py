@@ -1,8 +1,9 @@
 """A real HTTP server on this machine that can be told to misbehave."""
 
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -15,6 +16,9 @@ class Served:
         ranges: Whether parts of it can be asked for.
         etag: None to leave it out.
         cut_after: Bytes after which each answer breaks off; None for never.
+        length: What the answer says of its length; None for the truth, empty to leave it out.
+        pause: Seconds between two bytes.
+        endless: Send the content over and over.
         requests: The Range header of each request so far.
         sent: Number of bytes answered with so far.
     """
@@ -24,6 +28,9 @@ class Served:
     etag: str | None = '"1"'
     kind: str = "application/octet-stream"
     cut_after: int | None = None
+    length: str | None = None
+    pause: float = 0
+    endless: bool = False
     requests: list[str | None] = field(default_factory=list)
     sent: int = 0
 
@@ -63,13 +70,27 @@ class _Handler(BaseHTTPRequestHandler):
         if served.etag is not None:
             self.send_header("ETag", served.etag)
         self.send_header("Content-Type", served.kind)
-        self.send_header("Content-Length", str(total - start))
+        length = str(total - start) if served.length is None else served.length
+        if length:
+            self.send_header("Content-Length", length)
         self.end_headers()
         body = served.content[start:]
         body = body if served.cut_after is None else body[: served.cut_after]
         served.sent += len(body)
-        self.wfile.write(body)
         self.close_connection = True
+        with suppress(ConnectionError):  # whoever asked has had enough
+            self._send(served, body)
+
+    def _send(self, served: Served, body: bytes) -> None:
+        while served.endless:
+            self.wfile.write(body)
+        if not served.pause:
+            self.wfile.write(body)
+            return
+        for place in range(len(body)):
+            self.wfile.write(body[place : place + 1])
+            self.wfile.flush()
+            time.sleep(served.pause)
 
     def log_message(self, *arguments: object) -> None:
         """Say nothing."""

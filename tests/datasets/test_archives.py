@@ -1,5 +1,6 @@
 """Archives that nobody vouches for."""
 
+import gzip
 import io
 import stat
 import tarfile
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hessalign.datasets import archives
-from hessalign.datasets.archives import extract
+from hessalign.datasets.archives import BadArchiveError, extract
 
 FILES = {"a/b/1.bin": b"one", "a/2.bin": np.random.default_rng(0).bytes(50_000), "3.bin": b""}
 Pack = Callable[[Path, dict[str, bytes]], Path]
@@ -153,3 +154,99 @@ def test_more_than_the_disk_has_is_refused(
     monkeypatch.setattr(archives.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(OSError, match=r"it holds 3,000,000 bytes or more, .* make room"):
         extract(bomb, folder, quietly)
+
+
+def pack(path: Path, mode: str, files: dict[str, bytes]) -> Path:
+    if mode.startswith("zip"):
+        kind = {"zip": zipfile.ZIP_STORED, "zip-lzma": zipfile.ZIP_LZMA, "zip-bz2": zipfile.ZIP_BZIP2}[mode]
+        with zipfile.ZipFile(path, "w", kind) as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+        return path
+    with tarfile.open(path, f"w:{mode.removeprefix('tar')}") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+KINDS = ["zip", "zip-lzma", "zip-bz2", "tar", "targz", "tarbz2", "tarxz"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_compression_is_read_and_its_damage_noticed(tmp_path: Path, folder: Path, kind: str) -> None:
+    archive = pack(tmp_path / "archive", kind, FILES)
+    extract(archive, folder, quietly)
+    assert contents(folder) == FILES
+    content = archive.read_bytes()
+    damaged = bytearray(content)
+    # Of a plain tar only the headers have checksums.
+    damaged[len(content) // 2 if kind != "tar" else 1024] ^= 1
+    for bad in (bytes(damaged), content[: len(content) // 2]):
+        archive.write_bytes(bad)
+        with pytest.raises(BadArchiveError, match="archive: no archive, or a damaged one"):
+            extract(archive, folder, quietly)
+
+
+def test_a_tar_without_its_end_is_not_taken_for_whole(tmp_path: Path, folder: Path) -> None:
+    """tarfile itself takes a cut between two members, and a damaged header, for the end."""
+    content = pack(tmp_path / "archive", "tar", {"1": b"one", "2": b"two"}).read_bytes()
+    for bad in (content[:1024], content[:1024] + b"x" * 512 + content[1536:], content + b"x" * 512):
+        (tmp_path / "archive").write_bytes(bad)
+        with pytest.raises(BadArchiveError, match=r"damaged one \((it has no end|it goes on behind its end)"):
+            extract(tmp_path / "archive", folder, quietly)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_header_of_gigabytes_is_not_read(tmp_path: Path, folder: Path, kind: bytes) -> None:
+    header = tarfile.TarInfo("pax")
+    header.type, header.size = kind, 6_000_000_000
+    (tmp_path / "archive").write_bytes(gzip.compress(header.tobuf() + bytes(3_000_000)))
+    with pytest.raises(
+        BadArchiveError, match=r"archive: refused, because a header in it is 6,000,\d+,\d+ bytes"
+    ):
+        extract(tmp_path / "archive", folder, quietly)
+
+
+@pytest.mark.parametrize("kind", ["zip-lzma", "targz", "tarxz"])
+def test_an_archive_that_swells_is_refused(
+    tmp_path: Path, folder: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "LEAST_LIMIT", 1_000_000)
+    bomb = pack(tmp_path / "archive", kind, {str(number): bytes(500_000) for number in range(4)})
+    limit = max(1_000_000, 100 * bomb.stat().st_size)
+    with pytest.raises(BadArchiveError, match="more than 100 times its size; get the archive elsewhere"):
+        extract(bomb, folder, quietly)
+    assert sum(len(content) for content in contents(folder).values()) <= limit
+
+
+def test_a_million_empty_files_are_too_many(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "LEAST_LIMIT", 100_000)
+    bomb = pack(tmp_path / "archive", "tarxz", {f"{number:04}": b"" for number in range(400)})
+    with pytest.raises(BadArchiveError, match="more than 100 times its size"):
+        extract(bomb, folder, quietly)
+    assert len(contents(folder)) <= 200
+
+
+def test_a_link_to_what_is_not_there_is_refused(tmp_path: Path, folder: Path) -> None:
+    for target in ("nowhere", "/etc/passwd", "../x"):
+        refuse(pack_tar_member(tmp_path / "archive", "link", tarfile.LNKTYPE, target), folder, "")
+    with tarfile.open(tmp_path / "archive", "w:gz") as archive:
+        member = tarfile.TarInfo("file")
+        member.size = 3
+        archive.addfile(member, io.BytesIO(b"one"))
+        link = tarfile.TarInfo("link")
+        link.type, link.linkname = tarfile.LNKTYPE, "file"
+        archive.addfile(link)
+    extract(tmp_path / "archive", folder, quietly)
+    assert contents(folder) == {"file": b"one", "link": b"one"}
+
+
+def test_files_that_cannot_be_written_name_the_archive(tmp_path: Path, folder: Path) -> None:
+    for files in ({"a": b"", "a/b": b""}, {"x" * 300: b""}):
+        for kind in ("zip", "tar"):
+            with pytest.raises(OSError, match=r"archive: it cannot be extracted \("):
+                extract(pack(tmp_path / "archive", kind, files), folder, quietly)

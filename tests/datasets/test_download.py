@@ -164,6 +164,34 @@ def test_interrupted_extraction_leaves_no_half_dataset(tmp_path: Path) -> None:
     download(Pair, tmp_path / "data", quietly, [str(tmp_path / "pair.zip")])
 
 
+def test_a_damaged_download_is_had_anew(server: Server, tmp_path: Path) -> None:
+    content = zipped(PAIR)
+    url = server.add("pair.zip", content.replace(b"dawncat0", b"dawncat1"))
+    with pytest.raises(OSError, match=r"damaged one .* what was downloaded is removed, start again"):
+        download(Pair, tmp_path, quietly, [url])
+    assert files_in(tmp_path) == {}
+    server.add("pair.zip", content)
+    download(Pair, tmp_path, quietly, [url])
+    assert len(files_in(tmp_path)) == len(PAIR) + 1
+
+
+def test_a_download_with_another_checksum_is_had_anew(server: Server, tmp_path: Path) -> None:
+    content, other = zipped(PAIR), zipped({**PAIR, "more": b"more"})
+    url = server.add("pair.zip", other, etag=None)
+    for _ in range(2):
+        with pytest.raises(OSError, match=r"its sha256 is .* start again to download it anew, get another"):
+            download(Pair, tmp_path, quietly, [url], [sha256(content)])
+    server.add("pair.zip", content, etag=None)
+    download(Pair, tmp_path, quietly, [url], [sha256(content)])
+    assert not (tmp_path / ".downloads").exists()
+
+
+def test_archives_of_something_else_are_kept_and_that_is_said(server: Server, tmp_path: Path) -> None:
+    url = server.add("pair.zip", zipped({"kfold/dawn/cat/1.jpg": b"x"}))
+    with pytest.raises(ValueError, match=r"domain folders dawn, dusk; .* kept in .*pair, remove them to"):
+        download(Pair, tmp_path, quietly, [url])
+
+
 def damaged(content: bytes) -> bytes:
     return content[: len(content) // 2]
 
@@ -294,6 +322,15 @@ def test_terra_incognita_is_sorted_by_its_annotations(tmp_path: Path) -> None:
     assert found == expected
     dataset = make_dataset("terra_incognita", tmp_path / "data")
     assert [len(domain) for domain in dataset.domains] == [4, 3, 3, 3]
+
+
+@pytest.mark.parametrize(
+    "document", [b"{", b"\xff", b'{"images": 3, "annotations": [], "categories": []}', b"[" * 100_000]
+)
+def test_annotations_that_are_none_are_named(tmp_path: Path, document: bytes) -> None:
+    (tmp_path / "all.tar.gz").write_bytes(tarred({"train.json": document}))
+    with pytest.raises(ValueError, match=r"source: train\.json in the archives holds no annotations \("):
+        download(TerraIncognita, tmp_path / "data", quietly, [str(tmp_path / "all.tar.gz")])
 
 
 # DomainNet

@@ -1,5 +1,6 @@
 """Downloads from a real server that breaks off, refuses parts, or answers with something else."""
 
+import json
 import re
 import socket
 from collections.abc import Iterator
@@ -159,3 +160,79 @@ def test_a_full_disk_is_noticed_before_anything_is_downloaded(
     with pytest.raises(OSError, match=r"the disk has 999,999 free bytes, the rest of .* needs 1,000,000"):
         get(url, tmp_path / "file")
     assert not (tmp_path / "file").exists()
+
+
+def test_an_endless_file_is_refused_and_not_kept(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = server.add("file", CONTENT, endless=True, length="")
+    with pytest.raises(DownloadError, match="file sends more than the 3,000,000 bytes that are allowed"):
+        fetch(url, tmp_path / "file", lambda done, total: None, most_bytes=3_000_000)
+    assert list(tmp_path.iterdir()) == []
+    usage = http_download.shutil.disk_usage(tmp_path)._replace(free=http_download.SPARE_BYTES - 1)
+    monkeypatch.setattr(http_download.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(DownloadError, match=r"does not say how long it is, and after .* all but full"):
+        get(url, tmp_path / "file")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_unknown_length_arrives(server: Server, tmp_path: Path) -> None:
+    get(server.add("file", CONTENT, length=""), tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_more_than_was_said_is_not_read(server: Server, tmp_path: Path) -> None:
+    get(server.add("file", CONTENT, length="1000"), tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == CONTENT[:1000]
+
+
+def test_a_longer_file_than_allowed_is_refused_before_it_is_read(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match="has 1,000,000 bytes, allowed are 999"):
+        fetch(server.add("file", CONTENT), tmp_path / "file", lambda done, total: None, most_bytes=999)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("length", ["abc", "-5", "1e6"])
+def test_a_length_that_is_no_number_is_named(server: Server, tmp_path: Path, length: str) -> None:
+    url = server.add("file", CONTENT, length=length)
+    with pytest.raises(DownloadError, match=f"says that its length is '{length}', which is no number"):
+        get(url, tmp_path / "file")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_drips_is_given_up_and_what_came_is_kept(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_download, "SLOW_SECONDS", 0.1)
+    url = server.add("file", CONTENT[:500], pause=0.01)
+    with pytest.raises(DownloadError, match=r"file sent \d+ bytes in 0 seconds, which is too slow"):
+        get(url, tmp_path / "file")
+    assert (tmp_path / "file.part").stat().st_size > 0
+    server.files["/file"].pause = 0
+    get(url, tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == CONTENT[:500]
+
+
+def test_connections_that_bring_next_to_nothing_are_counted(server: Server, tmp_path: Path) -> None:
+    url = server.add("file", CONTENT, cut_after=10)
+    with pytest.raises(DownloadError, match="broke off after 30 of"):
+        get(url, tmp_path / "file")
+
+
+@pytest.mark.parametrize("address", ["http://", "http://a b/c", "http://127.0.0.1:x/", "http://\udce9/"])
+def test_what_is_no_address_is_named(tmp_path: Path, address: str) -> None:
+    with pytest.raises(DownloadError, match=r"is no address|cannot be reached"):
+        get(address, tmp_path / "file")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("about", ["[]", "{", '{"url": 1}', "[" * 5000, '"x"'])
+def test_a_damaged_note_of_a_download_is_not_trusted(server: Server, tmp_path: Path, about: str) -> None:
+    path = tmp_path / "file"
+    url = server.add("file", CONTENT)
+    interrupt(server, url, path, after=500_000)
+    for text in (about, json.dumps({"url": url, "validator": 3, "total": "many"})):
+        (tmp_path / "file.part.json").write_text(text)
+        (tmp_path / "file.part").write_bytes(b"other bytes")
+        get(url, path)
+        assert path.read_bytes() == CONTENT

@@ -13,10 +13,11 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 
 from hessalign import datasets
-from hessalign.datasets.archives import extract
+from hessalign.datasets.archives import BadArchiveError, extract
 from hessalign.datasets.duplicates import read_duplicates, remove_duplicates
 from hessalign.datasets.http_download import DownloadError, fetch
 from hessalign.datasets.sources import Checksum, OnBytes, google_drive_link
+from hessalign.files import shown
 
 if TYPE_CHECKING:
     from hessalign.datasets.base import DomainDataset
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 RECORD = "download.json"
 CACHE = ".downloads"
 HEX_DIGITS = 64
+LIST_BYTES = 16 << 20
+"""A list of duplicates is text, of a megabyte or so."""
 CHUNK_BYTES = 1 << 20
 
 Report = Callable[[str, int, int | None], None]
@@ -145,9 +148,9 @@ def download(
         if names is None:
             names, notes = _published_duplicates(dataset, cache)
         with _scratch(cache / "extracted") as extracted:
-            for path in files:
-                extract(path, extracted, _named(f"extracting {path.name}", report))
-            place = dataset.arrange(extracted)
+            for archive, path in zip(wanted, files, strict=True):
+                _extract(archive, path, extracted, report)
+            place = _arranged(dataset, extracted, wanted, cache)
             removed = remove_duplicates(place, names)
             _write_record(place, dataset.name, records, removed)
             place.rename(root / dataset.folder)
@@ -223,6 +226,7 @@ def _obtain(archive: _Wanted, cache: Path, page: str, report: Report) -> Path:
     if not archive.is_remote:
         return Path(archive.source)
     path = cache / archive.name
+    _take_back(_rejected(path), path, archive.checksum)
     if not path.exists():
         try:
             fetch(archive.source, path, _named(f"downloading {path.name}", report))
@@ -232,6 +236,47 @@ def _obtain(archive: _Wanted, cache: Path, page: str, report: Report) -> Path:
                 "and give it with --source FILE"
             ) from None
     return path
+
+
+def _rejected(path: Path) -> Path:
+    """Where a download is kept that is not what it must be, for the case that it is trusted after all."""
+    return path.with_name(f"{path.name}.rejected")
+
+
+def _take_back(rejected: Path, path: Path, checksum: Checksum | None) -> None:
+    """Use a rejected download if it is what is asked for now, and remove it otherwise."""
+    if not rejected.exists():
+        return
+    if checksum is not None and not path.exists():
+        with rejected.open("rb") as file:
+            found = hashlib.file_digest(file, checksum.algorithm).hexdigest()
+        if found.startswith(checksum.digits):
+            rejected.replace(path)
+            return
+    rejected.unlink()
+
+
+def _extract(archive: _Wanted, path: Path, extracted: Path, report: Report) -> None:
+    try:
+        extract(path, extracted, _named(f"extracting {path.name}", report))
+    except BadArchiveError as error:
+        if not archive.is_remote:
+            raise
+        path.unlink()  # or every further try would fail at it
+        raise OSError(f"{error}; what was downloaded is removed, start again to download it anew") from None
+
+
+def _arranged(
+    dataset: "type[PublishedFolder]", extracted: Path, wanted: Sequence[_Wanted], cache: Path
+) -> Path:
+    try:
+        return dataset.arrange(extracted)
+    except ValueError as error:
+        if not any(archive.is_remote for archive in wanted):
+            raise
+        raise ValueError(
+            f"{error}; the downloads are kept in {shown(cache)}, remove them to download anew"
+        ) from None
 
 
 def _checked(archive: _Wanted, path: Path, report: Report) -> ArchiveRecord:
@@ -250,9 +295,13 @@ def _checked(archive: _Wanted, path: Path, report: Report) -> ArchiveRecord:
         return ArchiveRecord(archive.source, size, sha256, "")
     found = hashes[expected.algorithm].hexdigest()
     if not found.startswith(expected.digits):
+        again = ""
+        if archive.is_remote:
+            path.replace(_rejected(path))
+            again = "start again to download it anew, "
         raise OSError(
-            f"{path}: its {expected.algorithm} is {found}, expected is {expected.digits} as given by "
-            f"{expected.reported_by}; get another archive, or trust this one with --sha256 {sha256}"
+            f"{shown(path)}: its {expected.algorithm} is {found}, expected is {expected.digits} as given by "
+            f"{expected.reported_by}; {again}get another archive, or trust this one with --sha256 {sha256}"
         )
     return ArchiveRecord(
         archive.source,
@@ -270,7 +319,7 @@ def _published_duplicates(
         return [], ()
     path = cache / "duplicates.txt"
     try:
-        fetch(dataset.duplicates_url, path, lambda done, total: None)
+        fetch(dataset.duplicates_url, path, lambda done, total: None, LIST_BYTES)
         return read_duplicates(path, dataset.domain_names), ()
     except (DownloadError, ValueError) as error:
         return [], (

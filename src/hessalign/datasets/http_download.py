@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPResponse, InvalidURL
 from importlib.metadata import version
 from pathlib import Path
 from urllib.error import HTTPError, URLError
@@ -19,6 +19,15 @@ TIMEOUT_SECONDS = 60
 PATIENCE = 3
 """Connections in a row that may bring nothing new before a download is given up."""
 PAUSE_SECONDS = 2.0
+LEAST_NEW_BYTES = 1 << 16
+"""What a connection must bring to count as one that brought something."""
+SLOW_SECONDS = 60.0
+SLOW_BYTES_PER_SECOND = 1000
+"""A connection that is slower for so long is given up."""
+MOST_BYTES = 64 << 30
+"""Where neither the server nor the caller says how long a file is; the largest archive has 7 GB."""
+SPARE_BYTES = 256 << 20
+"""So much of the disk is left free by a download whose size is not known."""
 CHUNK_BYTES = 1 << 18
 HTML_STARTS = (b"<!doctype html", b"<html")
 
@@ -31,11 +40,15 @@ class _ConnectionLostError(DownloadError):
     """The server went away, perhaps not for long."""
 
 
+class _TooLongError(DownloadError):
+    """More arrives than may."""
+
+
 class _RangeRefusedError(DownloadError):
     """The server does not have the bytes that were asked for."""
 
 
-def fetch(url: str, path: Path, on_bytes: OnBytes) -> None:
+def fetch(url: str, path: Path, on_bytes: OnBytes, most_bytes: int = MOST_BYTES) -> None:
     """Download a file.
 
     What arrives is kept in ``path`` with ``.part`` added. Where that holds the beginning of the same file,
@@ -46,9 +59,11 @@ def fetch(url: str, path: Path, on_bytes: OnBytes) -> None:
         url: ``http`` or ``https``.
         path: Appears when the file is whole.
         on_bytes: To show progress.
+        most_bytes: A longer file is refused.
 
     Raises:
-        DownloadError: If the file cannot be had; what has arrived is kept.
+        DownloadError: If the file cannot be had, is too long or arrives too slowly; what has arrived is kept,
+            but not of a file that is too long.
         OSError: If it cannot be written.
     """
     part = _Part(path.with_name(f"{path.name}.part"), url)
@@ -56,10 +71,13 @@ def fetch(url: str, path: Path, on_bytes: OnBytes) -> None:
     while True:
         before = part.size()
         try:
-            _receive(part, on_bytes)
+            _receive(part, on_bytes, most_bytes)
             break
+        except _TooLongError:
+            part.remove()
+            raise
         except _ConnectionLostError:
-            failures = 0 if part.size() > before else failures + 1
+            failures = 0 if part.size() >= before + LEAST_NEW_BYTES else failures + 1
             if part.size() == at_first or failures == PATIENCE:
                 raise
             time.sleep(PAUSE_SECONDS)
@@ -94,27 +112,33 @@ class _Part:
         """None where nothing that could go on is there."""
         try:
             version = _Version(**json.loads(self.about.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, RecursionError):
             return None
-        return version if version.url == self.url and self.size() > 0 else None
+        known = isinstance(version.total, int | None) and isinstance(version.validator, str | None)
+        return version if known and version.url == self.url and self.size() > 0 else None
 
     def begin(self, version: _Version) -> None:
         """Forget what is there."""
         self.path.write_bytes(b"")
         self.about.write_text(json.dumps(asdict(version)), encoding="utf-8")
 
+    def remove(self) -> None:
+        """Leave nothing."""
+        self.path.unlink(missing_ok=True)
+        self.about.unlink(missing_ok=True)
 
-def _receive(part: _Part, on_bytes: OnBytes) -> None:
+
+def _receive(part: _Part, on_bytes: OnBytes, most_bytes: int) -> None:
     """Ask once for what is missing."""
     version = part.version()
-    if version is None or not _go_on(part, version, on_bytes):
+    if version is None or not _go_on(part, version, on_bytes, most_bytes):
         with _open(part.url, {}) as response:
             version = _Version(part.url, _validator(response), _length(response))
             part.begin(version)
-            _append(part, response, version.total, on_bytes)
+            _append(part, response, version.total, on_bytes, most_bytes)
 
 
-def _go_on(part: _Part, version: _Version, on_bytes: OnBytes) -> bool:
+def _go_on(part: _Part, version: _Version, on_bytes: OnBytes, most_bytes: int) -> bool:
     """Ask for the rest; False if the server has another file now or cannot send a part."""
     offset = part.size()
     if offset == version.total:
@@ -129,22 +153,39 @@ def _go_on(part: _Part, version: _Version, on_bytes: OnBytes) -> bool:
     with response:
         if response.status != 206 or _range(response) != (offset, version.total):
             return False
-        _append(part, response, version.total, on_bytes)
+        _append(part, response, version.total, on_bytes, most_bytes)
     return True
 
 
-def _append(part: _Part, response: HTTPResponse, total: int | None, on_bytes: OnBytes) -> None:
+def _append(
+    part: _Part, response: HTTPResponse, total: int | None, on_bytes: OnBytes, most_bytes: int
+) -> None:
     done = part.size()
+    if total is not None and total > most_bytes:
+        raise _TooLongError(f"{part.url} has {total:,} bytes, allowed are {most_bytes:,}")
     _check_room(part, total, done)
     with part.path.open("ab") as file:
-        for chunk in _chunks(part.url, response):
+        for chunk in _chunks(part.url, response, None if total is None else total - done):
             if done == 0 and chunk.lstrip()[:15].lower().startswith(HTML_STARTS):
                 raise DownloadError(_not_the_file(part.url))
-            file.write(chunk)
             done += len(chunk)
+            if total is None:
+                _check_endless(part, done, most_bytes)
+            file.write(chunk)
             on_bytes(done, total)
     if total is not None and done < total:
         raise _ConnectionLostError(f"{part.url} broke off after {done:,} of {total:,} bytes")
+
+
+def _check_endless(part: _Part, done: int, most_bytes: int) -> None:
+    """Refuse to go on with a file of unknown length that is too long for its purpose or for the disk."""
+    if done > most_bytes:
+        raise _TooLongError(f"{part.url} sends more than the {most_bytes:,} bytes that are allowed")
+    if shutil.disk_usage(part.path.parent).free < SPARE_BYTES:
+        raise _TooLongError(
+            f"{part.url} does not say how long it is, and after {done:,} bytes the disk of "
+            f"{part.path.parent} is all but full"
+        )
 
 
 def _open(url: str, headers: Mapping[str, str]) -> HTTPResponse:
@@ -155,8 +196,10 @@ def _open(url: str, headers: Mapping[str, str]) -> HTTPResponse:
         error.close()
         kind = _RangeRefusedError if error.code == 416 else DownloadError
         raise kind(f"{url} answers {error.code} {error.reason}") from None
+    except (InvalidURL, UnicodeError) as error:
+        raise DownloadError(f"{url} is no address ({error})") from None
     except (URLError, HTTPException, OSError) as error:
-        reason = getattr(error, "reason", error)
+        reason = " ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__
         raise _ConnectionLostError(f"{url} cannot be reached ({reason})") from None
     if response.headers.get_content_type() in ("text/html", "application/xhtml+xml"):
         response.close()
@@ -164,20 +207,41 @@ def _open(url: str, headers: Mapping[str, str]) -> HTTPResponse:
     return response
 
 
-def _chunks(url: str, response: HTTPResponse) -> Iterator[bytes]:
-    while True:
+def _chunks(url: str, response: HTTPResponse, wanted: int | None) -> Iterator[bytes]:
+    """What arrives, as it arrives: a read of a whole chunk would wait for a slow server.
+
+    Args:
+        url: For messages.
+        response: What is read.
+        wanted: Number of bytes; None for all.
+    """
+    started, arrived, total = time.monotonic(), 0, 0
+    while wanted is None or total < wanted:
         try:
-            chunk = response.read(CHUNK_BYTES)
-        except (HTTPException, OSError) as error:
-            raise _ConnectionLostError(f"{url} broke off ({error})") from None
+            chunk = response.read1(CHUNK_BYTES if wanted is None else min(CHUNK_BYTES, wanted - total))
+        except (HTTPException, OSError, ValueError) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise _ConnectionLostError(f"{url} broke off ({reason})") from None
         if not chunk:
             return
         yield chunk
+        arrived, total = arrived + len(chunk), total + len(chunk)
+        seconds = time.monotonic() - started
+        if seconds >= SLOW_SECONDS:
+            if arrived < SLOW_BYTES_PER_SECOND * seconds:
+                raise DownloadError(
+                    f"{url} sent {arrived:,} bytes in {seconds:.0f} seconds, which is too slow"
+                )
+            started, arrived = time.monotonic(), 0
 
 
 def _length(response: HTTPResponse) -> int | None:
     length = response.headers.get("Content-Length")
-    return None if length is None else int(length)
+    if length is None:
+        return None
+    if not (length.isascii() and length.strip().isdecimal()):
+        raise DownloadError(f"{response.url} says that its length is {length[:40]!r}, which is no number")
+    return int(length)
 
 
 def _range(response: HTTPResponse) -> tuple[int, int | None] | None:

@@ -4,14 +4,14 @@ import json
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from hessalign.datasets.base import PublishedCounts
 from hessalign.datasets.published_folder import PublishedFolder
 from hessalign.datasets.registry import register
 from hessalign.datasets.sources import Source
+from hessalign.files import shown
 
 SERVER = "https://storage.googleapis.com/public-datasets-lila/caltechcameratraps"
 CLASSES = ("bird", "bobcat", "cat", "coyote", "dog", "empty", "opossum", "rabbit", "raccoon", "squirrel")
@@ -69,23 +69,33 @@ class TerraIncognita(PublishedFolder):
 
 
 def _classes_by_image(paths: list[Path]) -> dict[tuple[str, str], set[str]]:
-    """Classes of each image, by its location's folder and its file's name."""
+    """Classes of each image, by its location's folder and its file's name.
+
+    Raises:
+        ValueError: If a file is no JSON, or an entry lacks something; the message names the file.
+    """
     classes: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for document in _annotations(paths):
-        names = {category["id"]: category["name"] for category in document["categories"]}
-        images = {
-            image["id"]: (f"location_{image['location']}", Path(image["file_name"]).name)
-            for image in document["images"]
-        }
-        for annotation in document["annotations"]:
-            class_name = names[annotation["category_id"]]
-            if annotation["image_id"] in images and class_name in CLASSES:
-                classes[images[annotation["image_id"]]].add(class_name)
+    for path in sorted(paths):
+        try:
+            _read_annotations(path, classes)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(
+                f"source: {shown(path.name)} in the archives holds no annotations "
+                f"({type(error).__name__}: {' '.join(str(error).split())}); get the archive anew"
+            ) from None
     return classes
 
 
-def _annotations(paths: list[Path]) -> Iterator[dict[str, Any]]:
-    for path in sorted(paths):
-        document = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(document, dict) and document.keys() >= ANNOTATION_KEYS:
-            yield document
+def _read_annotations(path: Path, classes: dict[tuple[str, str], set[str]]) -> None:
+    document = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(document, dict) or not document.keys() >= ANNOTATION_KEYS:
+        return
+    names = {category["id"]: category["name"] for category in document["categories"]}
+    images = {
+        image["id"]: (f"location_{image['location']}", Path(image["file_name"]).name)
+        for image in document["images"]
+    }
+    for annotation in document["annotations"]:
+        class_name = names[annotation["category_id"]]
+        if annotation["image_id"] in images and class_name in CLASSES:
+            classes[images[annotation["image_id"]]].add(class_name)

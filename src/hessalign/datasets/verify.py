@@ -136,14 +136,14 @@ def _equal_problems(
 ) -> list[str]:
     problems = []
     if across_domains:
+        first = {file.domain: file for file in across_domains[0]}
         problems.append(
             f"{_images(across_domains)} in several domains, so that a target domain is trained on: "
-            f"{_example({file.domain: file for file in across_domains[0]})}"
+            f"{_example(first)}"
         )
     if conflicting:
-        problems.append(
-            f"{_images(conflicting)} in several classes: {_example({file.class_name: file for file in conflicting[0]})}"
-        )
+        first = {file.class_name: file for file in conflicting[0]}
+        problems.append(f"{_images(conflicting)} in several classes: {_example(first)}")
     return problems
 
 
