@@ -1,8 +1,10 @@
 """Checks of single arguments: one sentence that names the argument, what was given and what is allowed."""
 
 import math
+import os
 from collections.abc import Sequence
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 
@@ -82,6 +84,19 @@ def require_whole(
         allowed = f"{otherwise}a whole number{_range(least, None, most, None)}"
         raise ValueError(f"{name}: must be {allowed}, got {value!r}")
     return int(value)
+
+
+def require_path(name: str, value: Any) -> Path:
+    """The value as a path.
+
+    Raises:
+        ValueError: If it is neither text nor a path.
+    """
+    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
+        raise ValueError(f"{name}: must be a path, got {value!r}")
+    if "\0" in os.fspath(value):
+        raise ValueError(f"{name}: must be a path, which holds no zero byte, got {value!r}")
+    return Path(value)
 
 
 def require_same_length(**lengths: int) -> None:

@@ -74,13 +74,14 @@ def as_domain_ids(name: str, domains: Any, samples: int, device: torch.device | 
     return domains
 
 
-def read_domains(name: str, domains: Any, samples: int) -> Domains:
-    """Check domain ids and number them.
+def read_domains(name: str, domains: Any, samples: int, kind: str = "domain") -> Domains:
+    """Check domain ids, or those of classes, and number them.
 
     Args:
         name: What the argument is called.
         domains: ``(n,)`` integers, booleans or strings: tensor, array, series or sequence.
         samples: ``n``.
+        kind: What the ids are of, for messages.
 
     Raises:
         ValueError: If there is not one id for each sample, or the ids are neither integers nor strings.
@@ -90,13 +91,13 @@ def read_domains(name: str, domains: Any, samples: int) -> Domains:
     ids = _as_array(name, domains)
     if ids.shape != (samples,):
         raise ValueError(
-            f"{name}: must hold one domain id for each of the {samples} samples, "
+            f"{name}: must hold one {kind} id for each of the {samples} samples, "
             f"got an array of shape {ids.shape}"
         )
     if ids.dtype.kind in "OT":
-        ids = _plain(name, ids)
+        ids = _plain(name, ids, kind)
     if ids.dtype.kind not in "iubU":
-        raise ValueError(f"{name}: domain ids must be integers or strings, got dtype {ids.dtype}")
+        raise ValueError(f"{name}: {kind} ids must be integers or strings, got dtype {ids.dtype}")
     names, codes = np.unique(ids, return_inverse=True)
     return Domains(names, codes)
 
@@ -110,12 +111,12 @@ def _as_array(name: str, values: Any) -> NDArray[Any]:
         raise ValueError(f"{name}: cannot be read as an array ({error})") from error
 
 
-def _plain(name: str, ids: NDArray[Any]) -> NDArray[Any]:
+def _plain(name: str, ids: NDArray[Any], kind: str) -> NDArray[Any]:
     """Strings or integers kept as Python objects, as data frames do, in a type of their own."""
-    for kind in (str, (int, np.integer)):
-        if all(isinstance(value, kind) for value in ids):
+    for known in (str, (int, np.integer)):
+        if all(isinstance(value, known) for value in ids):
             return np.array(ids.tolist())
     found = sorted({type(value).__name__ for value in ids})
     raise ValueError(
-        f"{name}: domain ids must be all integers or all strings, got values of type {', '.join(found)}"
+        f"{name}: {kind} ids must be all integers or all strings, got values of type {', '.join(found)}"
     )

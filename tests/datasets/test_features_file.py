@@ -5,6 +5,7 @@ import struct
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from hypothesis import given
@@ -16,6 +17,7 @@ from hessalign.datasets import make_dataset
 from hessalign.datasets.features_file import FeaturesFile, save_features
 from hessalign.datasets.source import find_data
 from hessalign.datasets.verify import verify
+from hessalign.exceptions import HessalignWarning
 
 CLASSES, PLACES = ("cat", "dog"), ("north", "south", "west")
 
@@ -176,18 +178,30 @@ def not_finite(value: float) -> Tensor:
     [
         ({"features": not_finite(float("nan"))}, "features: all values must be finite, .* in row 7"),
         ({"features": not_finite(float("inf"))}, "features: all values must be finite, .* in row 7"),
-        ({"features": torch.zeros(30)}, "features: must be float16 or float32 of shape"),
-        ({"features": torch.zeros(30, 5).double()}, "features: must be .* got torch.float64"),
-        ({"labels": torch.zeros(29).long()}, "labels: must hold one integer id for each of the 30 samples"),
-        ({"labels": torch.zeros(30)}, "labels: must hold one integer id"),
-        ({"labels": torch.full((30,), 2)}, "labels: ids must lie between 0 and 1, got values from 2 to 2"),
-        ({"labels": ["cat"] * 30}, "labels: must be a tensor .* got list; strings go to class_names"),
-        ({"domains": torch.zeros(30).long()}, "domains: 'south' has no sample"),
         (
-            {"domains": ["north"] * 30},
-            "domains: .* integer ids, got list; strings go to domain_names",
+            {"features": torch.zeros(30)},
+            r"features: must be of shape \(n, d\), none of them 0, got shape \(30",
         ),
-        ({"domains": np.array(["north"] * 30)}, "domains: must be a tensor of integer ids, got ndarray"),
+        (
+            {"features": torch.zeros(30, 5).double()},
+            "features: must be float16 or float32, got float64; conv",
+        ),
+        ({"features": np.zeros((30, 5))}, "features: must be float16 or float32, got float64; convert it"),
+        ({"features": torch.zeros(30, 5, dtype=torch.bfloat16)}, "features: must be .* got bfloat16"),
+        ({"features": [[1.0], [1.0, 2.0]]}, "features: cannot be read as an array"),
+        ({"features": None}, "features: must be an array"),
+        ({"features": [[1e39]] * 30}, "features: all values must be finite, got NaN or infinity in row 0"),
+        ({"labels": torch.zeros(29).long()}, "labels: must hold one class id for each of the 30 samples"),
+        ({"labels": torch.zeros(30)}, "labels: class ids must be integers or strings, got dtype float32"),
+        ({"labels": [True] * 30}, "labels: class ids must be integers or strings, got booleans"),
+        ({"labels": None}, "labels: must be an array"),
+        ({"domains": None}, "domains: must be an array"),
+        ({"domains": [0, "a"] * 15}, "domains: 'a' is not among|domains: '0' is not among"),
+        ({"labels": torch.full((30,), 2)}, "labels: ids must lie between 0 and 1, got values from 2 to 2"),
+        ({"labels": ["cow"] * 30}, "labels: 'cow' is not among the class_names cat, dog"),
+        ({"domains": torch.zeros(30).long()}, "domains: 'south' has no sample"),
+        ({"domains": ["north"] * 30}, "domains: 'south' has no sample"),
+        ({"domains": ["east"] * 30}, "domains: 'east' is not among the domain_names north, south, west"),
         ({"views": torch.zeros(30, 2, 4)}, "views: must be like features"),
     ],
 )
@@ -195,6 +209,77 @@ def test_bad_features_are_never_written(tmp_path: Path, changes: dict, problem: 
     with pytest.raises(ValueError, match=problem):
         write(tmp_path / "own.safetensors", **changes)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("as_string", [False, True])
+@pytest.mark.parametrize(
+    "kind", ["tensor", "numpy", "float16", "big-endian", "pandas", "polars", "lists", "strided"]
+)
+def test_whatever_holds_numbers_is_taken(tmp_path: Path, kind: str, as_string: bool) -> None:
+    given_data = {name: value.numpy() for name, value in data().items()}
+    dtype = np.float16 if kind == "float16" else np.float32
+    features = given_data["features"].astype(dtype)
+    names = (np.array(CLASSES)[given_data["labels"]], np.array(PLACES)[given_data["domains"]])
+    labels, domains = names if as_string else (given_data["labels"], given_data["domains"])
+    taken: list = [features, labels, domains]
+    if kind == "tensor":
+        taken[0] = torch.from_numpy(features).requires_grad_()
+        taken[1:] = taken[1:] if as_string else map(torch.from_numpy, taken[1:])
+    elif kind == "big-endian":
+        taken[0] = features.astype(">f4")
+    elif kind == "strided":
+        taken[0] = np.repeat(features, 2, axis=1)[:, ::2]
+    elif kind == "lists":
+        taken = [values.tolist() for values in taken]
+    elif kind == "pandas":
+        pandas = pytest.importorskip("pandas")
+        taken = [pandas.DataFrame(features), pandas.Series(labels), pandas.Series(domains)]
+    elif kind == "polars":
+        taken = [pl.DataFrame(features), pl.Series(labels), pl.Series(domains)]
+    path = str(tmp_path / "own.safetensors")
+    save_features(path, *taken, **({} if as_string else {"class_names": CLASSES, "domain_names": PLACES}))
+    dataset = FeaturesFile(path)
+    assert dataset.class_names == CLASSES
+    for number, domain in enumerate(dataset.domains):
+        mine = given_data["domains"] == number
+        assert domain.name == PLACES[number]
+        assert domain.targets.tolist() == given_data["labels"][mine].tolist()
+        np.testing.assert_array_equal(domain.plain.table[:, 0].numpy(), features[mine])
+
+
+def test_ids_without_names_are_their_own(tmp_path: Path) -> None:
+    numbers = torch.tensor([7, 3, 40])[data()["domains"]]
+    about = save_features(tmp_path / "own.safetensors", data()["features"], data()["labels"] * 2, numbers)
+    assert about.domain_names == ("3", "7", "40")
+    assert about.class_names == ("0", "1", "2")  # a class may be missing
+
+
+def test_names_give_the_order_of_strings(tmp_path: Path) -> None:
+    names = np.array(PLACES)[data()["domains"].numpy()]
+    path = tmp_path / "own.safetensors"
+    save_features(path, data()["features"], data()["labels"], names, domain_names=PLACES[::-1])
+    assert [domain.name for domain in FeaturesFile(path).domains] == list(PLACES[::-1])
+    assert len(FeaturesFile(path).domains[0]) == int((data()["domains"] == 2).sum())
+
+
+def test_paths_and_names_are_checked(tmp_path: Path) -> None:
+    for path, problem in ((tmp_path / "own.bin", "must end in .safetensors"), (3, "must be a path, got 3")):
+        with pytest.raises(ValueError, match=f"path: .*{problem}"):
+            save_features(path, **data())
+    path = tmp_path / "own.safetensors"
+    for names, problem in (
+        (("a", "a", "b"), "domain_names: 'a' is there twice"),
+        (("a", 1, "b"), "domain_names: every name must be a text, got 1"),
+        ("abc", "domain_names: must be a list of names"),
+    ):
+        with pytest.raises(ValueError, match=problem):
+            save_features(path, **data(), domain_names=names)
+    with pytest.raises(ValueError, match="labels: ids must lie between 0 and 999999, got 1000000000001"):
+        save_features(path, **{**data(), "labels": data()["labels"] + 10**12})
+    with pytest.warns(HessalignWarning, match="class names differ by capitals"):
+        save_features(path, **data(), class_names=("Cat", "cat "))
+    with pytest.warns(HessalignWarning, match="class names differ by capitals"):
+        FeaturesFile(path)
 
 
 def test_a_changed_value_that_is_not_finite_is_told_by_verify(tmp_path: Path) -> None:

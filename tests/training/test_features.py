@@ -124,6 +124,37 @@ def test_paths_that_are_taken_are_refused_and_unharmed(tmp_path: Path) -> None:
     assert path.read_bytes() == content
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_cannot_be_read_is_one_sentence(tmp_path: Path, workers: int) -> None:
+    folder = write_folder(tmp_path / "images", {"a": {"x": 2}, "b": {"x": 2}})
+    (folder / "b" / "x" / "001.png").write_bytes(b"no image")
+    with pytest.raises(OSError, match=r"001\.png: the image cannot be read") as caught:
+        extract_features(
+            ImageFolderDomains(folder), spec(), tmp_path / "f.safetensors", Machine("cpu", workers=workers)
+        )
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_killed_process_left_beside_a_finished_file_is_removed(tmp_path: Path) -> None:
+    path, part = tmp_path / "f.safetensors", tmp_path / "f.safetensors.part"
+    extract_features(TinyDomains(), spec(), path, CPU)
+    content = path.read_bytes()
+    path.unlink()
+    with pytest.raises(KeyboardInterrupt):
+        extract_features(TinyDomains(), spec(), path, CPU, report=_interrupt)
+    path.write_bytes(content)
+    extract_features(TinyDomains(), spec(), path, CPU, resume=True)
+    assert not part.exists()
+    part.mkdir()
+    (part / "about.json").write_text("another's")
+    extract_features(TinyDomains(), spec(), path, CPU, resume=True)
+    assert part.exists()
+
+
+def _interrupt(progress) -> None:
+    raise KeyboardInterrupt
+
+
 def test_features_that_are_not_finite_are_named(tmp_path: Path) -> None:
     dataset = tiny_features(tmp_path / "in.safetensors")
     dataset.domains[1].plain.table[3] = 1e9

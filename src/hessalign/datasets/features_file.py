@@ -1,21 +1,32 @@
 """Frozen features of a dataset, from one file."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from hessalign.checks import require_path
 from hessalign.datasets.base import BatchedSamples, Domain, DomainDataset, Images
 from hessalign.datasets.features_format import (
     DTYPES,
+    SUFFIX,
     FeaturesAbout,
     Pieces,
     read_features,
     write_features,
 )
+from hessalign.datasets.names import check_names, name_doubts
 from hessalign.datasets.registry import register
+from hessalign.exceptions import HessalignWarning
+from hessalign.files import shown
+from hessalign.inputs import as_tensor, read_domains
+
+MOST_CLASSES = 1_000_000
+"""A larger class id is a mistake, and its names would fill the memory."""
 
 
 class FeatureSamples(BatchedSamples):
@@ -73,7 +84,7 @@ class FeaturesFile(DomainDataset):
     checkpoint_every: ClassVar[int] = 300
 
     def __init__(self, path: Path | str) -> None:
-        self.about, tensors = read_features(Path(path))
+        self.about, tensors = read_features(require_path("path", path))
         plain = tensors["features"].unsqueeze(1)
         augmented = tensors.get("views", plain)
         self.input_shape = (plain.shape[2],)
@@ -109,85 +120,128 @@ class FeaturesFile(DomainDataset):
 
 
 def save_features(
-    path: Path,
-    features: Tensor,
-    labels: Tensor,
-    domains: Tensor,
+    path: Path | str,
+    features: Any,
+    labels: Any,
+    domains: Any,
     *,
     class_names: Sequence[str] | None = None,
     domain_names: Sequence[str] | None = None,
-    views: Tensor | None = None,
+    views: Any = None,
 ) -> FeaturesAbout:
     """Write features of your own as a file that is a dataset anywhere.
 
+    Tensors, NumPy arrays, pandas and Polars objects and plain sequences are taken.
+
     Args:
-        path: Of the file.
-        features: ``(n, d)``, float16 or float32, finite.
-        labels: Class ids, ``(n,)``, integers from 0.
-        domains: Domain ids, ``(n,)``, integers from 0, in any order, each used.
-        class_names: By class id; the numbers by default.
-        domain_names: By domain id; the numbers by default.
+        path: Of the file, ``.safetensors``; replaced if it exists.
+        features: ``(n, d)``, float16 or float32, finite. Plain Python numbers become float32; float64 is
+            refused, for nothing is rounded unasked.
+        labels: Class ids, ``(n,)``: integers from 0, or strings.
+        domains: Domain ids, ``(n,)``, in any order: integers or strings.
+        class_names: By class id. By default the numbers from 0 to the largest, or the strings, ascending.
+            Labels that are strings must be among them.
+        domain_names: By domain id; each of them must be used. By default the ids themselves, ascending, so
+            that hospitals 3 and 7 are called ``"3"`` and ``"7"``. With names, integer ids count from 0, and
+            ids that are strings must be among the names.
         views: Features of augmented inputs, ``(n, K, d)``, of the same type.
 
     Returns:
         What the file tells of itself.
 
     Raises:
-        ValueError: If shapes do not match, a value is NaN or infinite, or an id is out of range.
+        ValueError: If shapes do not match, a value is NaN or infinite, an id is out of range, or a name is
+            there twice.
         OSError: If the file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> features = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     about = save_features(
+        ...         f"{folder}/own.safetensors", features, ["cat", "dog"] * 3, ["north"] * 2 + ["west"] * 4
+        ...     )
+        >>> about.domain_names
+        ('north', 'west')
     """
-    _check_values("features", features, "(n, d)")
-    if views is not None:
-        _check_values("views", views, "(n, K, d)")
-        if views.dtype != features.dtype or views.shape[::2] != features.shape:
-            raise ValueError(
-                f"views: must be like features, {features.dtype} and (n, K, d) = ({len(features)}, K, "
-                f"{features.shape[1]}), got {views.dtype} of shape {tuple(views.shape)}"
-            )
-    classes = _names("labels", labels, len(features), class_names)
-    places = _names("domains", domains, len(features), domain_names)
-    empty = sorted({*range(len(places))} - {*domains.unique().tolist()})
+    place = require_path("path", path)
+    if place.suffix != SUFFIX:
+        raise ValueError(f"path: {shown(place)} must end in {SUFFIX}")
+    table = _values("features", features, "(n, d)")
+    drawn = None if views is None else _values("views", views, "(n, K, d)")
+    if drawn is not None and (drawn.dtype != table.dtype or drawn.shape[::2] != table.shape):
+        raise ValueError(
+            f"views: must be like features, {_dtype(table)} and (n, K, d) = ({len(table)}, K, "
+            f"{table.shape[1]}), got {_dtype(drawn)} of shape {tuple(drawn.shape)}"
+        )
+    class_ids, classes = _ids("labels", labels, len(table), "class", class_names)
+    domain_ids, places = _ids("domains", domains, len(table), "domain", domain_names)
+    empty = sorted({*range(len(places))} - {*domain_ids.unique().tolist()})
     if empty:
         raise ValueError(f"domains: {places[empty[0]]!r} has no sample; every domain needs one")
-    order = domains.sort(stable=True).indices
-    tensors = {
-        "labels": labels.long()[order],
-        "domains": domains.long()[order],
-        "features": features.detach().cpu()[order],
-    }
-    if views is not None:
-        tensors["views"] = views.detach().cpu()[order]
+    for doubt in (*name_doubts("domain", places), *name_doubts("class", classes)):
+        warnings.warn(doubt, HessalignWarning, stacklevel=2)
+    order = domain_ids.sort(stable=True).indices
+    tensors = {"labels": class_ids[order], "domains": domain_ids[order], "features": table[order]}
+    if drawn is not None:
+        tensors["views"] = drawn[order]
     pieces = {name: Pieces(value.dtype, tuple(value.shape), [value]) for name, value in tensors.items()}
-    return write_features(path, FeaturesAbout(class_names=classes, domain_names=places), pieces)
+    return write_features(place, FeaturesAbout(class_names=classes, domain_names=places), pieces)
 
 
-def _check_values(name: str, values: Tensor, shape: str) -> None:
+def _values(name: str, given: Any, shape: str) -> Tensor:
+    """Finite floats of a type that the file has, on the processor."""
+    values = as_tensor(name, given).detach().cpu()
+    if values.dtype == torch.float64 and not hasattr(given, "dtype") and not hasattr(given, "dtypes"):
+        values = values.float()  # Python's numbers have no type that anybody chose
     axes = shape.count(",") + 1
-    if values.dtype not in DTYPES.values() or values.ndim != axes or not values.numel():
+    if values.dtype not in DTYPES.values():
         raise ValueError(
-            f"{name}: must be {' or '.join(DTYPES)} of shape {shape}, none of them 0, "
-            f"got {values.dtype} of shape {tuple(values.shape)}"
+            f"{name}: must be {' or '.join(DTYPES)}, got {_dtype(values)}; convert it, for example with "
+            "astype('float32') or .float()"
         )
+    if values.ndim != axes or not values.numel():
+        raise ValueError(f"{name}: must be of shape {shape}, none of them 0, got shape {tuple(values.shape)}")
     if not bool(values.isfinite().all()):
         row = int((~values.flatten(1).isfinite()).any(1).nonzero()[0])
         raise ValueError(f"{name}: all values must be finite, got NaN or infinity in row {row}")
+    return values
 
 
-def _names(name: str, ids: Tensor, samples: int, given: Sequence[str] | None) -> tuple[str, ...]:
-    if not isinstance(ids, Tensor):
-        other = {"labels": "class_names", "domains": "domain_names"}[name]
-        raise ValueError(
-            f"{name}: must be a tensor of integer ids, got {type(ids).__name__}; strings go to {other}"
-        )
-    if ids.shape != (samples,) or ids.is_floating_point() or ids.dtype == torch.bool:
-        raise ValueError(
-            f"{name}: must hold one integer id for each of the {samples} samples, "
-            f"got {ids.dtype} of shape {tuple(ids.shape)}"
-        )
-    names = tuple(given) if given is not None else tuple(map(str, range(int(ids.max()) + 1)))
-    if int(ids.min()) < 0 or int(ids.max()) >= len(names):
-        raise ValueError(
-            f"{name}: ids must lie between 0 and {len(names) - 1}, "
-            f"got values from {int(ids.min())} to {int(ids.max())}"
-        )
-    return names
+def _dtype(values: Tensor) -> str:
+    return str(values.dtype).removeprefix("torch.")
+
+
+def _ids(
+    name: str, given: Any, samples: int, kind: str, names: Sequence[str] | None
+) -> tuple[Tensor, tuple[str, ...]]:
+    """Ids from 0, int64, and the name of each."""
+    found = read_domains(name, given, samples, kind)
+    if found.names.dtype.kind == "b":
+        raise ValueError(f"{name}: {kind} ids must be integers or strings, got booleans")
+    known = None if names is None else check_names(f"{kind}_names", names)
+    if found.names.dtype.kind == "U":
+        texts = check_names(name, found.names.tolist())
+        known = texts if known is None else known
+        unknown = [text for text in texts if text not in known]
+        if unknown:
+            raise ValueError(f"{name}: {unknown[0]!r} is not among the {kind}_names {', '.join(known)}")
+        ids = np.array([known.index(text) for text in texts])
+    elif known is None and kind == "domain":
+        known, ids = tuple(map(str, found.names.tolist())), np.arange(len(found.names))
+    else:
+        ids = found.names.astype(np.int64)
+        least, most = int(found.names.min()), int(found.names.max())
+        known = tuple(map(str, range(_most_classes(name, most) + 1))) if known is None else known
+        if least < 0 or most >= len(known):
+            raise ValueError(
+                f"{name}: ids must lie between 0 and {len(known) - 1}, got values from {least} to {most}"
+            )
+    return torch.from_numpy(ids.astype(np.int64)[found.codes]), known
+
+
+def _most_classes(name: str, largest: int) -> int:
+    if largest >= MOST_CLASSES:
+        raise ValueError(f"{name}: ids must lie between 0 and {MOST_CLASSES - 1}, got {largest}")
+    return largest

@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
-from hessalign.files import replacing
+from hessalign.files import replacing, shown
 
 FORMAT_VERSION: Literal[1] = 1
 KEY = "hessalign"
@@ -143,19 +143,24 @@ def read_about(path: Path) -> FeaturesAbout:
 
 def _open(path: Path) -> tuple[FeaturesAbout, dict[str, Tensor]]:
     if not path.is_file():
-        raise ValueError(f"path: {path} is not a file; allowed is a file that hessalign features wrote")
+        raise ValueError(
+            f"path: {shown(path)} is not a file; allowed is a file that hessalign features wrote"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, RuntimeError) as error:
-        raise _refused(path, f"it is cut short or no safetensors file ({error})") from None
+    except Exception as error:  # safetensors and torch raise whatever they stumble over
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise _refused(path, f"it is cut short or no safetensors file ({reason})") from None
     if KEY not in metadata:
         raise _refused(path, "it is a safetensors file of another program")
     try:
         return FeaturesAbout.model_validate_json(metadata[KEY]), tensors
     except ValidationError as error:
-        fields = ", ".join(".".join(map(str, problem["loc"])) or "JSON" for problem in error.errors())
+        fields = ", ".join(
+            repr(".".join(map(str, problem["loc"])) or "JSON") for problem in error.errors()[:3]
+        )
         raise _refused(path, f"its description is of another version (see {fields})") from None
 
 
@@ -164,14 +169,19 @@ def _check_tensors(path: Path, about: FeaturesAbout, tensors: Mapping[str, Tenso
     if missing:
         raise _refused(path, f"it lacks the tensors {', '.join(missing)}")
     features, views = tensors["features"], tensors.get("views")
-    samples, width = len(features), features.shape[-1]
-    if features.ndim != 2 or features.dtype not in DTYPES.values():
+    if features.ndim != 2 or features.dtype not in DTYPES.values() or not features.numel():
         raise _refused(path, f"features are {features.dtype} of shape {tuple(features.shape)}")
+    samples = len(features)
     if views is not None and (
-        views.dtype != features.dtype or views.shape != (samples, views.shape[1], width)
+        views.dtype != features.dtype
+        or views.ndim != 3
+        or views.shape[::2] != features.shape
+        or not views.numel()
     ):
         raise _refused(path, f"views are {views.dtype} of shape {tuple(views.shape)}")
     for name, names in (("labels", about.class_names), ("domains", about.domain_names)):
+        if len({*names}) < len(names):
+            raise _refused(path, f"a name of its {name} is there twice")
         ids = tensors[name]
         if ids.dtype != torch.int64 or ids.shape != (samples,) or not samples:
             raise _refused(path, f"{name} are {ids.dtype} of shape {tuple(ids.shape)}")
@@ -184,7 +194,7 @@ def _check_tensors(path: Path, about: FeaturesAbout, tensors: Mapping[str, Tenso
 
 
 def _refused(path: Path, reason: str) -> ValueError:
-    return ValueError(f"path: {path} is not a whole features file: {reason}")
+    return ValueError(f"path: {shown(path)} is not a whole features file: {reason}")
 
 
 def _header(about: FeaturesAbout, tensors: Mapping[str, Pieces]) -> bytes:

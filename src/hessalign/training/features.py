@@ -7,7 +7,7 @@ ends with the same file as one that was not.
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,9 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from hessalign.backbones import Backbone, BackboneSpec, make_backbone, network_sha256
+from hessalign.checks import require_path
 from hessalign.datasets.base import DomainDataset
 from hessalign.datasets.features_format import (
     DTYPES,
@@ -36,6 +37,7 @@ from hessalign.training.loading import seeded
 from hessalign.training.machine import Machine, make_fabric
 
 BATCHES_IN_CHUNK = 8
+ABOUT = "about.json"
 
 
 class FeaturesSpec(BaseModel):
@@ -107,12 +109,15 @@ def extract_features(
             in the type asked for.
         OSError: If a sample cannot be read or a file cannot be written.
     """
+    path = require_path("out", path)
     _check_path(path, resume)
     backbone = _backbone(spec, dataset)
     part = _Part(spec=spec, about=_about(dataset, spec, backbone), sizes=tuple(map(len, dataset.domains)))
-    if path.exists():
-        return _finished(path, part.about)
     folder = path.with_name(f"{path.name}.part")
+    if path.exists():
+        about = _finished(path, part.about)
+        _remove_remains(folder, part)
+        return about
     _claim(folder, part, resume)
     _extract(dataset, spec, backbone, folder, machine, report)
     about = _assemble(dataset, part, backbone.width, folder, path)
@@ -158,12 +163,26 @@ def _finished(path: Path, about: FeaturesAbout) -> FeaturesAbout:
     return found
 
 
+def _remove_remains(folder: Path, part: _Part) -> None:
+    """Remove the chunks of a finished file, which a process left that was killed right after it."""
+    try:
+        remains = (folder / ABOUT).read_bytes() == _text(part).encode()
+    except OSError:
+        return
+    if remains:
+        shutil.rmtree(folder)
+
+
+def _text(part: _Part) -> str:
+    return part.model_dump_json(indent=1)
+
+
 def _claim(folder: Path, part: _Part, resume: bool) -> None:
-    text = part.model_dump_json(indent=1)
-    path = folder / "about.json"
+    text = _text(part)
+    path = folder / ABOUT
     if path.exists() and not resume:
         raise ValueError(f"out: {folder} holds an unfinished extraction; add --resume to go on with it")
-    if path.exists() and path.read_text(encoding="utf-8") != text:
+    if path.exists() and path.read_bytes() != text.encode():
         raise ValueError(
             f"out: {folder} holds an unfinished extraction of other features; remove it, or choose another "
             "name"
@@ -172,8 +191,11 @@ def _claim(folder: Path, part: _Part, resume: bool) -> None:
     write_atomically(path, text)
 
 
-class _AllViews(Dataset[Tensor]):
-    """Every sample of every domain: the plain input and its augmented views, ``(1 + K, ...)``."""
+class _AllViews(Dataset[Tensor | OSError]):
+    """Every sample of every domain: the plain input and its augmented views, ``(1 + K, ...)``.
+
+    What cannot be read is handed on as a value, for a loader would add a worker's traceback to it.
+    """
 
     def __init__(self, dataset: DomainDataset, views: int, seed: int) -> None:
         self.domains = dataset.domains
@@ -186,13 +208,29 @@ class _AllViews(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self.places)
 
-    def __getitem__(self, place: int) -> Tensor:
-        domain, index = self.places[place]
+    def __getitem__(self, place: int) -> Tensor | OSError:
+        try:
+            return self._views(*self.places[place])
+        except OSError as error:
+            return error
+
+    def _views(self, domain: int, index: int) -> Tensor:
         inputs = [self.domains[domain].plain[index][0]]
         for view in range(self.views):
             with seeded(seed_hash(self.seed, domain, index, view)):
                 inputs.append(self.domains[domain].augmented[index][0])
         return torch.stack(inputs)
+
+
+def _stack(samples: Sequence[Tensor | OSError]) -> Tensor | OSError:
+    """A batch, or the first error among its samples."""
+    read = []
+    for sample in samples:
+        if isinstance(sample, OSError):
+            return sample
+        read.append(sample)
+    batch: Tensor = default_collate(read)  # in a worker, into shared memory
+    return batch
 
 
 @torch.inference_mode()
@@ -211,13 +249,15 @@ def _extract(
     chunks = torch.arange(len(samples)).split(spec.batch_size * BATCHES_IN_CHUNK)
     missing = [number for number in range(len(chunks)) if not _chunk(folder, number).exists()]
     batches = [batch.tolist() for number in missing for batch in chunks[number].split(spec.batch_size)]
-    loader = iter(DataLoader(samples, batch_sampler=batches, num_workers=machine.workers))
+    loader = iter(DataLoader(samples, batch_sampler=batches, num_workers=machine.workers, collate_fn=_stack))
     done = len(samples) - sum(map(len, batches))
     computed, started = 0, time.perf_counter()
     for number in missing:
         parts = []
         for _ in chunks[number].split(spec.batch_size):
             inputs = next(loader)
+            if isinstance(inputs, OSError):
+                raise inputs
             views = [backbone(inputs[:, view].to(device)).cpu() for view in range(inputs.shape[1])]
             parts.append(torch.stack(views, dim=1))
             done, computed = done + len(inputs), computed + inputs.shape[0] * inputs.shape[1]
