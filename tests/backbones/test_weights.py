@@ -21,7 +21,7 @@ from torchvision.transforms import v2
 from hessalign.backbones import Backbone, BackboneSpec, make_backbone
 from tests.backbones.test_networks import images
 
-LITE0 = BackboneSpec(name="timm:tf_efficientnet_lite0", weights="package")
+LITE0 = BackboneSpec(name="timm:tf_efficientnet_lite0", weights="package", normalization="imagenet")
 
 
 def whole_network(name: str) -> nn.Module:

@@ -1,21 +1,34 @@
 """What a backbone is, the choices that make one, and the making."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hessalign import backbones
 from hessalign.backbones import adapter, mnist_cnn
+from hessalign.backbones.preparation import InputNeeds, Preparation
 from hessalign.backbones.weights import FILE_SUFFIXES, file_sha256, load_state, read_state
+from hessalign.exceptions import HessalignWarning
 
 RESNETS = ("resnet18", "resnet50")
 LIBRARIES = ("timm", "torchvision")
 SOURCES = ("none", "hub", "package")
 IDENTITY = "identity"
+OWN_NETWORKS = (mnist_cnn.NAME, IDENTITY, *adapter.NAMES)
+"""Networks that there are no published weights of."""
 
 
 class BackboneSpec(BaseModel):
@@ -35,6 +48,10 @@ class BackboneSpec(BaseModel):
             weights are trained. By default True with pretrained weights, as in the published tables, and
             False with random ones.
         dropout: Probability of dropping a feature in training, 0 to 1; 0 by default.
+        normalization: Which mean and deviation images are normalised by. ``"imagenet"`` (default):
+            ImageNet's, whatever the weights, as in DomainBed. ``"weights"``: those that the weights were
+            trained with, which differ for some of timm's. The default is left out of records, where it is
+            what the absence means.
         rank: Rank of an adapter, at least 1 and at most the number of features; 16 by default, None for all
             other backbones.
 
@@ -49,6 +66,7 @@ class BackboneSpec(BaseModel):
     weights_sha256: str = ""
     frozen_batch_norm: bool = False
     dropout: float = Field(0.0, ge=0, le=1)
+    normalization: Literal["imagenet", "weights"] = "imagenet"
     rank: int | None = Field(None, ge=1)
 
     @property
@@ -94,6 +112,23 @@ class BackboneSpec(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _weights_have_a_normalization(self) -> Self:
+        if self.normalization == "weights" and (self.name in OWN_NETWORKS or self.weights == "none"):
+            raise ValueError(
+                f"normalization: {self.name!r} with weights {str(self.weights)!r} has no mean and deviation "
+                "of its own; allowed is 'imagenet'"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_the_default(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Runs from before there was the choice stay the same runs."""
+        fields: dict[str, Any] = write(self)
+        if fields.get("normalization") == "imagenet":
+            del fields["normalization"]
+        return fields
+
     @field_validator("name")
     @classmethod
     def _known_name(cls, name: str) -> str:
@@ -128,6 +163,7 @@ class Backbone(nn.Module):
         width: Number of features.
         frozen_batch_norm: Keep every BatchNorm in eval mode, whatever mode the backbone is set to.
         dropout: Probability of dropping a feature in training.
+        preparation: Applied to images before the network; None for none.
 
     Attributes:
         network: As given.
@@ -137,9 +173,16 @@ class Backbone(nn.Module):
     """
 
     def __init__(
-        self, network: nn.Module, width: int, *, frozen_batch_norm: bool = False, dropout: float = 0.0
+        self,
+        network: nn.Module,
+        width: int,
+        *,
+        frozen_batch_norm: bool = False,
+        dropout: float = 0.0,
+        preparation: Preparation | None = None,
     ) -> None:
         super().__init__()
+        self.preparation = preparation
         self.network = network
         self.width = width
         self.frozen_batch_norm = frozen_batch_norm
@@ -160,9 +203,16 @@ class Backbone(nn.Module):
         """Features ``(n, width)`` of images ``(n, c, h, w)`` or given features ``(n, d)``.
 
         Raises:
-            ValueError: If the network gives anything else, as some models of timm do.
+            ValueError: If the network gives anything else, or does not take inputs of such a shape.
         """
-        features = self.apply_network(self.network, inputs)
+        if self.preparation is not None:
+            inputs = self.preparation(inputs)
+        try:
+            features = self.apply_network(self.network, inputs)
+        except AssertionError as error:
+            raise ValueError(
+                f"name: the network does not take inputs of shape {tuple(inputs.shape[1:])} ({error})"
+            ) from None
         if not isinstance(features, Tensor) or features.shape[1:] != (self.width,):
             found = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
             raise ValueError(f"name: the network gave {found} instead of features (n, {self.width})")
@@ -193,16 +243,41 @@ def make_backbone(spec: BackboneSpec, input_channels: int) -> Backbone:
             f"weights: the content of {spec.weights} has changed; allowed is the file with the SHA-256 "
             f"{spec.weights_sha256}"
         )
-    network, width = _network(spec, input_channels)
-    return Backbone(network, width, frozen_batch_norm=spec.frozen_batch_norm, dropout=spec.dropout)
+    network, width, needs = _network(spec, input_channels)
+    return Backbone(
+        network,
+        width,
+        frozen_batch_norm=spec.frozen_batch_norm,
+        dropout=spec.dropout,
+        preparation=_preparation(spec, needs, input_channels),
+    )
 
 
-def _network(spec: BackboneSpec, input_channels: int) -> tuple[nn.Module, int]:
+def _preparation(spec: BackboneSpec, needs: InputNeeds, input_channels: int) -> Preparation | None:
+    own = spec.normalization == "weights"
+    if own and input_channels != 3:
+        raise ValueError(
+            f"normalization: 'weights' is for images of 3 channels, got {input_channels}; "
+            "allowed is 'imagenet'"
+        )
+    unasked = "normalization" not in spec.model_fields_set and spec.weights != "none" and input_channels == 3
+    if unasked and needs.differs:
+        warnings.warn(
+            f"the weights of {spec.name!r} were trained on images normalised by mean {needs.mean} and "
+            f"deviation {needs.std}, and get ImageNet's, as in DomainBed; choose normalization 'weights' for "
+            "their own, or 'imagenet' to keep it so without this warning",
+            HessalignWarning,
+            stacklevel=3,
+        )
+    return Preparation(needs, own) if own or needs.size is not None else None
+
+
+def _network(spec: BackboneSpec, input_channels: int) -> tuple[nn.Module, int, InputNeeds]:
     if spec.name == IDENTITY:
         if spec.weights != "none":
             raise ValueError(f"weights: 'identity' has none, got {str(spec.weights)!r}; allowed is 'none'")
-        return nn.Identity(), input_channels
-    if spec.name not in (mnist_cnn.NAME, *adapter.NAMES):
+        return nn.Identity(), input_channels, InputNeeds()
+    if spec.name not in OWN_NETWORKS:
         return backbones.pretrained.pretrained_network(spec.name, spec.weights, input_channels)
     if spec.weights in ("hub", "package"):
         raise ValueError(f"weights: {spec.name} has none in a {spec.weights}; allowed are 'none' or a file")
@@ -210,7 +285,7 @@ def _network(spec: BackboneSpec, input_channels: int) -> tuple[nn.Module, int]:
     network, width = _own_network(spec, input_channels)
     if state is not None:
         load_state(network, state, classifiers=(), source=str(spec.weights))
-    return network, width
+    return network, width, InputNeeds()
 
 
 def _own_network(spec: BackboneSpec, input_channels: int) -> tuple[nn.Module, int]:

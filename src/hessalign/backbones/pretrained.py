@@ -6,14 +6,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import timm
+import torch
 import torchvision
 from torch import nn
 
+from hessalign.backbones.preparation import InputNeeds
 from hessalign.backbones.weights import load_in_order, load_state, package_file, read_state
 
 # Their published weights are the first ones of torchvision, which DomainBed's tables were made with.
 PUBLISHED = {"resnet18": "IMAGENET1K_V1", "resnet50": "IMAGENET1K_V1"}
 CLASSES = 1000
+# Networks of torchvision that take images of one size and do not tell which.
+FIXED_SIZES = {"maxvit_t": 224}
 # These have further classifiers half-way, which only training with them needs.
 AUXILIARY = {"googlenet": ("aux1", "aux2"), "inception_v3": ("AuxLogits",)}
 
@@ -25,15 +29,19 @@ class Network(NamedTuple):
         module: Maps ``(n, 3, h, w)`` to ``(n, width)``.
         width: Number of features.
         classifiers: Names of the modules it lost.
+        inputs: What images it wants.
     """
 
     module: nn.Module
     width: int
     classifiers: tuple[str, ...]
+    inputs: InputNeeds
 
 
-def pretrained_network(name: str, weights: str | Path, input_channels: int) -> tuple[nn.Module, int]:
-    """A network and its number of features.
+def pretrained_network(
+    name: str, weights: str | Path, input_channels: int
+) -> tuple[nn.Module, int, InputNeeds]:
+    """A network, its number of features, and what images it wants.
 
     Args:
         name: ``"resnet18"``, ``"resnet50"``, ``"timm:NAME"`` or ``"torchvision:NAME"``.
@@ -56,7 +64,7 @@ def pretrained_network(name: str, weights: str | Path, input_channels: int) -> t
         load_state(network.module, state, network.classifiers, source=str(path))
     if input_channels != 3:
         _adapt_channels(network.module, name, input_channels)
-    return network.module, network.width
+    return network.module, network.width, network.inputs
 
 
 def _timm_builder(model: str) -> Callable[[bool], Network]:
@@ -76,7 +84,7 @@ def _timm_builder(model: str) -> Callable[[bool], Network]:
         )
         classifier = module.pretrained_cfg.get("classifier") or ()
         names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-        return Network(module, module.head_hidden_size, names)
+        return Network(module, module.head_hidden_size, names, _timm_needs(model, module.pretrained_cfg))
 
     return build
 
@@ -103,9 +111,39 @@ def _torchvision_builder(model: str, published: str | None) -> Callable[[bool], 
             for part in auxiliary:
                 setattr(module, part, None)
         width, classifier = _remove_classifier(module, model)
-        return Network(module, width, (classifier, *auxiliary))
+        return Network(module, width, (classifier, *auxiliary), _torchvision_needs(module, model, published))
 
     return build
+
+
+def _timm_needs(model: str, config: dict[str, Any]) -> InputNeeds:
+    height, width = config["input_size"][-2:]
+    fixed = config.get("fixed_input_size") and not _takes_other_sizes(model, height)
+    return InputNeeds(tuple(config["mean"]), tuple(config["std"]), (height, width) if fixed else None)
+
+
+def _takes_other_sizes(model: str, own: int) -> bool:
+    """Whether a network that timm calls one of a fixed size takes another all the same; some do.
+
+    Tried without a number being computed.
+    """
+    other = 224 if own != 224 else 448
+    try:
+        with torch.device("meta"), torch.no_grad(), torch.random.fork_rng(devices=()):
+            timm.create_model(model, num_classes=0).eval()(torch.zeros(1, 3, other, other))
+    except Exception:  # of many kinds, some of them only assertions
+        return False
+    return True
+
+
+def _torchvision_needs(module: nn.Module, model: str, published: str | None) -> InputNeeds:
+    side = getattr(module, "image_size", FIXED_SIZES.get(model))  # of a vision transformer
+    size = None if side is None else (int(side), int(side))
+    known = torchvision.models.get_model_weights(model)
+    if not len(known):
+        return InputNeeds(size=size)
+    transform = known[published or "DEFAULT"].transforms()
+    return InputNeeds(tuple(transform.mean), tuple(transform.std), size)
 
 
 def _remove_classifier(module: nn.Module, model: str) -> tuple[int, str]:

@@ -39,7 +39,8 @@ class FeaturesAbout(BaseModel):
         fingerprint: Of that dataset's data, where its name does not settle it.
         backbone: The choices that made the backbone, as JSON; empty where the features come from elsewhere.
         weights_sha256: Of the backbone's weights; empty likewise.
-        preprocessing: What was done to an image before the backbone saw it, plain and augmented.
+        preprocessing: What was done to an image before the backbone saw it, plain and augmented, and what
+            the backbone itself did first, if anything.
         seed: Of the augmented views.
         versions: Of the programs that made the features.
         content_sha256: Of class names, domain names and all tensors.

@@ -3,13 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from hessalign.backbones import BackboneSpec, adapter, mnist_cnn
-from hessalign.backbones.base import IDENTITY
+from hessalign.backbones import BackboneSpec
+from hessalign.backbones.base import OWN_NETWORKS
 from hessalign.backbones.weights import file_sha256
 from hessalign.datasets.base import DomainDataset
-
-WITHOUT_PRETRAINED = (mnist_cnn.NAME, IDENTITY, *adapter.NAMES)
-"""Backbones that there are no published weights of."""
 
 
 def choose_backbone(
@@ -19,6 +16,7 @@ def choose_backbone(
     train_batch_norm: bool = False,
     dropout: float = 0.0,
     rank: int | None = None,
+    normalization: str | None = None,
 ) -> BackboneSpec:
     """What is trained on a dataset.
 
@@ -29,16 +27,19 @@ def choose_backbone(
         train_batch_norm: Let running statistics move even with pretrained weights.
         dropout: The hyper-parameter; images of 28 pixels have none, as in DomainBed.
         rank: Of an adapter; None for the default.
+        normalization: As [BackboneSpec][] takes it; None for the default.
 
     Raises:
         ValueError: If a choice is not allowed.
         OSError: If a weights file is missing.
     """
     chosen = name or dataset.default_backbone
-    source = weights or ("none" if chosen in WITHOUT_PRETRAINED else "hub")
+    source = weights or ("none" if chosen in OWN_NETWORKS else "hub")
     fields: dict[str, Any] = {"name": chosen, "weights": source, "rank": rank}
     if train_batch_norm:
         fields["frozen_batch_norm"] = False
+    if normalization is not None:
+        fields["normalization"] = normalization
     if dataset.images != "small":
         fields["dropout"] = dropout
     spec = BackboneSpec(**fields)

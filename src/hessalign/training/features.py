@@ -140,6 +140,7 @@ def _backbone(spec: FeaturesSpec, dataset: DomainDataset) -> Backbone:
 
 def _about(dataset: DomainDataset, spec: FeaturesSpec, backbone: Backbone) -> FeaturesAbout:
     first = dataset.domains[0]
+    prepared = backbone.preparation and backbone.preparation.describe(dataset.input_shape[1:])
     return FeaturesAbout(
         class_names=dataset.class_names,
         domain_names=tuple(domain.name for domain in dataset.domains),
@@ -150,6 +151,7 @@ def _about(dataset: DomainDataset, spec: FeaturesSpec, backbone: Backbone) -> Fe
         preprocessing={
             "plain": first.plain.preprocessing,
             **({"views": first.augmented.preprocessing} if spec.views else {}),
+            **({"backbone": prepared} if prepared else {}),
         },
         seed=spec.seed,
         versions={name: version(name) for name in ("hessalign", "torch", "torchvision", "timm")},
