@@ -114,6 +114,9 @@ def test_pretrained_weights_and_a_named_dataset_in_commands() -> None:
     assert "--dataset pacs --root DATA" in command
     assert "--backbone resnet18 --weights hub" in command
     assert "--train-batch-norm" in command
+    assert "--normalization" not in command
+    own = rerun_command(spec(backbone={**backbone, "normalization": "weights"}).model_dump(mode="json"))
+    assert "--normalization weights" in (own or "")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from hessalign.backbones import BackboneSpec, make_backbone
 from hessalign.benchmark.estimate import Cost, evaluated_samples, evaluations, measure
 from hessalign.benchmark.job import Job, Outcome, best_validation, is_held, last_failure, perform
 from hessalign.benchmark.protocol import RunSettings, SweepSpec
@@ -173,6 +174,19 @@ def test_cost_is_that_of_its_parts() -> None:
     assert cost.seconds(spec, [20, 20, 20]) == 12 * 12 * 2.0 + 4 * 60 * 0.5
     assert cost.disk_bytes(spec, keep_checkpoint=False) == 4 * 10 + 7
     assert cost.disk_bytes(spec, keep_checkpoint=True) == 4 * 10 + 7 + 100
+
+
+def test_counting_needs_no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetch(*_: object) -> None:
+        raise AssertionError("weights were asked for")
+
+    monkeypatch.setattr("hessalign.backbones.pretrained._download", fetch)
+    hparams = {"lr": 1e-4, "batch_size": 2}
+    backbone = BackboneSpec(name="resnet18", weights="hub")
+    spec = tiny_spec(algorithm="erm", backbone=backbone, hparams=hparams)
+    assert measure(spec, TinyDomains(samples=6), CPU).image_seconds > 0
+    with pytest.raises(AssertionError, match="weights were asked for"):
+        make_backbone(backbone, 1)
 
 
 def test_measuring_runs_the_real_thing_and_leaves_nothing(

@@ -148,5 +148,7 @@ def rerun_command(spec: Mapping[str, Any]) -> str | None:
     words = [word for name, value in given.items() for word in (f"--{name}", str(value))]
     if backbone["weights"] != "none" and not backbone["frozen_batch_norm"]:
         words.append("--train-batch-norm")
+    if backbone.get("normalization") is not None:
+        words += ["--normalization", backbone["normalization"]]
     words += [word for name, value in spec["hparams"].items() for word in ("--set", f"{name}={value}")]
     return shlex.join(["hessalign", "train", *words, "--out", f"runs/{spec['algorithm']}"])

@@ -29,6 +29,7 @@ class RunSettings(BaseModel):
         backbone: Its name; None (default) for the dataset's.
         weights: Its weights; None (default) as [choose_backbone][] chooses.
         train_batch_norm: Let running statistics move even with pretrained weights.
+        normalization: See [BackboneSpec][hessalign.backbones.BackboneSpec]; None (default) for its default.
         holdout_fraction: See [RunSpec][].
         validation_images: See [RunSpec][].
         fixed: Hyper-parameters that are not drawn, by name; algorithms without one ignore it.
@@ -42,6 +43,7 @@ class RunSettings(BaseModel):
     backbone: str | None = None
     weights: str | None = None
     train_batch_norm: bool = False
+    normalization: str | None = None
     holdout_fraction: float = Field(0.2, gt=0, lt=1)
     validation_images: Literal["plain", "augmented"] = "plain"
     fixed: dict[str, bool | int | float | str] = Field(default_factory=dict)
@@ -95,7 +97,12 @@ class SweepSpec(BaseModel):
     def _backbone(self, dataset: DomainDataset, dropout: float) -> BackboneSpec:
         settings = self.settings
         return choose_backbone(
-            dataset, settings.backbone, settings.weights, settings.train_batch_norm, dropout
+            dataset,
+            settings.backbone,
+            settings.weights,
+            settings.train_batch_norm,
+            dropout,
+            normalization=settings.normalization,
         )
 
     def _run(

@@ -41,6 +41,13 @@ def features_command(
             show_default=False,
         ),
     ] = None,
+    normalization: Annotated[
+        str | None,
+        typer.Option(
+            help="imagenet (default) or weights: whose mean and deviation photographs are normalised by.",
+            show_default=False,
+        ),
+    ] = None,
     views: Annotated[
         int,
         typer.Option(
@@ -91,7 +98,9 @@ def features_command(
             require_choice("dtype", dtype, ("float16", "float32"))
             data = source.open(seed)
             chosen: dict[str, Any] = {
-                "backbone": training.choose_backbone(data, backbone, weights),
+                "backbone": training.choose_backbone(
+                    data, backbone, weights, normalization=normalization
+                ),
                 "views": views,
                 "dtype": dtype,
                 "batch_size": batch_size,

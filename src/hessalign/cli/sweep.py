@@ -77,6 +77,13 @@ def sweep_command(
             show_default=False,
         ),
     ] = None,
+    normalization: Annotated[
+        str | None,
+        typer.Option(
+            help="imagenet (default) or weights: whose mean and deviation photographs are normalised by.",
+            show_default=False,
+        ),
+    ] = None,
     train_batch_norm: Annotated[
         bool, typer.Option("--train-batch-norm", help="Let statistics of pretrained BatchNorm move.")
     ] = False,
@@ -189,6 +196,7 @@ def sweep_command(
                     backbone=backbone,
                     weights=weights,
                     train_batch_norm=train_batch_norm,
+                    normalization=normalization,
                     holdout_fraction=holdout,
                     validation_images=validation_images,
                     fixed=fixed,

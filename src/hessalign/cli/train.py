@@ -62,6 +62,13 @@ def train_command(
             show_default=False,
         ),
     ] = None,
+    normalization: Annotated[
+        str | None,
+        typer.Option(
+            help="imagenet (default) or weights: whose mean and deviation photographs are normalised by.",
+            show_default=False,
+        ),
+    ] = None,
     train_batch_norm: Annotated[
         bool,
         typer.Option(
@@ -170,7 +177,7 @@ def train_command(
                 algorithm=algorithm,
                 target_domains=_targets(target, data),
                 backbone=training.choose_backbone(
-                    data, backbone, weights, train_batch_norm, hparams["dropout"], rank
+                    data, backbone, weights, train_batch_norm, hparams["dropout"], rank, normalization
                 ),
                 hparams=hparams,
                 seed=seed,
