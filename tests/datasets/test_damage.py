@@ -10,6 +10,7 @@ import io
 import json
 import lzma
 import os
+import shutil
 import tarfile
 import warnings
 import zipfile
@@ -136,6 +137,7 @@ def test_archives(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) ->
         new = below(tmp_path) - before
         assert all(Path(name).is_relative_to(folder) for name in new)
         assert sum(os.path.getsize(name) for name in new) <= 1 << 20
+        shutil.rmtree(folder)
     assert refused > EACH // 2
 
 
