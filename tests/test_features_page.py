@@ -12,6 +12,7 @@ from docs.write_features import PAGE, RESULTS, accuracy, difference, page, verdi
 
 from hessalign.algorithms import algorithm_names
 from hessalign.benchmark.tables import Cell, Column, Report, Row, Table
+from hessalign.datasets.features_file import FeaturesFile
 from tests.cli.small_images import draw_images
 
 ROOT = Path(__file__).parents[1]
@@ -86,3 +87,11 @@ def test_the_example_runs_from_images_to_tables(tmp_path: Path) -> None:
             report = Report.model_validate_json((out / f"{name}.json").read_bytes())
             assert {row.algorithm for row in report.tables[0].rows} == {"erm", "hgp"}
             assert "ERM" in (out / f"{name}.md").read_text(encoding="utf-8")
+
+
+def test_the_pages_first_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    example = re.search(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert example is not None
+    monkeypatch.chdir(tmp_path)
+    exec(example[1], {})
+    assert [domain.name for domain in FeaturesFile("own.safetensors").domains] == ["north", "south", "west"]

@@ -139,5 +139,5 @@ def test_a_loader_makes_batches(rotated: RotatedMNIST) -> None:
 
 @pytest.mark.parametrize("seed", [-1, 2**63])
 def test_seed_out_of_range_is_named(seed: int) -> None:
-    with pytest.raises(ValueError, match=f"seed: must be a whole number from 0 .* got {seed}"):
+    with pytest.raises(ValueError, match=f"seed: must be a whole number of at least 0 .* got {seed}"):
         ColoredMNIST(seed)

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from hessalign.datasets import DomainDataset, dataset_names, get_dataset, make_dataset, register
+from hessalign.datasets.source import find_data
+from tests.datasets.images import write_folder
 
 PUBLISHED = {
     # name: (domains, classes, search space, steps between checkpoints, input, totals)
@@ -104,3 +106,23 @@ def test_mnist_and_the_command_line_do_without_torchvision() -> None:
         "assert 'torchvision' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_paths_may_be_text_and_nothing_else(tmp_path: Path) -> None:
+    root = str(write_folder(tmp_path / "images", {"a": {"x": 1}, "b": {"x": 1}}))
+    assert len(make_dataset("image_folder", root).domains) == 2
+    assert find_data(root).open(0).fingerprint == make_dataset("image_folder", Path(root)).fingerprint
+    assert find_data("pacs", root).root == Path(root)
+    for wrong in (3, b"x", "a\0b"):
+        with pytest.raises(ValueError, match="root: must be a path"):
+            make_dataset("image_folder", wrong)
+        with pytest.raises(ValueError, match="dataset: must be a path"):
+            find_data(wrong)
+    with pytest.raises(ValueError, match="dataset: '' is not known"):
+        find_data("")
+
+
+def test_a_table_in_capitals_is_one(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"a": {"x": 1}})
+    (tmp_path / "IMAGES.CSV").write_text("path,label,domain\na/x/000.png,x,a\n")
+    assert find_data(str(tmp_path / "IMAGES.CSV")).name == "csv_file"

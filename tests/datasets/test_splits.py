@@ -64,8 +64,11 @@ def test_every_sample_is_on_one_side(
     [
         ((-1, 0, 0), "samples: must be a whole number of at least 0, got -1"),
         ((10, -1, 0), "trial_seed: must be a whole number of at least 0, got -1"),
+        ((2.5, 0, 0), "samples: must be a whole number of at least 0, got 2.5"),
+        ((10, "1", 0), "trial_seed: must be a whole number of at least 0, got '1'"),
+        ((10, 0, 0, "half"), "holdout_fraction: must be a finite number .* got 'half'"),
         ((10, 0, -1), "domain: must be a whole number of at least 0, got -1"),
-        ((10, 0, 0, 1.0), "holdout_fraction: must be at least 0 and below 1, got 1.0"),
+        ((10, 0, 0, 1.0), "holdout_fraction: must be a finite number of at least 0 and below 1, got 1.0"),
     ],
 )
 def test_arguments_out_of_range_are_named(arguments: tuple, message: str) -> None:

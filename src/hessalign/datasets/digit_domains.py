@@ -7,6 +7,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
+from hessalign.checks import require_whole
 from hessalign.datasets.base import BatchedSamples, Domain, DomainDataset, Images, PublishedCounts
 from hessalign.datasets.mnist import Digits, load_mnist
 
@@ -49,8 +50,7 @@ class DigitDomains(DomainDataset):
     classes: ClassVar[tuple[str, ...]]
 
     def __init__(self, seed: int = 0) -> None:
-        if not 0 <= seed < 2**63:
-            raise ValueError(f"seed: must be a whole number from 0 to 2^63 - 1, got {seed}")
+        seed = require_whole("seed", seed, least=0, most=2**63 - 1)
         generator = torch.Generator().manual_seed(seed)
         digits = _shuffled_digits(generator)
         count = len(self.domain_names)

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 
 from hessalign import datasets
+from hessalign.checks import require_path
 from hessalign.datasets.archives import BadArchiveError, extract
 from hessalign.datasets.duplicates import read_duplicates, remove_duplicates
 from hessalign.datasets.http_download import DownloadError, fetch
@@ -135,8 +136,9 @@ def download(
         ValueError: If an argument is not allowed or the dataset is there already; nothing is done then.
         OSError: If an archive cannot be had, is not what it must be, damaged or unsafe, or the disk is full.
     """
+    root = require_path("root", root)
     wanted = _wanted(dataset, sources, sha256)
-    names = None if duplicates is None else read_duplicates(duplicates, dataset.domain_names)
+    names = None if duplicates is None else _listed(dataset, duplicates)
     existing = dataset.existing(root)
     if existing is not None:
         raise ValueError(f"root: {existing} exists already; move it away, or choose another root")
@@ -170,17 +172,25 @@ def remove_listed(dataset: "type[PublishedFolder]", root: Path, duplicates: Path
         ValueError: If the dataset is not there or the list is none; nothing is deleted then.
         OSError: If an image cannot be deleted.
     """
+    root = require_path("root", root)
     folder = dataset.existing(root)
     if folder is None:
         raise ValueError(f"root: {root} does not hold {dataset.folder}; download it first")
-    names = [] if duplicates is None else read_duplicates(duplicates, dataset.domain_names)
+    names = [] if duplicates is None else _listed(dataset, duplicates)
     removed = remove_duplicates(folder, names)
     note = f"{folder} was there already, nothing was downloaded."
     return Download(folder, (), removed, (note,))
 
 
+def _listed(dataset: "type[PublishedFolder]", duplicates: Path) -> list[PurePosixPath]:
+    return read_duplicates(require_path("duplicates", duplicates), dataset.domain_names)
+
+
 def _wanted(dataset: "type[PublishedFolder]", sources: Sequence[str], sha256: Sequence[str]) -> list[_Wanted]:
     """What to get, the arguments checked."""
+    for name, values in (("sources", sources), ("sha256", sha256)):
+        if isinstance(values, str):
+            raise ValueError(f"{name}: must be a list, one entry for each archive, got {values!r}")
     if sources:
         wanted = [_given(source) for source in sources]
     else:

@@ -12,10 +12,12 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
+from hessalign.checks import require_path
 from hessalign.datasets.base import Domain, DomainDataset, Images, Samples
 from hessalign.datasets.image_reading import read_image
 from hessalign.datasets.transforms import IMAGE_SIZE, Transform, plain_transform, training_transform
 from hessalign.exceptions import HessalignWarning
+from hessalign.files import shown
 
 
 class ImageFiles(Samples):
@@ -91,7 +93,8 @@ class ImageFileDomains(DomainDataset):
     checkpoint_every: ClassVar[int] = 300
 
     def __init__(self, root: Path | str) -> None:
-        listing = self.list_files(Path(root))
+        root = require_path("root", root)
+        listing = self.list_files(root)
         class_ids = {name: index for index, name in enumerate(listing.class_names)}
         plain, augmented = plain_transform(), training_transform()
         domains = []
@@ -108,9 +111,9 @@ class ImageFileDomains(DomainDataset):
         if self.left_out:
             kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.left_out.items())
             warnings.warn(
-                f"root: {root} holds files that are left out: {kinds}", HessalignWarning, stacklevel=2
+                f"root: {shown(root)} holds files that are left out: {kinds}", HessalignWarning, stacklevel=2
             )
-        self._fingerprint = _fingerprint(listing, self.base(Path(root)))
+        self._fingerprint = _fingerprint(listing, self.base(root))
 
     @property
     def fingerprint(self) -> str:

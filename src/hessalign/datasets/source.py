@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hessalign.checks import require_path
 from hessalign.datasets.registry import dataset_names, make_dataset
 
 if TYPE_CHECKING:
@@ -45,13 +46,13 @@ def find_data(given: str, root: Path | None = None) -> DataSource:
     Raises:
         ValueError: If it is none of these.
     """
-    path = Path(given).absolute()
+    path = require_path("dataset", given).absolute()
     if given in dataset_names():
-        return DataSource(given, root and root.absolute())
-    if path.is_dir():
+        return DataSource(given, None if root is None else require_path("root", root).absolute())
+    if str(given) and path.is_dir():
         return DataSource("image_folder", path)
-    if path.suffix in DATASET_OF_FILES and path.is_file():
-        return DataSource(DATASET_OF_FILES[path.suffix], path)
+    if (suffix := path.suffix.lower()) in DATASET_OF_FILES and path.is_file():
+        return DataSource(DATASET_OF_FILES[suffix], path)
     raise ValueError(
         f"dataset: {given!r} is not known; allowed are {', '.join(dataset_names())}, a folder, a CSV file or "
         "a features file"

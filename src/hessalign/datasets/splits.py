@@ -4,6 +4,8 @@ import hashlib
 
 import numpy as np
 
+from hessalign.checks import require_number, require_whole
+
 
 def seed_hash(*args: object) -> int:
     """A seed from anything that prints the same everywhere.
@@ -35,13 +37,12 @@ def split_indices(
     Raises:
         ValueError: If an argument is out of range.
     """
-    for name, value in (("samples", samples), ("trial_seed", trial_seed), ("domain", domain)):
-        if value < 0:
-            raise ValueError(f"{name}: must be a whole number of at least 0, got {value}")
-    if not 0 <= holdout_fraction < 1:
-        raise ValueError(f"holdout_fraction: must be at least 0 and below 1, got {holdout_fraction}")
+    samples = require_whole("samples", samples, least=0)
+    trial_seed = require_whole("trial_seed", trial_seed, least=0)
+    domain = require_whole("domain", domain, least=0)
+    holdout_fraction = require_number("holdout_fraction", holdout_fraction, least=0, below=1)
     order = list(range(samples))
-    np.random.RandomState(seed_hash(int(trial_seed), int(domain))).shuffle(order)
+    np.random.RandomState(seed_hash(trial_seed, domain)).shuffle(order)
     held_out = held_out_count(samples, holdout_fraction)
     return order[held_out:], order[:held_out]
 
