@@ -98,9 +98,7 @@ def features_command(
             require_choice("dtype", dtype, ("float16", "float32"))
             data = source.open(seed)
             chosen: dict[str, Any] = {
-                "backbone": training.choose_backbone(
-                    data, backbone, weights, normalization=normalization
-                ),
+                "backbone": training.choose_backbone(data, backbone, weights, normalization=normalization),
                 "views": views,
                 "dtype": dtype,
                 "batch_size": batch_size,
