@@ -87,9 +87,14 @@ def legend_columns(width: float, labels: Sequence[str]) -> int:
 
 def _draw_distances(reports: Reports) -> Figure:
     count = max(len(report.names) for report in reports.values())
-    side = max(2.3, 0.55 * count + 1.2)
+    longest = max(len(shown_name(name)) for report in reports.values() for name in report.names)
+    side, labels = max(2.0, 0.55 * count + 0.4), 0.075 * longest + 0.2  # inches; letters in 8 points
     figure = Figure(
-        figsize=((side + 0.3) * len(HEAT_QUANTITIES) + 0.6, side * len(reports) + 0.5), layout="constrained"
+        figsize=(
+            (side + 0.8) * len(HEAT_QUANTITIES) + labels + 0.3,
+            (side + 0.8 * labels) * len(reports) + 0.4,
+        ),
+        layout="constrained",
     )
     grid = figure.subplots(len(reports), len(HEAT_QUANTITIES), squeeze=False)
     for place, (title, report) in enumerate(reports.items()):
