@@ -7,7 +7,6 @@ from typing import Any
 from hessalign.benchmark.names import with_form
 from hessalign.benchmark.run_folder import RunFolder
 
-
 HASHES = ("data", "backbone.weights_sha256")
 SHOWN_DIGITS = 12
 """Of a hash in a title: enough to tell two apart."""
