@@ -35,9 +35,13 @@ def as_tensor(name: str, values: Any, device: torch.device | None = None) -> Ten
         device: Where other things than tensors go; the processor by default.
 
     Raises:
-        ValueError: If the values are not numbers of one shape.
+        ValueError: If the values are not real numbers of one shape, or a tensor is sparse.
     """
     if isinstance(values, Tensor):
+        if values.is_complex() or values.layout is not torch.strided:
+            raise ValueError(
+                f"{name}: must be a dense tensor of real numbers, got {values.dtype}, {values.layout}"
+            )
         return values
     array = _as_array(name, values)
     if array.dtype.kind not in "biuf":
@@ -86,6 +90,8 @@ def read_domains(name: str, domains: Any, samples: int) -> Domains:
         ValueError: If there is not one id for each sample, or the ids are neither integers nor strings.
     """
     if isinstance(domains, Tensor):
+        if domains.is_meta:
+            raise ValueError(f"{name}: a tensor on the device meta holds no ids")
         domains = domains.detach().cpu().numpy()
     ids = _as_array(name, domains)
     if ids.shape != (samples,):
@@ -95,6 +101,9 @@ def read_domains(name: str, domains: Any, samples: int) -> Domains:
         )
     if ids.dtype.kind in "OT":
         ids = _plain(name, ids)
+    elif ids.dtype.kind == "U" and isinstance(domains, list | tuple):
+        # NumPy would make strings of integers that stand among strings.
+        ids = _plain(name, np.asarray(domains, dtype=object))
     if ids.dtype.kind not in "iubU":
         raise ValueError(f"{name}: domain ids must be integers or strings, got dtype {ids.dtype}")
     names, codes = np.unique(ids, return_inverse=True)

@@ -75,6 +75,9 @@ def read_input(features: Any, logits: Any, y: Any, domains: Any) -> ReportInput:
     }
     lengths = {name: len(values) if values.ndim else 0 for name, values in given.items()}
     require_same_length(**lengths)
+    for name in ("features", "logits"):
+        if not given[name].numel():
+            raise ValueError(f"{name}: must hold at least one number, got shape {tuple(given[name].shape)}")
     found = read_domains("domains", domains, lengths["features"])
     floating = given["features"].is_floating_point()
     targets = given["y"]
@@ -90,11 +93,8 @@ def read_input(features: Any, logits: Any, y: Any, domains: Any) -> ReportInput:
 
 def _read(name: str, values: Any) -> Tensor:
     tensor = as_tensor(name, values).detach()
-    if tensor.is_meta or tensor.is_complex() or tensor.layout is not torch.strided:
-        raise ValueError(
-            f"{name}: must be a dense tensor of real numbers, got {tensor.dtype}, {tensor.layout}, "
-            f"on {tensor.device}"
-        )
+    if tensor.is_meta:
+        raise ValueError(f"{name}: a tensor on the device meta holds no numbers to report on")
     return tensor.cpu()
 
 
