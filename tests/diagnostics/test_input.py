@@ -11,6 +11,7 @@ from polars.testing import assert_frame_equal
 from torch import Tensor
 
 import hessalign as ha
+from hessalign.diagnostics import attributes
 from hessalign.diagnostics.report import AlignmentReport
 from hessalign.exceptions import UntrustworthyWarning
 from tests.diagnostics.synthetic import shifted_domains
@@ -188,12 +189,14 @@ def test_too_few_replicates_are_told() -> None:
         ha.alignment_report(*small(), replicates=20)
 
 
-def equal_domains(samples: int, width: int, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Three domains of one distribution, two classes."""
+def equal_domains(
+    samples: int, width: int, seed: int, classes: int = 2
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Three domains of one distribution."""
     random = torch.Generator().manual_seed(seed)
-    y = torch.arange(3 * samples) % 2
+    y = torch.arange(3 * samples) % classes
     features = torch.randn(3 * samples, width, generator=random) + y.unsqueeze(1)
-    logits = features @ torch.randn(width, 2, generator=random) / width**0.5
+    logits = features @ torch.randn(width, classes, generator=random) / width**0.5
     return features, logits, y, torch.arange(3 * samples) // samples
 
 
@@ -228,3 +231,15 @@ def test_equal_domains_do_not_differ_by_noise() -> None:
         effects += rows["z"].to_list()
     assert found == 0
     assert abs(np.mean(effects)) < 4 / math.sqrt(len(effects))
+
+
+@pytest.mark.filterwarnings("ignore::hessalign.exceptions.UntrustworthyWarning")
+def test_why_it_is_not_told_with_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the rule, 13 samples of a class in 24 directions set equal domains nats apart."""
+    monkeypatch.setattr(attributes, "SAMPLES_FOR_COVARIANCE", 0)
+    effects = []
+    for seed in range(5):
+        report = ha.alignment_report(*equal_domains(80, 24, seed, classes=6), replicates=0)
+        table = report.to_frame("attributes")
+        effects += table.filter(pl.col("attribute") == "feature covariance")["effect"].to_list()
+    assert np.mean(effects) > 1
