@@ -12,11 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from hessalign.diagnostics.report import AlignmentReport, Plot
-from hessalign.figures import (
-    check_figure_path,  # noqa: F401  others import it from here
-    save_figure,
-)
+from hessalign.figures import check_figure_path, save_figure
 from hessalign.markup import plot_text
+
+__all__ = ["check_figure_path", "draw", "legend_columns", "save_figure", "save_plots", "shown_name"]
 
 # Those of hessalign.figures, in an order that leaves black to what all domains share.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
