@@ -93,6 +93,9 @@ def read_domains(name: str, domains: Any, samples: int) -> Domains:
         if domains.is_meta:
             raise ValueError(f"{name}: a tensor on the device meta holds no ids")
         domains = domains.detach().cpu().numpy()
+    elif isinstance(domains, list | tuple) and any(isinstance(each, str) for each in domains):
+        # NumPy would make strings of integers that stand among strings.
+        domains = np.array(domains, dtype=object)
     ids = _as_array(name, domains)
     if ids.shape != (samples,):
         raise ValueError(
@@ -101,9 +104,6 @@ def read_domains(name: str, domains: Any, samples: int) -> Domains:
         )
     if ids.dtype.kind in "OT":
         ids = _plain(name, ids)
-    elif ids.dtype.kind == "U" and isinstance(domains, list | tuple):
-        # NumPy would make strings of integers that stand among strings.
-        ids = _plain(name, np.asarray(domains, dtype=object))
     if ids.dtype.kind not in "iubU":
         raise ValueError(f"{name}: domain ids must be integers or strings, got dtype {ids.dtype}")
     names, codes = np.unique(ids, return_inverse=True)
