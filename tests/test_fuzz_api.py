@@ -218,7 +218,12 @@ def spoiled(random: np.random.Generator) -> Data:
         "targets below": lambda: replace(data, targets=targets.long() - 9, loss="cross_entropy"),
         "targets above": lambda: replace(data, targets=torch.full_like(domains, 99), loss="cross_entropy"),
         "targets nan": lambda: replace(data, targets=put(logits, math.nan), loss=ha.SquaredError()),
-        "targets huge": lambda: replace(data, targets=logits * 1e300, loss=ha.SquaredError()),
+        "targets huge": lambda: replace(
+            data,
+            targets=logits * 1e300,
+            loss=ha.SquaredError(),
+            clean=(features, logits, logits * 1e300, domains),
+        ),
         "domains floating": lambda: replace(data, domains=domains.double()),
         "domains table": lambda: replace(data, domains=torch.stack([domains, domains], dim=1)),
         "domains mixed": lambda: replace(
@@ -588,6 +593,17 @@ def hparams(random: np.random.Generator, _: Path) -> Attempt:
 
 FUNCTIONS = (alignment, flatness, derivatives, distance, report, features_file, batch, hparams)
 
+# Each stands until the gate is in that place, and turns this test red as soon as it is: then it goes.
+WAITING = {
+    **dict.fromkeys(
+        (alignment, flatness, derivatives, distance),
+        "penalties and derivatives take tensors alone; no width, no output and an overflowing distance are refused "
+        "in torch's words or not at all",
+    ),
+    features_file: "features files take tensors alone",
+    batch: "a batch trusts its order, lengths and ids",
+}
+
 
 def numbers_of(values: Any) -> list[float]:
     """All numbers, which must be finite."""
@@ -641,7 +657,17 @@ def check(attempt: Attempt) -> None:
         assert_close(found, numbers_of(attempt.reference()), tolerance(attempt))
 
 
-@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
+@pytest.mark.parametrize(
+    "function",
+    [
+        pytest.param(
+            each,
+            marks=pytest.mark.xfail(each in WAITING, reason=WAITING.get(each, ""), strict=True),
+            id=each.__name__,
+        )
+        for each in FUNCTIONS
+    ],
+)
 def test_every_call_is_right_or_one_sentence(function: Callable[..., Attempt], tmp_path: Path) -> None:
     failures = []
     for seed in range(CALLS):
