@@ -597,8 +597,8 @@ FUNCTIONS = (alignment, flatness, derivatives, distance, report, features_file, 
 WAITING = {
     **dict.fromkeys(
         (alignment, flatness, derivatives, distance),
-        "penalties and derivatives take tensors alone; no width, no output and an overflowing distance are refused "
-        "in torch's words or not at all",
+        "penalties and derivatives take tensors alone; no width, no output and a distance that overflows are "
+        "refused in the words of torch or not at all",
     ),
     features_file: "features files take tensors alone",
     batch: "a batch trusts its order, lengths and ids",
