@@ -46,6 +46,14 @@ def test_a_read_only_array_is_copied() -> None:
         ("abc", "X: must be an array"),
         ([["a"]], r"X: must hold numbers, got list of <U1 and shape \(1, 1\)"),
         ([[1.0], [2.0, 3.0]], "X: cannot be read as an array"),
+        (
+            torch.zeros(2, dtype=torch.complex64),
+            "X: must be a dense tensor of real numbers, got torch.complex64",
+        ),
+        (
+            torch.eye(2).to_sparse(),
+            "X: must be a dense tensor of real numbers, got torch.float32, torch.sparse_coo",
+        ),
     ],
 )
 def test_what_is_no_array_of_numbers_is_refused(values: object, message: str) -> None:
@@ -86,6 +94,10 @@ def test_domain_ids_are_numbered_in_ascending_order(ids: object) -> None:
         (
             ["a", None, "b"],
             "domains: domain ids must be all integers or all strings, got values of type NoneType, str",
+        ),
+        (
+            ["a", 1, "b"],
+            "domains: domain ids must be all integers or all strings, got values of type int, str",
         ),
         (torch.zeros(3), "domains: .* for each of the 3 samples|domains: domain ids must be"),
         (torch.zeros(2).long(), "domains: must hold one"),

@@ -35,9 +35,13 @@ def as_tensor(name: str, values: Any, device: torch.device | None = None) -> Ten
         device: Where other things than tensors go; the processor by default.
 
     Raises:
-        ValueError: If the values are not numbers of one shape.
+        ValueError: If the values are not real numbers of one shape, or a tensor is sparse.
     """
     if isinstance(values, Tensor):
+        if values.is_complex() or values.layout is not torch.strided:
+            raise ValueError(
+                f"{name}: must be a dense tensor of real numbers, got {values.dtype}, {values.layout}"
+            )
         return values
     array = _as_array(name, values)
     if array.dtype.kind not in "biuf":
@@ -87,7 +91,12 @@ def read_domains(name: str, domains: Any, samples: int, kind: str = "domain") ->
         ValueError: If there is not one id for each sample, or the ids are neither integers nor strings.
     """
     if isinstance(domains, Tensor):
+        if domains.is_meta:
+            raise ValueError(f"{name}: a tensor on the device meta holds no ids")
         domains = domains.detach().cpu().numpy()
+    elif isinstance(domains, list | tuple) and any(isinstance(each, str) for each in domains):
+        # NumPy would make strings of integers that stand among strings.
+        domains = np.array(domains, dtype=object)
     ids = _as_array(name, domains)
     if ids.shape != (samples,):
         raise ValueError(

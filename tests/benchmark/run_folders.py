@@ -10,7 +10,9 @@ Evaluations = Mapping[int, Sequence[tuple[float, float]]]
 """By step, ``(in, out)`` accuracy of each domain in index order."""
 
 
-def write_own_run(out: Path, evaluations: Evaluations, *, done: bool = True, **fields) -> Path:
+def write_own_run(
+    out: Path, evaluations: Evaluations, *, done: bool = True, names: Sequence[str] | None = None, **fields
+) -> Path:
     """A folder as ``hessalign.training.train`` leaves it, below ``out/runs``."""
     defaults = {
         "dataset": "toy",
@@ -27,15 +29,16 @@ def write_own_run(out: Path, evaluations: Evaluations, *, done: bool = True, **f
     (folder / "spec.json").write_text(spec.model_dump_json(indent=1))
     with (folder / "metrics.jsonl").open("w") as file:
         for step, domains in evaluations.items():
-            file.write(own_record(step, domains))
+            file.write(own_record(step, domains, names))
     if done:
         (folder / "done").touch()
     return folder
 
 
-def own_record(step: int, domains: Sequence[tuple[float, float]]) -> str:
+def own_record(step: int, domains: Sequence[tuple[float, float]], names: Sequence[str] | None = None) -> str:
     """A line of ``metrics.jsonl``."""
-    accuracies = {f"domain {index}": {"in": pair[0], "out": pair[1]} for index, pair in enumerate(domains)}
+    names = names or [f"domain {index}" for index in range(len(domains))]
+    accuracies = {name: {"in": pair[0], "out": pair[1]} for name, pair in zip(names, domains, strict=True)}
     return json.dumps({"step": step, "loss": 0.7, "step_seconds": 0.1, "accuracies": accuracies}) + "\n"
 
 

@@ -96,7 +96,7 @@ def test_differences_as_text(report: Report) -> None:
 
 def test_markdown(report: Report) -> None:
     text = as_markdown(report)
-    odd = r"50% a\_b & \<i> #1 $x$ {y} ~ ^ \\z \| \*c\* \`d\`"
+    odd = r"50% a\_b \& \<i> \#1 \$x\$ {y} \~ ^ \\z \| \*c\* \`d\`"
     lines = text.splitlines()
     assert f"## Toy {odd}" in lines
     assert f"| Algorithm | {odd} | +90% | Avg | published |" in lines

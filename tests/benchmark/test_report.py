@@ -201,3 +201,10 @@ def test_pairs_alone_are_refused(tmp_path: Path) -> None:
     write_own_run(tmp_path, {20: [(0.5, 0.5)] * 3}, target_domains=(0, 1))
     with pytest.raises(ValueError, match="no run has a single target domain"):
         tables(tmp_path)
+
+
+def test_hashes_are_shown_by_their_first_digits(tmp_path: Path) -> None:
+    for data in ("a" * 64, "b" * 64):
+        write_result(tmp_path, 0.5, dataset="features_file", data=data)
+    titles = [table.title for table in tables(tmp_path) if table.kind == "targets"]
+    assert [title.rpartition(" [")[2] for title in titles] == ["data aaaaaaaaaaaa]", "data bbbbbbbbbbbb]"]

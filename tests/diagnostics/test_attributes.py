@@ -5,7 +5,7 @@ import torch
 
 import hessalign as ha
 from hessalign.diagnostics.attributes import AttributeComparison
-from hessalign.diagnostics.groups import split_domains, target_groups
+from hessalign.diagnostics.groups import read_input, split_domains, target_groups
 from hessalign.head import CrossEntropy, SquaredError
 from tests.diagnostics.synthetic import SHIFTS, shifted_domains
 
@@ -16,7 +16,7 @@ SEEDS = range(100)
 def test_the_shifted_attribute_is_named_first(shift: str) -> None:
     right = 0
     for seed in SEEDS:
-        domains = split_domains(*shifted_domains(shift, seed), CrossEntropy())
+        domains = split_domains(read_input(*shifted_domains(shift, seed)), CrossEntropy())
         comparison = AttributeComparison(domains, CrossEntropy(), torch.Generator().manual_seed(seed))
         first = comparison.differences(0, 1)[0]
         right += first.attribute == shift and first.found
@@ -26,7 +26,7 @@ def test_the_shifted_attribute_is_named_first(shift: str) -> None:
 def test_nothing_is_found_where_nothing_differs() -> None:
     found = 0
     for seed in SEEDS:
-        domains = split_domains(*shifted_domains("nothing", seed), CrossEntropy())
+        domains = split_domains(read_input(*shifted_domains("nothing", seed)), CrossEntropy())
         comparison = AttributeComparison(domains, CrossEntropy(), torch.Generator().manual_seed(seed))
         found += sum(difference.found for difference in comparison.differences(0, 1))
     assert found <= 0.02 * len(SHIFTS) * len(SEEDS)
@@ -78,13 +78,29 @@ def test_regression_has_bins_of_targets_in_place_of_classes() -> None:
             {"domains": torch.zeros(800, dtype=torch.long)},
             "domains: at least 2 different ids are needed, got 1",
         ),
-        ({"domains": torch.zeros(800)}, "domains: must hold one integer id for each of the 800 samples"),
-        ({"domains": (torch.arange(800) == 5).long()}, "domains: each needs at least 2 samples"),
-        ({"names": ["a", "a"]}, r"names: 2 different ones are needed, got \['a', 'a'\]"),
-        ({"output_names": ["a"]}, "output_names: 3 different ones are needed"),
+        ({"domains": torch.zeros(800)}, "domains: domain ids must be integers or strings, got dtype float32"),
+        ({"domains": torch.arange(20) % 2}, "domains: must hold one domain id for each of the 800 samples"),
+        ({"y": torch.zeros(20).long()}, "features, logits, y: must hold one entry for each sample"),
+        ({"y": torch.full((800,), 3)}, "y: class ids must lie between 0 and 2"),
+        ({"y": ["a"] * 800}, "y: must hold numbers, got list of <U1"),
+        (
+            {"logits": torch.zeros(800, 3, device="meta")},
+            "logits: a tensor on the device meta holds no numbers",
+        ),
+        (
+            {"features": torch.zeros(800, 8, dtype=torch.complex64)},
+            "features: must be a dense tensor of real",
+        ),
+        ({"features": None}, "features: must be an array with an entry for each sample, got None"),
+        ({"domains": (torch.arange(800) == 5).long()}, "domains: .* at least 2 samples .* only 1 of 1"),
+        ({"names": ["a", "a"]}, r"names: 2 different strings are needed, got \['a', 'a'\]"),
+        ({"names": "ab"}, r"names: 2 different strings are needed, got \['ab'\]"),
+        ({"output_names": ["a"]}, "output_names: 3 different strings are needed"),
         ({"radius": 0.0}, "radius: must be a finite number above 0, got 0.0"),
-        ({"level": 95}, "level: must lie between 0 and 1, such as 0.95, got 95"),
+        ({"level": 95}, "level: must be a finite number above 0 and below 1, got 95"),
         ({"replicates": -1}, "replicates: must be a whole number of at least 0, got -1"),
+        ({"replicates": 1}, "replicates: must be 0, for no intervals, or at least 2, got 1"),
+        ({"seed": -1}, "seed: must be a whole number of at least 0"),
         ({"loss": "hinge"}, "loss: 'hinge' is not known"),
     ],
 )

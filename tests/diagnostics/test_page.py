@@ -6,10 +6,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import hessalign as ha
 from hessalign.diagnostics.html import compare, page, write_html
-from hessalign.diagnostics.plots import distance_matrix, save_plots
+from hessalign.diagnostics.plots import distance_matrix, draw, save_plots
 from tests.diagnostics.synthetic import shifted_domains
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -103,3 +104,25 @@ def test_plots_are_written_and_hold_the_numbers(
     bars = report.plot("attributes").axes[0].patches
     widths = {round(bar.get_width(), 9) for bar in bars}
     assert widths == {round(effect, 9) for effect in report.to_frame("attributes")["effect"]}
+
+
+@pytest.mark.parametrize("kind", ["distances", "attributes", "eigenvalues", "plane"])
+@pytest.mark.parametrize("title", ["", "a logistic head on features"])
+def test_nothing_in_a_figure_is_cut_or_runs_into_another(
+    reports: dict[str, ha.AlignmentReport], kind: str, title: str
+) -> None:
+    """All texts lie within the figure, and titles neither meet one another nor a colour bar."""
+    figure = draw({title: reports["before"]}, kind)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    legends = [*figure.legends, *filter(None, (axes.get_legend() for axes in figure.axes))]
+    whole = figure.bbox.padded(1)
+    for artist in [*figure.axes, *legends]:
+        box = artist.get_tightbbox(renderer)
+        assert whole.x0 <= box.x0 <= box.x1 <= whole.x1, artist
+        assert whole.y0 <= box.y0 <= box.y1 <= whole.y1, artist
+    titles = [axes.title.get_window_extent(renderer) for axes in figure.axes if axes.get_title()]
+    bars = [axes.get_tightbbox(renderer) for axes in figure.axes if axes.get_label() == "<colorbar>"]
+    for place, box in enumerate(titles):
+        assert not any(box.overlaps(other) for other in [*titles[place + 1 :], *bars])

@@ -8,11 +8,12 @@ the batch size and the dropout are fixed, so that all draws of a search can be t
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from hessalign.checks import require_choice
 from hessalign.datasets.base import Images
 
 Value = float | int | bool
@@ -177,7 +178,12 @@ class HParams(BaseModel):
 
     @classmethod
     def spaces(cls, images: Images) -> dict[str, Space]:
-        """Default and search distribution of each hyper-parameter, by field name."""
+        """Default and search distribution of each hyper-parameter, by field name.
+
+        Raises:
+            ValueError: If there is no such kind of images.
+        """
+        require_choice("images", images, get_args(Images))
         return {name: getattr(search, images) for name, search in cls._searches().items()}
 
     @classmethod

@@ -86,11 +86,13 @@ def open_run(folder: Path, files: Collection[str]) -> RunFolder | None:
 def line_format(domain_names: tuple[str, ...]) -> LineFormat:
     """``{"step", ..., "accuracies": {name: {"in", "out"}}}``."""
     parts = pl.Struct({"in": pl.Float64(), "out": pl.Float64()})
-    accuracies = pl.col("accuracies").struct
+    # By place: Polars takes some names for patterns.
+    places = [f"domain{index}" for index in range(len(domain_names))]
+    accuracies = pl.col("accuracies").struct.rename_fields(places).struct
     return LineFormat(
         schema={"step": pl.Int64(), "accuracies": pl.Struct(dict.fromkeys(domain_names, parts))},
         accuracies=tuple(
-            (accuracies.field(name).struct.field("in"), accuracies.field(name).struct.field("out"))
-            for name in domain_names
+            (accuracies.field(place).struct.field("in"), accuracies.field(place).struct.field("out"))
+            for place in places
         ),
     )

@@ -11,10 +11,10 @@ from hessalign.benchmark.names import algorithm_label, dataset_label, sorted_alg
 from hessalign.benchmark.records import Records
 from hessalign.benchmark.selection import RULE_LABELS, Rule, candidates
 from hessalign.benchmark.tables import Report, Table
+from hessalign.figures import COLOURS, save_figure
+from hessalign.markup import plot_text
 
-# Colours that colour-blind readers tell apart (Okabe and Ito, "Color Universal Design", 2008). There is one
-# marker more than colours, so that neighbours differ in both, and no two of 56 algorithms look the same.
-COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7")
+# One more than there are colours: neighbours differ in both, and no two of 56 algorithms look the same.
 MARKERS = "os^DvPX*"
 PANEL_HEIGHT = 3.9
 RULE_GAP = 0.2
@@ -32,7 +32,11 @@ def save_plot(records: Records, report: Report, rules: Sequence[Rule], path: Pat
         records: Of the sweep.
         report: Of the same records and rules.
         rules: Rules of selection.
-        path: Of the file; its ending says the format.
+        path: Output path; the suffix selects the format (.png, .pdf, .svg).
+
+    Raises:
+        ValueError: If the format is not known, or there is a folder.
+        OSError: If it cannot be written; what was at the path then stays.
     """
     draws = candidates(records.accuracies, "source-validation")
     keys = sorted(draws.select("dataset", "setting").unique().rows())
@@ -46,9 +50,10 @@ def save_plot(records: Records, report: Report, rules: Sequence[Rule], path: Pat
         algorithms = sorted_algorithms(here["algorithm"])
         _draw_accuracies(left, report, algorithms, dataset, setting, rules)
         _draw_draws(right, here, algorithms)
-        left.set_title(" ".join(filter(None, (dataset_label(dataset), f"[{setting}]" * bool(setting)))))
+        title = " ".join(filter(None, (dataset_label(dataset), f"[{setting}]" * bool(setting))))
+        left.set_title(plot_text(title))
     axes[0, 0].legend(fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.1))
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path, dpi=150)
 
 
 def _draw_accuracies(
@@ -68,7 +73,8 @@ def _draw_accuracies(
             capsize=3,
             label=RULE_LABELS[rule],
         )
-    axes.set_xticks(range(len(algorithms)), list(map(algorithm_label, algorithms)), rotation=40, ha="right")
+    labels = [plot_text(algorithm_label(name)) for name in algorithms]
+    axes.set_xticks(range(len(algorithms)), labels, rotation=40, ha="right")
     axes.set_ylabel("accuracy, mean over targets [%]\n± standard error over trials")
     axes.margins(y=0.12)
     axes.grid(axis="y", alpha=0.25)
@@ -96,7 +102,7 @@ def _draw_draws(axes: Axes, draws: pl.DataFrame, algorithms: Sequence[str]) -> N
             linewidths=0,
             color=COLOURS[place % len(COLOURS)],
             marker=MARKERS[place % len(MARKERS)],
-            label=algorithm_label(name),
+            label=plot_text(algorithm_label(name)),
         )
     axes.set_title("each draw, at its best source-validation", fontsize=10)
     axes.set_xlabel("source-validation accuracy [%]")

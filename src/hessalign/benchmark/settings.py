@@ -7,6 +7,10 @@ from typing import Any
 from hessalign.benchmark.names import with_form
 from hessalign.benchmark.run_folder import RunFolder
 
+HASHES = ("data", "backbone.weights_sha256")
+SHOWN_DIGITS = 12
+"""Of a hash in a title: enough to tell two apart."""
+
 
 def name_settings(runs: Sequence[RunFolder]) -> tuple[list[str], list[str]]:
     """Name each run's setting by the fields in which runs of one dataset differ.
@@ -74,4 +78,9 @@ def _differing_fields(runs: Sequence[RunFolder]) -> list[str]:
 
 
 def _name(setting: Mapping[str, Any], fields: Sequence[str]) -> str:
-    return ", ".join(f"{field} {describe_value(setting[field])}" for field in fields if field in setting)
+    shown = {
+        field: describe_value(setting[field])[: SHOWN_DIGITS if field in HASHES else None]
+        for field in fields
+        if field in setting
+    }
+    return ", ".join(f"{field} {value}" for field, value in shown.items())

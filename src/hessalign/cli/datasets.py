@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from hessalign import datasets
 from hessalign.cli.download import download_command
@@ -48,7 +49,7 @@ def list_datasets(
             row["name"],
             ", ".join(row["domains"]) or "–",
             str(row["classes"] or "–"),
-            "\n".join(f"{total:,}" for total in row["published_totals"]) or "–",
+            Text("\n".join(f"{total:,}" for total in row["published_totals"]) or "–"),
             "×".join(map(str, row["input_shape"])) or "–",
         )
     Console().print(table)

@@ -150,9 +150,11 @@ def _draw_training(sources: Sequence[Path], folder: Path) -> list[Path]:
 def _print(reports: "Mapping[str, diagnostics.AlignmentReport]") -> None:
     console = Console()
     for title, report in reports.items():
-        ranked = report.to_frame("attributes").drop("rank")
+        ranked = report.to_frame("attributes").drop("rank", "note")
         console.print(_rich_table(f"{title}: what differs, in nats", ranked))
         console.print(_distance_table(title, report))
+        for note in report.notes:
+            console.print(note)
     if len(reports) > 1:
         console.print(
             _rich_table(

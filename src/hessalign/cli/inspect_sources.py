@@ -1,5 +1,6 @@
 """What ``hessalign inspect`` can look at, each made into a report."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from hessalign.datasets import DomainDataset, make_dataset
 from hessalign.datasets.source import USERS_OWN, find_data
 from hessalign.diagnostics import AlignmentReport, alignment_report
 from hessalign.diagnostics.outputs import HeadOutputs, feature_outputs, run_outputs
+from hessalign.exceptions import UntrustworthyWarning
 from hessalign.experiments.colored_mnist import RestartSpec, label_of, load_model, model_outputs
 from hessalign.experiments.colored_mnist.network import ColoredMLP
 from hessalign.training import load_trained
@@ -104,7 +106,7 @@ def _inspect_features(source: Path, options: InspectOptions) -> Inspected:
 
 def _inspect_colored_mnist(network: ColoredMLP, spec: RestartSpec, options: InspectOptions) -> Inspected:
     outputs = model_outputs(network, spec, options.per_domain)
-    report = alignment_report(
+    report = _noted_report(
         outputs.features,
         outputs.logits,
         outputs.labels,
@@ -118,7 +120,7 @@ def _inspect_colored_mnist(network: ColoredMLP, spec: RestartSpec, options: Insp
 
 
 def _report(outputs: HeadOutputs, dataset: DomainDataset, options: InspectOptions) -> AlignmentReport:
-    return alignment_report(
+    return _noted_report(
         outputs.features,
         outputs.logits,
         outputs.targets,
@@ -127,3 +129,10 @@ def _report(outputs: HeadOutputs, dataset: DomainDataset, options: InspectOption
         output_names=dataset.class_names,
         **options.report,
     )
+
+
+def _noted_report(*data: Any, **options: Any) -> AlignmentReport:
+    """A report whose notes are shown with it, and not as warnings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UntrustworthyWarning)
+        return alignment_report(*data, **options)

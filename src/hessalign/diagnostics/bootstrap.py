@@ -82,10 +82,10 @@ def squared_distance_interval(squared: float, noise: float, changes: Tensor, lev
     """
     unbiased = squared - noise
     spread = float(changes.std())
-    if spread == 0:
+    rate = spread / squared * spread if squared > 0 else 0.0
+    if not rate > 0:
         return Interval(*[max(0.0, unbiased) ** 0.5] * 3)
     low, high = _quantiles(changes / spread, level)
-    rate = spread**2 / squared
     ends = (_solve(unbiased, noise, rate, -high), _solve(unbiased, noise, rate, -low))
     return Interval(max(0.0, unbiased) ** 0.5, ends[0] ** 0.5, ends[1] ** 0.5)
 

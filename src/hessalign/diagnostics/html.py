@@ -5,7 +5,6 @@ import io
 import math
 import tomllib
 from collections.abc import Mapping
-from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import get_args
@@ -15,6 +14,7 @@ import polars as pl
 from hessalign.diagnostics.plots import draw
 from hessalign.diagnostics.report import AlignmentReport, Plot, Table
 from hessalign.files import write_atomically
+from hessalign.markup import html_text
 
 SECTIONS: dict[Table, str] = {
     "attributes": "What differs, ranked",
@@ -51,7 +51,10 @@ def page(reports: Mapping[str, AlignmentReport]) -> str:
     first = next(iter(reports.values()))
     titles = [title for title in reports if title]
     heading = "What differs between the domains" + (f": {' against '.join(titles)}" if titles else "")
-    parts = [f"<h1>{escape(heading)}</h1>", *(_summary(title, report) for title, report in reports.items())]
+    parts = [
+        f"<h1>{html_text(heading)}</h1>",
+        *(_summary(title, report) for title, report in reports.items()),
+    ]
     parts += [_figure(reports, kind) for kind in get_args(Plot)]
     if len(reports) > 1:
         parts += [
@@ -67,7 +70,7 @@ def page(reports: Mapping[str, AlignmentReport]) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<link rel="icon" href="data:,"><title>{escape(heading)}</title>\n'
+        f'<link rel="icon" href="data:,"><title>{html_text(heading)}</title>\n'
         f"<style>\n{style}</style></head>\n<body>\n"
         + "\n".join(parts)
         + f"\n<script>\n{script}</script>\n</body></html>\n"
@@ -99,24 +102,29 @@ def _summary(title: str, report: AlignmentReport) -> str:
             "first", "second", "attribute", "effect", "found"
         ).iter_rows()
     ]
-    items = "".join(f"<li>{escape(sentence[0].upper() + sentence[1:])}.</li>" for sentence in sentences)
-    lead = f"<strong>{escape(title)}.</strong> " if title else ""
+    items = "".join(f"<li>{html_text(sentence[0].upper() + sentence[1:])}.</li>" for sentence in sentences)
+    lead = f"<strong>{html_text(title)}.</strong> " if title else ""
     interval = (
         f"Intervals: {100 * report.level:g} %, {report.replicates} bootstrap replicates. "
         if report.replicates
         else ""
     )
     return (
-        f"<p>{lead}Domains (samples): {escape(domains)}. {interval}Transfer bound: δ = {report.radius:g}.</p>"
-        f"<ul>{items}</ul>"
+        f"<p>{lead}Domains (samples): {html_text(domains)}. {interval}"
+        f"Transfer bound: δ = {report.radius:g}.</p><ul>{items}</ul>{_notes(report)}"
     )
+
+
+def _notes(report: AlignmentReport) -> str:
+    items = "".join(f"<li>{html_text(note[0].upper() + note[1:])}</li>" for note in report.notes)
+    return f"<p>Not to be believed, or not told:</p><ul>{items}</ul>" if items else ""
 
 
 def _figure(reports: Mapping[str, AlignmentReport], kind: Plot) -> str:
     buffer = io.BytesIO()
     draw(reports, kind).savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     data = base64.b64encode(buffer.getvalue()).decode()
-    caption = escape(CAPTIONS[kind])
+    caption = html_text(CAPTIONS[kind])
     image = f'<img alt="{caption}" src="data:image/png;base64,{data}">'
     return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
 
@@ -125,20 +133,19 @@ def _html_table(frame: pl.DataFrame, caption: str) -> str:
     numeric = [dtype.is_numeric() for dtype in frame.dtypes]
     classes = [' class="number"' if number else "" for number in numeric]
     head = "".join(
-        f'<th scope="col"{css}><button type="button">{escape(name)}</button></th>'
+        f'<th scope="col"{css}><button type="button">{html_text(name)}</button></th>'
         for name, css in zip(frame.columns, classes, strict=True)
     )
     body = "\n".join(
         "<tr>" + "".join(_cell(value, css) for value, css in zip(row, classes, strict=True)) + "</tr>"
         for row in frame.iter_rows()
     )
-    title = f"<caption>{escape(caption)}</caption>" if caption else ""
+    title = f"<caption>{html_text(caption)}</caption>" if caption else ""
     table = f"<table>{title}<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
     wrapped = f'<div class="wide">{table}</div>'
     if len(frame) > 40:
-        return (
-            f"<details><summary>{escape(caption or 'Table')}: {len(frame)} rows</summary>{wrapped}</details>"
-        )
+        summary = f"{html_text(caption or 'Table')}: {len(frame)} rows"
+        return f"<details><summary>{summary}</summary>{wrapped}</details>"
     return wrapped
 
 
@@ -151,11 +158,13 @@ def _cell(value: str | float | bool | None, css: str) -> str:
         # JavaScript reads every finite number that Python writes.
         raw = repr(value) if math.isfinite(value) else ("1e999" if value > 0 else "-1e999")
         return f'<td{css} data-value="{raw}">{value:.4g}</td>'
-    return f"<td{css}>{escape(str(value))}</td>"
+    return f"<td{css}>{html_text(str(value))}</td>"
 
 
 def _explanations(report: AlignmentReport) -> str:
     explanations = tomllib.loads(files(__package__).joinpath("explanations.toml").read_text("utf-8"))
-    items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in explanations.items())
+    items = "".join(
+        f"<dt>{html_text(name)}</dt><dd>{html_text(text)}</dd>" for name, text in explanations.items()
+    )
     count = len(report.names)
     return f"<h2>What the words mean</h2><p>e and f are two of the {count} domains.</p><dl>{items}</dl>"

@@ -23,7 +23,8 @@ class DomainMeans:
         distances: ``‖μ_e − μ_f‖²``, ``(m, m)``, float64.
         norms: ``‖μ_e‖²``, ``(m,)``, float64.
         mean_squares: ``(1/n_e) Σ_i ‖φ_i‖²``, ``(m,)``, float64.
-        products: For each domain ``⟨φ_i, μ_f⟩`` of its samples, ``(rows, m)``, float64.
+        products: For each domain ``⟨φ_i, μ_f − c⟩`` of its samples, ``(rows, m)``, float64; the centre ``c``
+            is the same for all ``f``, and only differences over ``f`` are used.
         rows: For each domain the samples that the rows belong to: all, or a random part of a large domain.
         sizes: ``n_e``.
     """
@@ -57,7 +58,8 @@ class DomainMeans:
 def gradient_means(domains: Sequence[HeadDerivatives]) -> DomainMeans:
     """Gradients: ``φ_i = r_i z̃_iᵀ``."""
     gradients = torch.stack([domain.gradient() for domain in domains])
-    products = [_bilinear(domain.residual, domain.features, gradients) for domain in domains]
+    centred = gradients - gradients.mean(0)
+    products = [_bilinear(domain.residual, domain.features, centred) for domain in domains]
     squares = [_row_squares(domain.residual) * (1 + _row_squares(domain.features)) for domain in domains]
     return _means_of_matrices(gradients, products, squares)
 
@@ -65,10 +67,11 @@ def gradient_means(domains: Sequence[HeadDerivatives]) -> DomainMeans:
 def diagonal_means(domains: Sequence[HeadDerivatives]) -> DomainMeans:
     """Diagonals of the Hessians: ``φ_i = diag(A_i) ⊗ z̃_i²``."""
     diagonals = torch.stack([domain.diagonal() for domain in domains])
+    centred = diagonals - diagonals.mean(0)
     products, squares = [], []
     for domain in domains:
         curvature, squared = domain.curvature.diagonal(), domain.features.square()
-        products.append(_bilinear(curvature, squared, diagonals))
+        products.append(_bilinear(curvature, squared, centred))
         squares.append(_row_squares(curvature) * (1 + _row_squares(squared)))
     return _means_of_matrices(diagonals, products, squares)
 

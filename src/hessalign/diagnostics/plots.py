@@ -1,6 +1,6 @@
 """Figures of a report, for print: readable in grey and by colour-blind readers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -12,15 +12,18 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from hessalign.diagnostics.report import AlignmentReport, Plot
-from hessalign.files import replacing
+from hessalign.figures import check_figure_path, save_figure
+from hessalign.markup import plot_text
 
-# Colours that colour-blind readers tell apart (Okabe and Ito, "Color Universal Design", 2008).
+__all__ = ["check_figure_path", "draw", "legend_columns", "save_figure", "save_plots", "shown_name"]
+
+# Those of hessalign.figures, in an order that leaves black to what all domains share.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 HEAT_QUANTITIES = ("gradient", "Hessian diagonal", "Hessian Frobenius", "Hessian spectral")
 MOST_PAIRS = 10
-FORMATS = {"png": "Software", "pdf": "CreationDate", "svg": "Date"}
-"""Formats of figures, and the entry of each that changes from one writing to the next."""
+MOST_SIGNS = 30
+"""Of a name in a figure; the tables have all of it."""
 Reports = Mapping[str, AlignmentReport]
 
 
@@ -64,57 +67,46 @@ def save_plots(reports: Reports, folder: Path) -> list[Path]:
     return paths
 
 
-def check_figure_path(path: Path) -> None:
-    """Refuse a figure that could not be written.
+def shown_name(name: str) -> str:
+    """A name as figures have it; the middle of a long one is left out."""
+    half = MOST_SIGNS // 2
+    return plot_text(name if len(name) <= MOST_SIGNS else f"{name[: half - 1]}…{name[-half:]}")
+
+
+def legend_columns(width: float, labels: Sequence[str]) -> int:
+    """How many columns of a legend in 8 points fit side by side.
 
     Args:
-        path: Of a figure; its ending tells the format.
-
-    Raises:
-        ValueError: If the format is not known, or there is a folder.
+        width: Of the figure, in inches.
+        labels: All of the legend.
     """
-    if path.suffix.removeprefix(".") not in FORMATS:
-        raise ValueError(
-            f"plot: the name must end in {', '.join(f'.{each}' for each in FORMATS)}, got {path}"
-        )
-    if path.is_dir():
-        raise ValueError(f"plot: {path} is a folder; choose the name of a file")
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure, whole or not at all; PNGs have 200 dots per inch.
-
-    Args:
-        figure: To write.
-        path: Its ending tells the format: png, pdf or svg.
-
-    Raises:
-        ValueError: If the format is not known, or there is a folder.
-        OSError: If it cannot be written.
-    """
-    check_figure_path(path)
-    kind = path.suffix.removeprefix(".")
-    # What tells the time or the program would make equal figures differ.
-    metadata: dict[str, str | None] = {FORMATS[kind]: None}
-    with replacing(path) as draft:
-        figure.savefig(draft, format=kind, dpi=200, metadata=metadata)
+    widest = 0.5 + 0.07 * max(map(len, labels))
+    return max(1, min(len(labels), int(width / widest)))
 
 
 def _draw_distances(reports: Reports) -> Figure:
     count = max(len(report.names) for report in reports.values())
-    side = max(2.3, 0.55 * count + 1.2)
+    longest = max(len(shown_name(name)) for report in reports.values() for name in report.names)
+    side, labels = max(2.0, 0.55 * count + 0.4), 0.075 * longest + 0.2  # inches; letters in 8 points
     figure = Figure(
-        figsize=(side * len(HEAT_QUANTITIES) + 0.6, side * len(reports) + 0.5), layout="constrained"
+        figsize=(
+            (side + 0.8) * len(HEAT_QUANTITIES) + labels + 0.3,
+            (side + 0.8 * labels) * len(reports) + 0.4,
+        ),
+        layout="constrained",
     )
     grid = figure.subplots(len(reports), len(HEAT_QUANTITIES), squeeze=False)
-    for row, (title, report) in zip(grid, reports.items(), strict=True):
+    for place, (title, report) in enumerate(reports.items()):
+        row = grid[place]
         for axes, quantity in zip(row, HEAT_QUANTITIES, strict=True):
             matrix = distance_matrix(report, quantity)
             image = axes.imshow(matrix, cmap="cividis", norm=Normalize(0, _highest(reports, quantity)))
-            axes.set_title(f"{title}: {quantity}" if title else quantity, fontsize=9)
+            if place == 0:
+                axes.set_title(quantity, fontsize=9)
             _name_axes(axes, report.names, labelled=axes is row[0])
             _write_values(axes, matrix, _highest(reports, quantity))
             figure.colorbar(image, ax=axes, shrink=0.75, label="distance" if axes is row[-1] else None)
+        row[0].set_ylabel(shown_name(title), fontsize=9, fontweight="bold")
     return figure
 
 
@@ -133,8 +125,9 @@ def _highest(reports: Reports, quantity: str) -> float:
 
 
 def _name_axes(axes: Axes, names: tuple[str, ...], *, labelled: bool) -> None:
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8)
-    axes.set_yticks(range(len(names)), names if labelled else [""] * len(names), fontsize=8)
+    shown = list(map(shown_name, names))
+    axes.set_xticks(range(len(names)), shown, rotation=45, ha="right", fontsize=8)
+    axes.set_yticks(range(len(names)), shown if labelled else [""] * len(names), fontsize=8)
 
 
 def _write_values(axes: Axes, matrix: np.ndarray, highest: float) -> None:
@@ -160,9 +153,9 @@ def _draw_eigenvalues(reports: Reports) -> Figure:
                 marker=MARKERS[number % len(MARKERS)],
                 markersize=4,
                 linewidth=1,
-                label=name,
+                label=shown_name(name),
             )
-        axes.set(xlabel="number", title=title)
+        axes.set(xlabel="number", title=shown_name(title))
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.25)
         if bool((table["eigenvalue"] > 0).all()):
@@ -191,26 +184,30 @@ def _draw_attributes(reports: Reports) -> Figure:
                 for first, second, sure in values.select("first", "second", "found").iter_rows()
             }
             positions = np.arange(len(pairs[title])) + 0.2 * (number - 1.5)
+            told = [effects[pair] is not None for pair in pairs[title]]
             bars = axes.barh(
                 positions,
-                [effects[pair] for pair in pairs[title]],
+                [effects[pair] or 0.0 for pair in pairs[title]],
                 height=0.18,
                 color=COLOURS[number],
             )
             for bar, pair in zip(bars, pairs[title], strict=True):
                 if not found[pair]:
                     bar.set(alpha=0.3, hatch="////", edgecolor=COLOURS[number])
-        labels = [f"{first} – {second}" for first, second in pairs[title]]
+            for position in positions[~np.array(told)]:
+                axes.text(0, position, " too few samples", va="center", fontsize=6, color=COLOURS[number])
+        labels = [f"{shown_name(first)} – {shown_name(second)}" for first, second in pairs[title]]
         axes.set_yticks(range(len(labels)), labels, fontsize=8)
         axes.invert_yaxis()
-        axes.set(xlabel="difference [nats a sample]", title=title)
+        axes.set(xlabel="difference [nats a sample]", title=shown_name(title))
         axes.grid(axis="x", alpha=0.25)
     handles = [
         Patch(color=COLOURS[number], label=name)
         for number, name in enumerate(next(iter(reports.values())).attributes)
     ]
     handles.append(Patch(facecolor="0.85", edgecolor="0.5", hatch="////", label="may be chance"))
-    figure.legend(handles=handles, ncols=5, fontsize=8, frameon=False, loc="outside lower center")
+    columns = legend_columns(figure.get_figwidth(), [str(handle.get_label()) for handle in handles])
+    figure.legend(handles=handles, ncols=columns, fontsize=8, frameon=False, loc="outside lower center")
     return figure
 
 
@@ -245,18 +242,19 @@ def _draw_plane(reports: Reports) -> Figure:
                 marker=MARKERS[number % len(MARKERS)],
                 linewidths=1.8,
                 zorder=3,
-                label=name,
+                label=shown_name(name),
             )
         first, second = table["first share"][0], table["second share"][0]
         axes.set(
             xlabel=f"first direction [{100 * first:.0f} % of the spread]",
             ylabel=f"second direction [{100 * second:.0f} %]",
-            title=title,
+            title=shown_name(title),
         )
         axes.axhline(0, color="0.8", linewidth=0.8, zorder=0)
         axes.axvline(0, color="0.8", linewidth=0.8, zorder=0)
         axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
         axes.grid(alpha=0.25)
     handles, labels = row[0].get_legend_handles_labels()
-    figure.legend(handles, labels, ncols=4, fontsize=8, frameon=False, loc="outside lower center")
+    columns = legend_columns(figure.get_figwidth(), labels)
+    figure.legend(handles, labels, ncols=columns, fontsize=8, frameon=False, loc="outside lower center")
     return figure

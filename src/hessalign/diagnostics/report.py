@@ -1,10 +1,12 @@
 r"""What differs between domains, as the classifier's head sees it."""
 
-from collections.abc import Sequence
+import math
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import polars as pl
@@ -12,13 +14,27 @@ import torch
 from torch import Tensor
 
 from hessalign import diagnostics
-from hessalign.diagnostics.attributes import AttributeComparison, Difference, attribute_names
+from hessalign.checks import require_choice, require_number, require_whole
+from hessalign.diagnostics.attributes import (
+    AttributeComparison,
+    Difference,
+    attribute_names,
+    standardised,
+)
 from hessalign.diagnostics.distances import PairDistance, mean_distances, spectral_distances
-from hessalign.diagnostics.groups import check_names, split_domains
+from hessalign.diagnostics.groups import (
+    DomainSamples,
+    ReportInput,
+    check_names,
+    group_names,
+    read_input,
+    split_domains,
+)
 from hessalign.diagnostics.hessian_means import hessian_means
 from hessalign.diagnostics.means import diagonal_means, gradient_means, pairwise_differences
 from hessalign.diagnostics.spectra import domain_eigenvalues
 from hessalign.diagnostics.transfer import gradient_term, transfer_bound
+from hessalign.exceptions import UntrustworthyWarning
 from hessalign.head import HeadDerivatives, HeadLoss, SquaredError
 from hessalign.head.losses import resolve_loss
 
@@ -32,6 +48,12 @@ GRADIENT_PARTS = ("error", "error-weighted features")
 HESSIAN_PARTS = ("confidence", "confidence-weighted features", "confidence-weighted second moments")
 REGRESSION_HESSIAN_PARTS = ("curvature", "curvature-weighted features", "curvature-weighted second moments")
 
+CERTAIN_PREDICTION = 1e-9
+"""Curvature below which a prediction leaves nothing to compare."""
+
+LARGEST_SQUARE = 1e150
+"""Of a sample's Hessian: its own square is needed for intervals, and must be finite in float64."""
+
 
 @dataclass(frozen=True, eq=False)
 class AlignmentReport:
@@ -44,6 +66,7 @@ class AlignmentReport:
         level: Of the intervals.
         replicates: Of the bootstrap.
         attributes: Names of the attributes that are told apart.
+        notes: What should not be believed, or could not be told, and why; empty for most.
         tables: By name; see [to_frame][hessalign.diagnostics.AlignmentReport.to_frame].
     """
 
@@ -53,6 +76,7 @@ class AlignmentReport:
     level: float
     replicates: int
     attributes: tuple[str, ...]
+    notes: tuple[str, ...]
     tables: dict[Table, pl.DataFrame]
 
     def to_frame(self, table: Table = "distances") -> pl.DataFrame:
@@ -61,7 +85,8 @@ class AlignmentReport:
         Args:
             table: ``"distances"`` (default): for each pair of domains and each quantity the distance, the
                 same relative to the quantities' own norms, without what chance adds, and its interval.
-                ``"attributes"``: what differs, ranked, for each pair. ``"groups"``: the same by class.
+                ``"attributes"``: what differs, ranked, for each pair; where too few samples cannot tell,
+                there is neither effect nor rank, and ``note`` says so. ``"groups"``: the same by class.
                 ``"parts"``: squared distances split by attribute of Proposition 4 (or 5) and output.
                 ``"eigenvalues"``: leading ones of each domain's Hessian. ``"samples"``: those that lengthen a
                 distance most. ``"plane"``: the domains in the plane of the two leading aligned directions.
@@ -69,10 +94,7 @@ class AlignmentReport:
         Raises:
             ValueError: If there is no such table.
         """
-        if table not in self.tables:
-            raise ValueError(
-                f"table: {table!r} is not known; allowed are {', '.join(map(repr, get_args(Table)))}"
-            )
+        require_choice("table", table, get_args(Table))
         return self.tables[table]
 
     def plot(self, kind: Plot = "distances") -> "Figure":
@@ -98,10 +120,10 @@ class AlignmentReport:
 
 
 def alignment_report(
-    features: Tensor,
-    logits: Tensor,
-    y: Tensor,
-    domains: Tensor,
+    features: Any,
+    logits: Any,
+    y: Any,
+    domains: Any,
     names: Sequence[str] | None = None,
     *,
     loss: str | HeadLoss = "cross_entropy",
@@ -115,14 +137,17 @@ def alignment_report(
 ) -> AlignmentReport:
     """Compare every two domains by gradient and Hessian of the head, and tell what differs between them.
 
-    Definitions, formulas and their limits: docs/diagnostics.md.
+    Definitions, formulas and their limits: docs/diagnostics.md. Data may be tensors on any device, NumPy
+    arrays, pandas or Polars frames and series, or sequences; whatever it is, it is computed on the processor
+    and in float64.
 
     Args:
         features: Input of the linear head, ``(n, d)``.
         logits: Output of the linear head, ``(n, C)``; ``(n,)`` for one output.
         y: Targets as the loss takes them, ``(n,)`` or ``(n, C)``.
-        domains: Integer domain id of each sample, ``(n,)``, in any order.
-        names: Of the domains in ascending order of their ids; by default ``"domain 0"``, ``"domain 1"`` ...
+        domains: Domain id of each sample, ``(n,)``, in any order: integers or strings.
+        names: Of the domains in ascending order of their ids. Default: the ids, ``"domain 0"`` where they are
+            integers.
         loss: As [HeadDerivatives.from_logits][hessalign.HeadDerivatives.from_logits] takes it.
         output_names: Of the outputs, for classes their names; by default ``"output 0"``, ``"output 1"`` ...
         radius: δ of the transfer bound ``½ δ² ‖H_e − H_f‖₂``: how far the head may move, in units of its
@@ -133,34 +158,45 @@ def alignment_report(
         top_samples: How many for each pair and quantity.
         seed: Of the bootstrap and of what is drawn from large domains.
 
-    Returns:
-        The report. It is computed in the type of the features: pass float64 for small differences.
-
     Raises:
         ValueError: If an argument is out of range, shapes do not fit, a value is NaN or infinite, there are
-            fewer than 2 domains, or a domain has a single sample.
+            fewer than 2 domains, a domain has a single sample, or values are so large that the report is not
+            finite.
+
+    Warns:
+        UntrustworthyWarning: If there are too few samples for some attributes or replicates, or nothing that
+            could differ: constant features, or predictions that are constant or certain.
 
     Example:
         >>> import torch
         >>> from hessalign import alignment_report
         >>> head = torch.nn.Linear(4, 3)
         >>> features, y = torch.randn(200, 4), torch.randint(0, 3, (200,))
-        >>> domains = torch.arange(200) % 2
-        >>> features[domains == 1] += 1.0
-        >>> report = alignment_report(features, head(features), y, domains, names=["day", "night"])
+        >>> domains = ["day", "night"] * 100
+        >>> features[1::2] += 1.0
+        >>> report = alignment_report(features, head(features), y, domains)
         >>> report.to_frame("attributes")["attribute"][0]
         'feature mean'
     """
-    _check_numbers(radius, replicates, level, eigenvalues, top_samples)
+    radius = require_number("radius", radius, above=0)
+    level = require_number("level", level, above=0, below=1)
+    replicates = require_whole("replicates", replicates, least=0)
+    eigenvalues = require_whole("eigenvalues", eigenvalues, least=1)
+    top_samples = require_whole("top_samples", top_samples, least=0)
+    seed = require_whole("seed", seed, least=0, most=2**63 - 1)
+    if replicates == 1:
+        raise ValueError("replicates: must be 0, for no intervals, or at least 2, got 1")
     head_loss = resolve_loss(loss)
-    parts_by_domain = split_domains(features, logits, y, domains, head_loss)
-    domain_names = check_names(names, len(parts_by_domain), "names", "domain")
-    derivatives = [part.derivatives for part in parts_by_domain]
-    outputs = derivatives[0].residual.shape[1]
-    outputs_named = check_names(output_names, outputs, "output_names", "output")
+    given = read_input(features, logits, y, domains)
+    split = split_domains(given, head_loss)
+    default = [str(each) if isinstance(each, str) else f"domain {each}" for each in given.ids]
+    domain_names = check_names(names, default, "names")
+    outputs = split[0].derivatives.residual.shape[1]
+    named = check_names(output_names, [f"output {number}" for number in range(outputs)], "output_names")
+    derivatives = [part.derivatives for part in split]
+    _require_range(given, derivatives)
     draws = torch.Generator().manual_seed(seed)
     bootstrap = np.random.default_rng(seed)
-
     spectra = domain_eigenvalues(derivatives, eigenvalues)
     whole, whole_parts = hessian_means(derivatives, draws)
     largest = [float(values[0].abs()) for values in spectra]
@@ -170,42 +206,102 @@ def alignment_report(
         "Hessian Frobenius": mean_distances(whole, replicates, level, bootstrap),
         "Hessian spectral": spectral_distances(derivatives, largest, replicates, level, bootstrap),
     }
-    comparison = AttributeComparison(parts_by_domain, head_loss, draws)
-    differences = {pair: comparison.differences(*pair) for pair in combinations(range(len(derivatives)), 2)}
-    indices = [part.indices for part in parts_by_domain]
+    comparison = AttributeComparison(split, head_loss, draws, given.resolution)
+    differences = {pair: comparison.differences(*pair) for pair in combinations(range(len(split)), 2)}
+    indices = [part.indices for part in split]
     gradients = torch.stack([domain.gradient() for domain in derivatives])
+    groups = group_names(given, named, comparison.group_count)
     tables: dict[Table, pl.DataFrame] = {
         "distances": _distance_table(distances, domain_names, gradients, radius),
         "attributes": _attribute_table(differences, domain_names),
-        "groups": _group_table(differences, domain_names, outputs_named, comparison.group_count),
-        "parts": _part_table(gradients, whole_parts, domain_names, outputs_named, head_loss),
+        "groups": _group_table(differences, domain_names, groups),
+        "parts": _part_table(gradients, whole_parts, domain_names, named, head_loss),
         "eigenvalues": _eigenvalue_table(spectra, domain_names),
         "samples": _sample_table(distances, domain_names, indices, top_samples),
         "plane": _plane_table(derivatives, gradients, domain_names),
     }
-    return AlignmentReport(
+    report = AlignmentReport(
         names=domain_names,
-        sizes=tuple(map(len, parts_by_domain)),
+        sizes=tuple(map(len, split)),
         radius=radius,
         level=level,
         replicates=replicates,
         attributes=attribute_names(head_loss),
+        notes=(
+            *_about_input(given, split),
+            *_about_replicates(replicates, level),
+            *_about_attributes(differences),
+        ),
         tables=tables,
     )
+    if report.notes:
+        warnings.warn(UntrustworthyWarning("alignment_report: " + " ".join(report.notes)), stacklevel=2)
+    return report
 
 
-def _check_numbers(radius: float, replicates: int, level: float, eigenvalues: int, top_samples: int) -> None:
-    if not radius > 0 or radius == float("inf"):
-        raise ValueError(f"radius: must be a finite number above 0, got {radius!r}")
-    if not 0 < level < 1:
-        raise ValueError(f"level: must lie between 0 and 1, such as 0.95, got {level!r}")
-    for name, value, least in (
-        ("replicates", replicates, 0),
-        ("eigenvalues", eigenvalues, 1),
-        ("top_samples", top_samples, 0),
+def _about_input(given: ReportInput, split: Sequence[DomainSamples]) -> list[str]:
+    """Where nothing can differ, no difference is no alignment."""
+    notes = []
+    if not standardised(given.features, given.resolution).shape[1]:
+        notes.append("features: all samples have the same, so that domains differ in their labels alone.")
+    if not standardised(given.logits.reshape(len(given.logits), -1), given.resolution).shape[1]:
+        notes.append("logits: the prediction is constant; domains that look alike here need not be alike.")
+    elif all(
+        float(part.derivatives.curvature.diagonal().abs().amax()) < CERTAIN_PREDICTION for part in split
     ):
-        if not isinstance(value, int) or value < least:
-            raise ValueError(f"{name}: must be a whole number of at least {least}, got {value!r}")
+        notes.append(
+            "logits: all predictions are certain, so that Hessians vanish; domains that look alike here need "
+            "not be alike."
+        )
+    return notes
+
+
+def _about_replicates(replicates: int, level: float) -> list[str]:
+    needed = math.ceil(2 / (1 - level) - 1e-9) - 1
+    if not 0 < replicates < needed:
+        return []
+    return [
+        f"replicates: {replicates} are too few for intervals of {100 * level:g} %; give at least {needed}."
+    ]
+
+
+def _about_attributes(differences: Mapping[tuple[int, int], Sequence[Difference]]) -> list[str]:
+    """A sentence for each attribute that is told only in part or not at all, and for how many pairs."""
+    notes: dict[tuple[str, bool, str], int] = {}
+    for difference in (each for ranked in differences.values() for each in ranked):
+        if difference.note:
+            key = difference.attribute, difference.effect is not None, difference.note
+            notes[key] = notes.get(key, 0) + 1
+    return [
+        f"{attribute}: {'told' if told else 'not told'} for {count} of {len(differences)} pairs of domains, "
+        f"{note}."
+        for (attribute, told, note), count in notes.items()
+    ]
+
+
+def _require_range(given: ReportInput, derivatives: Sequence[HeadDerivatives]) -> None:
+    """Refuse values whose Hessians have squares that are not finite.
+
+    Raises:
+        ValueError: Naming the argument whose values are too large.
+    """
+    for domain in derivatives:
+        sizes = 1 + domain.features.square().sum(1)
+        weights = domain.residual.square().sum(1) + domain.curvature.diagonal().square().sum(1)
+        if not bool((sizes.square() * weights <= LARGEST_SQUARE).all()):
+            break
+    else:
+        return
+    scales = {
+        "features": float(given.features.abs().amax()),
+        "logits": float(given.logits.abs().amax()),
+        "y": float(given.targets.double().abs().amax()),
+    }
+    name = max(scales, key=scales.__getitem__)
+    raise ValueError(
+        f"{name}: absolute values of up to {scales[name]:.3g} are too large, squares of Hessians are not "
+        "finite; divide by their scale"
+    )
 
 
 def _distance_table(
@@ -249,25 +345,26 @@ def _attribute_table(
         {
             "first": names[first],
             "second": names[second],
-            "rank": place,
+            "rank": None if difference.effect is None else place,
             "attribute": difference.attribute,
             "effect": difference.effect,
-            "z": difference.z,
+            # Where chance has no part in a difference, there is no number of its standard deviations.
+            "z": difference.z if difference.z != math.inf else None,
             "found": difference.found,
+            "note": difference.note,
         }
         for (first, second), ranked in differences.items()
         for place, difference in enumerate(ranked, start=1)
     ]
-    return pl.DataFrame(rows)
+    schema = {"rank": pl.Int64, "effect": pl.Float64, "z": pl.Float64}
+    return pl.DataFrame(rows, schema_overrides=schema, infer_schema_length=None)
 
 
 def _group_table(
     differences: dict[tuple[int, int], list[Difference]],
     names: Sequence[str],
-    outputs: Sequence[str],
-    groups: int,
+    groups: Sequence[str],
 ) -> pl.DataFrame:
-    group_names = list(outputs) if len(outputs) == groups else [f"group {number}" for number in range(groups)]
     rows = [
         {
             "first": names[first],
@@ -278,7 +375,7 @@ def _group_table(
         }
         for (first, second), ranked in differences.items()
         for difference in ranked
-        for group, effect in zip(group_names, difference.by_group, strict=True)
+        for group, effect in zip(groups, difference.by_group, strict=True)
     ]
     return pl.DataFrame(rows, schema_overrides={"effect": pl.Float64}).with_columns(
         pl.col("effect").fill_nan(None)

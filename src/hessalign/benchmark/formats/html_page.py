@@ -1,9 +1,8 @@
 """Tables as one HTML page that needs nothing else: best bold, second underlined."""
 
-from html import escape
-
 from hessalign.benchmark.formats.grid import PUBLISHED, Grid, Text, as_grid
 from hessalign.benchmark.tables import Report
+from hessalign.markup import html_text
 
 STYLE = """
 :root { color-scheme: light dark; }
@@ -25,7 +24,7 @@ tbody tr:hover { background: color-mix(in srgb, currentColor 8%, transparent); }
 def as_html(report: Report, statistics: bool = False) -> str:
     """A whole page with all tables and notes."""
     sections = "".join(_section(as_grid(table, statistics)) for table in report.tables)
-    items = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
+    items = "".join(f"<li>{html_text(note)}</li>" for note in report.notes)
     notes = f'<section class="notes"><h2>Notes</h2><ul>{items}</ul></section>' if items else ""
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Results</title>'
@@ -35,19 +34,19 @@ def as_html(report: Report, statistics: bool = False) -> str:
 
 
 def _section(grid: Grid) -> str:
-    head = "".join(f"<th{_class(header)}>{escape(header)}</th>" for header in grid.headers)
+    head = "".join(f"<th{_class(header)}>{html_text(header)}</th>" for header in grid.headers)
     rows = "".join(
-        f"<tr><td>{escape(label)}</td>{''.join(map(_cell, grid.headers[1:], cells))}</tr>\n"
+        f"<tr><td>{html_text(label)}</td>{''.join(map(_cell, grid.headers[1:], cells))}</tr>\n"
         for label, cells in grid.rows
     )
     return (
-        f"<section><h2>{escape(grid.title)}</h2>\n<table><thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody>"
-        f'</table>\n<p class="explanation">{escape(" ".join(grid.explanations))}</p></section>\n'
+        f"<section><h2>{html_text(grid.title)}</h2>\n<table><thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody>"
+        f'</table>\n<p class="explanation">{html_text(" ".join(grid.explanations))}</p></section>\n'
     )
 
 
 def _cell(header: str, cell: Text) -> str:
-    return f"<td{_class(header, cell.rank)}>{escape(cell.text)}</td>"
+    return f"<td{_class(header, cell.rank)}>{html_text(cell.text)}</td>"
 
 
 def _class(header: str, rank: str | None = None) -> str:

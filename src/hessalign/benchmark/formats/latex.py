@@ -2,42 +2,23 @@
 
 from hessalign.benchmark.formats.grid import Grid, Text, as_grid
 from hessalign.benchmark.tables import Report
+from hessalign.markup import latex_text
 
 PREAMBLE = r"""% Compile as it is, or take single tables: they need \usepackage{booktabs}.
 \documentclass{article}
 \usepackage[utf8]{inputenc}
 \usepackage[a3paper,landscape,margin=15mm]{geometry}
+\usepackage{textcomp}
 \usepackage{booktabs}
 \begin{document}
 """
-SIGNS = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "%": r"\%",
-    "&": r"\&",
-    "#": r"\#",
-    "_": r"\_",
-    "$": r"\$",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "±": r"$\pm$",
-    "−": "$-$",
-    "–": "--",
-    "†": r"$^\dagger$",
-    "‡": r"$^\ddagger$",
-    "√": r"$\surd$",
-    "×": r"$\times$",
-}
 
 
 def as_latex(report: Report, statistics: bool = False) -> str:
     """A whole document with all tables and notes."""
     parts = [PREAMBLE, *(_table(as_grid(table, statistics)) for table in report.tables)]
     if report.notes:
-        parts.append("\n\n".join(map(_plain, report.notes)) + "\n")
+        parts.append("\n\n".join(map(latex_text, report.notes)) + "\n")
     return "\n".join([*parts, r"\end{document}"]) + "\n"
 
 
@@ -45,12 +26,12 @@ def _table(grid: Grid) -> str:
     lines = [
         r"\begin{table}[htbp]",
         r"\centering",
-        rf"\caption{{{_plain(grid.title)}. {_plain(' '.join(grid.explanations))}}}",
+        rf"\caption{{{latex_text(grid.title)}. {latex_text(' '.join(grid.explanations))}}}",
         rf"\begin{{tabular}}{{l{'c' * (len(grid.headers) - 1)}}}",
         r"\toprule",
-        _line([_plain(header) for header in grid.headers]),
+        _line([latex_text(header) for header in grid.headers]),
         r"\midrule",
-        *(_line([_plain(label), *map(_emphasised, cells)]) for label, cells in grid.rows),
+        *(_line([latex_text(label), *map(_emphasised, cells)]) for label, cells in grid.rows),
         r"\bottomrule",
         r"\end{tabular}",
         r"\end{table}",
@@ -64,10 +45,5 @@ def _line(cells: list[str]) -> str:
 
 
 def _emphasised(cell: Text) -> str:
-    text = _plain(cell.text)
+    text = latex_text(cell.text)
     return {"best": rf"\textbf{{{text}}}", "second": rf"\underline{{{text}}}", None: text}[cell.rank]
-
-
-def _plain(text: str) -> str:
-    """Text in which LaTeX finds no sign of its own, with mathematical signs as it sets them."""
-    return "".join(SIGNS.get(sign, sign) for sign in text)

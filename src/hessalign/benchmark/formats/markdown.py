@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from hessalign.benchmark.formats.grid import Grid, Text, as_grid
 from hessalign.benchmark.tables import Report
+from hessalign.markup import markdown_line, markdown_text
 
 HEADING = "# Results"
 
@@ -12,19 +13,19 @@ def as_markdown(report: Report, statistics: bool = False) -> str:
     """A document with all tables and notes."""
     parts = [HEADING, *(_table(as_grid(table, statistics)) for table in report.tables)]
     if report.notes:
-        parts.append("\n".join(["## Notes", "", *(f"* {_plain(note)}" for note in report.notes)]))
+        parts.append("\n".join(["## Notes", "", *(f"* {markdown_line(note)}" for note in report.notes)]))
     return "\n\n".join(parts) + "\n"
 
 
 def _table(grid: Grid) -> str:
     lines = [
-        f"## {_plain(grid.title)}",
+        f"## {markdown_text(grid.title)}",
         "",
-        _line(map(_plain, grid.headers)),
+        _line(map(markdown_text, grid.headers)),
         _line(["---", *["---:"] * (len(grid.headers) - 1)]),
-        *(_line([_plain(label), *map(_emphasised, cells)]) for label, cells in grid.rows),
+        *(_line([markdown_text(label), *map(_emphasised, cells)]) for label, cells in grid.rows),
         "",
-        _plain(" ".join(grid.explanations)),
+        markdown_line(" ".join(grid.explanations)),
     ]
     return "\n".join(lines)
 
@@ -34,12 +35,5 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def _emphasised(cell: Text) -> str:
-    text = _plain(cell.text)
+    text = markdown_text(cell.text)
     return {"best": f"**{text}**", "second": f"<u>{text}</u>", None: text}[cell.rank]
-
-
-def _plain(text: str) -> str:
-    """Text in which Markdown finds no sign of its own."""
-    for sign in "\\`*_|<":
-        text = text.replace(sign, f"\\{sign}")
-    return text

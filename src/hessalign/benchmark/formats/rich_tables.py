@@ -6,6 +6,7 @@ from rich.text import Text
 
 from hessalign.benchmark.formats.grid import Grid, as_grid
 from hessalign.benchmark.tables import Report
+from hessalign.markup import visible
 
 STYLES = {"best": "bold", "second": "underline", None: ""}
 
@@ -16,9 +17,14 @@ def as_renderable(report: Report, statistics: bool = False) -> RenderableType:
 
 
 def _table(grid: Grid) -> RichTable:
-    table = RichTable(title=Text(grid.title), caption=Text("\n".join(grid.explanations), justify="left"))
+    table = RichTable(
+        title=Text(visible(grid.title)),
+        caption=Text("\n".join(map(visible, grid.explanations)), justify="left"),
+    )
     for place, header in enumerate(grid.headers):
-        table.add_column(Text(header), justify="right" if place else "left", no_wrap=True)
+        table.add_column(Text(visible(header)), justify="right" if place else "left", no_wrap=True)
     for label, cells in grid.rows:
-        table.add_row(Text(label), *(Text.assemble((cell.text, STYLES[cell.rank])) for cell in cells))
+        table.add_row(
+            Text(visible(label)), *(Text.assemble((visible(cell.text), STYLES[cell.rank])) for cell in cells)
+        )
     return table

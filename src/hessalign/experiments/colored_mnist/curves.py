@@ -9,8 +9,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Colours that colour-blind readers tell apart (Okabe and Ito, "Color Universal Design", 2008).
-COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7")
+from hessalign.figures import COLOURS, save_figure
+
 LINES = ("-", "--", ":")
 PANELS_IN_A_ROW = 3
 
@@ -85,7 +85,7 @@ def save_panels(panels: Sequence[Panel], path: Path) -> None:
         _draw(panel, figure.add_subplot(rows, columns, position))
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), fontsize=8)
-    figure.savefig(path, dpi=110, metadata={"Software": None, "Description": fingerprint(tuple(panels))})
+    save_figure(figure, path, dpi=110, description=fingerprint(tuple(panels)))
 
 
 def _draw(panel: Panel, axes: Axes) -> None:

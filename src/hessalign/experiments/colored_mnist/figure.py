@@ -8,8 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hessalign.experiments.colored_mnist.curves import COLOURS, fingerprint
+from hessalign.experiments.colored_mnist.curves import fingerprint
 from hessalign.experiments.colored_mnist.summary import Row
+from hessalign.figures import COLOURS
+from hessalign.figures import save_figure as write_figure
 
 INVARIANT_CEILING = 75.0  # a quarter of all labels is flipped
 MARKERS = ("o", "s", "^", "D")
@@ -26,7 +28,7 @@ def save_figure(rows: Sequence[Row], title: str, note: str | None, path: Path) -
         path: Of the PNG; its folder must exist.
     """
     figure = draw_figure(rows, title, note)
-    figure.savefig(path, dpi=150, metadata={"Software": None, "Description": fingerprint(tuple(rows))})
+    write_figure(figure, path, dpi=150, description=fingerprint(tuple(rows)))
 
 
 def draw_figure(rows: Sequence[Row], title: str, note: str | None) -> Figure:

@@ -1,0 +1,55 @@
+"""Figures on disk, and the palette."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hessalign.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Colours that colour-blind readers tell apart (Okabe and Ito, "Color Universal Design", 2008).
+COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7")
+
+FORMATS = {"png": "Software", "pdf": "CreationDate", "svg": "Date"}
+"""Formats of figures, and the entry of each that changes from one writing to the next."""
+
+
+def check_figure_path(path: Path) -> None:
+    """Refuse a figure that could not be written.
+
+    Args:
+        path: Output path; the suffix selects the format (.png, .pdf, .svg).
+
+    Raises:
+        ValueError: If the format is not known, or there is a folder.
+    """
+    if path.suffix.removeprefix(".") not in FORMATS:
+        raise ValueError(
+            f"plot: the name must end in {', '.join(f'.{each}' for each in FORMATS)}, got {path}"
+        )
+    if path.is_dir():
+        raise ValueError(f"plot: {path} is a folder; choose the name of a file")
+
+
+def save_figure(figure: "Figure", path: Path, *, dpi: int = 200, description: str | None = None) -> None:
+    """Write a figure, whole or not at all.
+
+    Args:
+        figure: To write.
+        path: Output path; the suffix selects the format (.png, .pdf, .svg).
+        dpi: Dots per inch of a PNG, default 200.
+        description: Of a PNG, to be stored in it.
+
+    Raises:
+        ValueError: If the format is not known, or there is a folder.
+        OSError: If it cannot be written; what was at the path then stays.
+    """
+    check_figure_path(path)
+    kind = path.suffix.removeprefix(".")
+    # What tells the time or the program would make equal figures differ.
+    metadata: dict[str, str | None] = {FORMATS[kind]: None}
+    if description is not None:
+        metadata["Description"] = description
+    with replacing(path) as draft:
+        figure.savefig(draft, format=kind, dpi=dpi, metadata=metadata)
