@@ -1,20 +1,13 @@
 """``hessalign inspect`` on a trained run and on networks of ``hessalign cmnist``."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-WIDE = {**os.environ, "COLUMNS": "250", "NO_COLOR": "1"}
+from tests.cli.command import hessalign, words
+
 FEW = ["--per-domain", "40", "--replicates", "50"]
-
-
-def hessalign(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "hessalign", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=WIDE)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +34,7 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     assert result.returncode == 0, result.stderr
     assert "done already" not in result.stderr
     again = hessalign(*arguments, "--save-models")
-    assert "2 of 2 restarts are done already" in " ".join(again.stderr.split())
+    assert "2 of 2 restarts are done already" in words(again.stderr)
     for path, content in records.items():
         assert json.loads(path.read_bytes())["history"] == json.loads(content)["history"]
     return sorted((out / "restarts").glob("*.safetensors"), reverse=True)
@@ -61,8 +54,8 @@ def test_a_run_against_another(runs: dict[str, Path], tmp_path: Path) -> None:
         str(figures),
     )
     assert result.returncode == 0, result.stderr
-    for words in ("erm: what differs", "mtl: distances", "Side by side", "0 – 15", "transfer bound"):
-        assert words in result.stdout
+    for text in ("erm: what differs", "mtl: distances", "Side by side", "0 – 15", "transfer bound"):
+        assert text in result.stdout
     assert "erm against mtl" in page.read_text(encoding="utf-8")
     assert (figures / "plane.png").exists()
     document = json.loads(hessalign("inspect", str(runs["erm"]), *FEW, "--json").stdout)
@@ -105,7 +98,7 @@ def test_bad_input_is_one_sentence(
     names = {"tmp": tmp_path, "erm": runs["erm"]}
     result = hessalign("inspect", *(argument.format(**names) for argument in arguments), "--per-domain", "20")
     assert result.returncode == 2, result.stderr
-    assert message.format(**names) in " ".join(result.stderr.split())
+    assert message.format(**names) in words(result.stderr)
     assert "Traceback" not in result.stderr
 
 

@@ -1,17 +1,17 @@
-"""``hessalign sweep`` as a subprocess, on Colored MNIST."""
+"""``hessalign sweep`` on Colored MNIST."""
 
 import json
 import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-WIDE = {**os.environ, "COLUMNS": "300", "NO_COLOR": "1"}
+from tests.cli.command import hessalign, run_process, start_process, words
+
 SHORT = ["--steps", "3", "--evaluate-every", "2", "--evaluate-samples", "5", "--set", "batch_size=4"]
 MNIST = ["--datasets", "colored_mnist", *SHORT, "--accelerator", "cpu"]
 GRID = [*MNIST, "--algorithms", "erm,hgp", "--trials", "2", "--hparams", "2", "--targets", "singles"]
@@ -19,20 +19,12 @@ SMALL = [*MNIST, "--algorithms", "erm", "--trials", "1", "--hparams", "2", "--ta
 LONG = [*SMALL, "--steps", "12"]
 
 
-def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "hessalign", "sweep", *map(str, arguments)]
-
-
-def sweep(*arguments: str | Path, env: dict[str, str] = WIDE) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments), capture_output=True, text=True, timeout=1200, check=False, env=env
-    )
+def sweep(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return hessalign("sweep", *arguments)
 
 
 def start(*arguments: str | Path) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=WIDE
-    )
+    return start_process("sweep", *arguments)
 
 
 def records(out: Path) -> dict[str, list[dict]]:
@@ -120,10 +112,10 @@ def test_a_failing_algorithm_is_reported_and_the_others_finish(tmp_path: Path) -
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: stumbling\nVersion: 1\n")
     (metadata / "entry_points.txt").write_text("[hessalign.algorithms]\nstumbling = stumbling\n")
     paths = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
-    env = {**WIDE, "PYTHONPATH": paths}
+    env = {"PYTHONPATH": paths}
     arguments = [*SMALL, "--hparams", "1", "--algorithms", "erm,stumbling", "--workers", "1"]
     arguments += ["--out", tmp_path / "out"]
-    result = sweep(*arguments, env=env)
+    result = run_process("sweep", *arguments, env=env)
     assert result.returncode == 1
     assert result.stderr.count("Failed: stumbling on colored_mnist") == 3
     assert "RuntimeError: stumbled over a stone" in result.stderr
@@ -132,7 +124,7 @@ def test_a_failing_algorithm_is_reported_and_the_others_finish(tmp_path: Path) -
     errors = [json.loads(path.read_text()) for path in tmp_path.glob("out/runs/*/error.json")]
     assert [error["attempts"] for error in errors] == [2, 2, 2]
     assert all("in objective" in error["traceback"] for error in errors)
-    mended = sweep(*arguments, "--json", env={**env, "WELL": "1"})
+    mended = run_process("sweep", *arguments, "--json", env={**env, "WELL": "1"})
     assert mended.returncode == 0, mended.stderr
     assert json.loads(mended.stdout)["finished"] == 3
     assert not list(tmp_path.glob("out/runs/*/error.json"))
@@ -150,7 +142,7 @@ def test_a_failing_algorithm_is_reported_and_the_others_finish(tmp_path: Path) -
 def test_bad_input_is_one_sentence(tmp_path: Path, changes: list[str], message: str) -> None:
     result = sweep(*SMALL, "--out", tmp_path / "new", *changes)
     assert result.returncode == 2, result.stderr
-    assert message in " ".join(result.stderr.split())
+    assert message in words(result.stderr)
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "new").exists()
 

@@ -18,6 +18,7 @@ from hessalign.datasets.image_folder import ImageFolderDomains
 from hessalign.training import FeaturesSpec, Machine, RunSpec, extract_features, train
 from hessalign.training.batches import domain_batches
 from hessalign.training.evaluation import accuracy
+from tests.cli.command import hessalign, words
 from tests.datasets.images import write_folder
 from tests.training.tiny_domains import NAMES, TinyDomains
 from tests.training.tiny_features import WIDTH, feature_spec, tiny_features
@@ -222,16 +223,6 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_folder(tmp_path_factory.mktemp("images"), counts)
 
 
-def hessalign(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "hessalign", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
 def test_the_command_line_from_images_to_a_run(images: Path, tmp_path: Path) -> None:
     file = tmp_path / "own.safetensors"
     arguments = ["features", "--dataset", str(images), "--backbone", "resnet18", "--weights", "none"]
@@ -265,7 +256,7 @@ def test_the_command_line_from_images_to_a_run(images: Path, tmp_path: Path) -> 
     ):
         result = hessalign(*command)
         assert result.returncode == 2
-        message = " ".join(result.stderr.replace("│", " ").split())
+        message = words(result.stderr)
         assert "is not a whole features file: it is cut short" in message
         assert "Traceback" not in result.stderr
     assert not (tmp_path / "new").exists()
@@ -286,5 +277,5 @@ def test_bad_input_is_one_sentence(images: Path, tmp_path: Path, changes: list[s
     arguments = ["--dataset", str(images), "--backbone", "resnet18", "--weights", "none"]
     result = hessalign("features", *arguments, "--out", str(tmp_path / "f.safetensors"), *changes)
     assert result.returncode == 2
-    assert message in " ".join(result.stderr.replace("│", " ").split())
+    assert message in words(result.stderr)
     assert list(tmp_path.iterdir()) == []
