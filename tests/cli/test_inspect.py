@@ -1,13 +1,25 @@
 """``hessalign inspect`` on a trained run and on networks of ``hessalign cmnist``."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from hessalign.datasets import Digits, load_mnist
 from tests.cli.command import hessalign, words
 
 FEW = ["--per-domain", "40", "--replicates", "50"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_digits() -> Iterator[None]:
+    """Rotated MNIST of the first 300 digits of each file: nothing here depends on the others."""
+    digits = load_mnist("test")
+    few = Digits(digits.images[:300], digits.digits[:300])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hessalign.datasets.digit_domains.load_mnist", lambda split: few)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -14,7 +15,7 @@ from tests.cli.command import hessalign, run_process, start_process, words
 
 SHORT = ["--steps", "3", "--evaluate-every", "2", "--evaluate-samples", "5", "--set", "batch_size=4"]
 MNIST = ["--datasets", "colored_mnist", *SHORT, "--accelerator", "cpu"]
-GRID = [*MNIST, "--algorithms", "erm,hgp", "--trials", "2", "--hparams", "2", "--targets", "singles"]
+GRID = [*MNIST, "--algorithms", "erm,hgp", "--trials", "1", "--hparams", "2", "--targets", "singles"]
 SMALL = [*MNIST, "--algorithms", "erm", "--trials", "1", "--hparams", "2", "--targets", "singles"]
 LONG = [*SMALL, "--steps", "12"]
 
@@ -36,6 +37,12 @@ def records(out: Path) -> dict[str, list[dict]]:
             {name: value for name, value in line.items() if name != "step_seconds"} for line in lines
         ]
     return found
+
+
+def planned(out: Path) -> set[tuple[str, int, int]]:
+    """Algorithm, trial and draw of every run."""
+    specs = [json.loads(path.read_text()) for path in out.glob("runs/*/spec.json")]
+    return {(spec["algorithm"], spec["trial_seed"], spec["hparams_seed"]) for spec in specs}
 
 
 def wait_for_records(out: Path, process: "subprocess.Popen[str]") -> None:
@@ -66,18 +73,15 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("local")
     result = sweep(*GRID, "--workers", "2", "--out", out)
     assert result.returncode == 0, result.stderr
-    assert "[24/24]" in result.stderr
-    assert re.search(r"colored_mnist │ hgp +│ +12 │ +12 │ +0 │", result.stdout)
+    assert "[12/12]" in result.stderr
+    assert re.search(r"colored_mnist │ hgp +│ +6 │ +6 │ +0 │", result.stdout)
     return out
 
 
 def test_a_sweep_does_every_run_once(local: Path) -> None:
     runs = list((local / "runs").iterdir())
-    assert len(runs) == 24
-    specs = [json.loads((run / "spec.json").read_text()) for run in runs]
-    assert {(spec["algorithm"], spec["trial_seed"], spec["hparams_seed"]) for spec in specs} == {
-        (algorithm, trial, draw) for algorithm in ("erm", "hgp") for trial in (0, 1) for draw in (0, 1)
-    }
+    assert len(runs) == 12
+    assert planned(local) == {(algorithm, 0, draw) for algorithm in ("erm", "hgp") for draw in (0, 1)}
     assert all((run / "done").exists() and not (run / "checkpoints").exists() for run in runs)
     assert [record["step"] for record in records(local)[runs[0].name]] == [0, 2]
     assert json.loads((local / "sweep.json").read_text())["settings"]["steps"] == 3
@@ -88,7 +92,7 @@ def test_finished_runs_are_skipped(local: Path) -> None:
     again = sweep(*GRID, "--json", "--out", local)
     assert again.returncode == 0, again.stderr
     document = json.loads(again.stdout)
-    assert (document["runs"], document["skipped"], document["finished"]) == (24, 24, 0)
+    assert (document["runs"], document["skipped"], document["finished"]) == (12, 12, 0)
     assert [row["algorithm"] for row in document["rows"]] == ["erm", "hgp"]
     assert all(0 <= row["best_validation"] <= 1 for row in document["rows"])
     assert records(local) == before
@@ -161,10 +165,20 @@ def test_a_dry_run_counts_and_estimates_and_writes_nothing(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_ray_gives_the_same_records(local: Path, tmp_path: Path) -> None:
-    result = sweep(*GRID, "--engine", "ray", "--cpus-per-run", "1", "--out", tmp_path)
+def test_more_trials_extend_a_sweep_and_ray_gives_the_same_records(local: Path, tmp_path: Path) -> None:
+    more = [*GRID, "--trials", "2"]
+    extended = shutil.copytree(local, tmp_path / "extended")
+    result = run_process("sweep", *more, "--workers", "2", "--json", "--out", extended)
     assert result.returncode == 0, result.stderr
-    assert records(tmp_path) == records(local)
+    document = json.loads(result.stdout)
+    assert (document["runs"], document["skipped"], document["finished"]) == (24, 12, 12)
+    assert planned(extended) == {
+        (algorithm, trial, draw) for algorithm in ("erm", "hgp") for trial in (0, 1) for draw in (0, 1)
+    }
+    by_ray = ["--engine", "ray", "--cpus-per-run", "1", "--out", tmp_path / "ray"]
+    result = run_process("sweep", *more, *by_ray)
+    assert result.returncode == 0, result.stderr
+    assert records(tmp_path / "ray") == records(extended)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hessalign.datasets.features_file import save_features
-from tests.cli.command import hessalign, start_process, words
+from tests.cli.command import hessalign, run_process, start_process, words
 from tests.training.tiny_features import tiny_features
 
 SHORT = ["--steps", "12", "--evaluate-every", "8", "--set", "batch_size=8", "--accelerator", "cpu"]
@@ -59,7 +59,7 @@ def together(features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_sweep_together_is_the_sweep_one_by_one(features: Path, together: Path, tmp_path: Path) -> None:
-    result = sweep(features, *GRID, "--workers", "2", "--together", "1", "--out", tmp_path)
+    result = sweep(features, *GRID, "--workers", "1", "--together", "1", "--out", tmp_path)
     assert result.returncode == 0, result.stderr
     assert len(runs(tmp_path)) == 24  # 3 algorithms, 4 targets, 2 draws
     assert_same(together, tmp_path)
@@ -78,7 +78,8 @@ def test_a_dry_run_estimates_and_writes_nothing(features: Path, tmp_path: Path, 
 
 @pytest.mark.slow
 def test_ray_trains_together_too(features: Path, together: Path, tmp_path: Path) -> None:
-    result = sweep(features, *GRID, "--engine", "ray", "--cpus-per-run", "1", "--out", tmp_path)
+    by_ray = ["--engine", "ray", "--cpus-per-run", "1", "--out", tmp_path]
+    result = run_process("sweep", "--datasets", features, *GRID, *by_ray)
     assert result.returncode == 0, result.stderr
     assert_same(together, tmp_path)
 

@@ -180,6 +180,7 @@ def covered(case: str, trials: int) -> dict[str, int]:
     return hits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", DRAWS)
 def test_intervals_hold_the_truth_about_as_often_as_they_say(case: str) -> None:
     """As many as intervals of 95 % hold in all but one of 1,000 such tests."""

@@ -16,15 +16,19 @@ import hessalign as ha
 from tests.estimator.samples import coloured, shifted_classes
 
 
+@parametrize_with_checks([ha.HessianAlignedClassifier(), ha.HessianAlignedRegressor()])
+def test_scikit_learns_checks(estimator, check) -> None:
+    check(estimator)
+
+
+@pytest.mark.slow
 @parametrize_with_checks(
     [
-        ha.HessianAlignedClassifier(),
         ha.HessianAlignedClassifier("hutchinson", dtype="float32", tol=1e-4),
-        ha.HessianAlignedRegressor(),
         ha.HessianAlignedRegressor("gradient", warm_start=True),
     ]
 )
-def test_scikit_learns_checks(estimator, check) -> None:
+def test_scikit_learns_checks_of_other_parameters(estimator, check) -> None:
     check(estimator)
 
 

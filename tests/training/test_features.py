@@ -1,9 +1,6 @@
 """Extraction of features, killed and not, and runs on features."""
 
 import json
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -20,11 +17,11 @@ from hessalign.training.batches import domain_batches
 from hessalign.training.evaluation import accuracy
 from tests.cli.command import hessalign, words
 from tests.datasets.images import write_folder
+from tests.processes import start
 from tests.training.tiny_domains import NAMES, TinyDomains
 from tests.training.tiny_features import WIDTH, feature_spec, tiny_features
 
 CPU = Machine(accelerator="cpu")
-ROOT = Path(__file__).parents[2]
 MNIST_CNN = BackboneSpec(name="mnist_cnn")
 
 
@@ -61,33 +58,26 @@ def test_views_are_seeded_and_differ(tmp_path: Path) -> None:
     assert not torch.equal(first, FeaturesFile(files[2]).domains[0].augmented.table)
 
 
-EXTRACT = """
-import sys
-from pathlib import Path
-from hessalign.training import Machine, extract_features
-from tests.training.test_features import spec
-from tests.training.tiny_domains import TinyDomains
-extract_features(TinyDomains(200), spec(views=1), Path(sys.argv[1]), Machine("cpu"), resume=True)
-"""
+def extract(path: Path) -> None:
+    extract_features(TinyDomains(200), spec(views=1), path, CPU, resume=True)
 
 
 def test_killed_at_several_moments_ends_with_the_same_file(tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
-    command = [sys.executable, "-c", EXTRACT]
-    subprocess.run([*command, str(whole)], cwd=ROOT, check=True)
+    extract(whole)
     folder = tmp_path / "parts.safetensors.part"
     finished: dict[str, int] = {}
     for kill in range(4):
-        process = subprocess.Popen([*command, str(parts)], cwd=ROOT, stderr=subprocess.DEVNULL)
-        while process.poll() is None and len(list(folder.glob("*.safetensors"))) < 3 * (kill + 1):
+        process = start(extract, parts)
+        while process.is_alive() and len(list(folder.glob("*.safetensors"))) < 3 * (kill + 1):
             time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         assert not parts.exists()
         chunks = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.safetensors")}
         assert finished.items() <= chunks.items()  # what was finished is not computed again
         finished = chunks
-    subprocess.run([*command, str(parts)], cwd=ROOT, check=True)
+    extract(parts)
     assert parts.read_bytes() == whole.read_bytes()
     assert not folder.exists()
 
