@@ -118,7 +118,7 @@ def test_a_killed_sweep_goes_on_and_ends_the_same(features: Path, together: Path
 
 def test_all_leaves_out_what_has_no_use_for_features(features: Path, tmp_path: Path) -> None:
     arguments = [*SHORT, "--algorithms", "all", "--dry-run", "--json", "--out", tmp_path / "new"]
-    result = sweep(features, *arguments, "--steps", "2")
+    result = sweep(features, *arguments, "--steps", "2", "--together", "1")
     assert result.returncode == 0, result.stderr
     assert "Left out, since they have no use for such data and backbone: arm, cdann, dann, sagnet." in (
         result.stderr
