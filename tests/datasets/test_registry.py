@@ -94,13 +94,3 @@ def test_a_third_party_adds_a_dataset(tmp_path: Path) -> None:
         "assert get_dataset('flowers').checkpoint_every == 50\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_mnist_and_the_command_line_do_without_torchvision() -> None:
-    code = (
-        "import sys\n"
-        "from hessalign.datasets import Digits, load_mnist\n"
-        "import hessalign.cli.main\n"
-        "assert 'torchvision' not in sys.modules\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
