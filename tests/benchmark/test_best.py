@@ -23,7 +23,7 @@ def spec(**changes) -> RunSpec:
         "dataset": "image_folder",
         "algorithm": "hgp",
         "target_domains": (1,),
-        "backbone": {"name": "torchvision:resnet18"},
+        "backbone": {"name": "timm:test_efficientnet"},
         "hparams": hparams.model_dump(),
         "hparams_seed": 3,
         "seed": 5,

@@ -9,7 +9,7 @@ import pytest
 from tests.cli.command import hessalign, words
 from tests.cli.small_images import CLASSES, DOMAINS, IMAGES, draw_images
 
-RUN = ["--algorithm", "coral", "--target", "vivid", "--backbone", "torchvision:resnet18", "--weights", "none"]
+RUN = ["--algorithm", "coral", "--target", "vivid", "--backbone", "timm:test_efficientnet", "--weights", "none"]
 SHORT = [*RUN, "--set", "batch_size=3", "--steps", "3", "--evaluate-every", "2", "--accelerator", "cpu"]
 
 

@@ -22,6 +22,7 @@ from tests.training.tiny_domains import NAMES, TinyDomains
 from tests.training.tiny_features import WIDTH, feature_spec, tiny_features
 
 CPU = Machine(accelerator="cpu")
+SMALL = "timm:test_convnext"
 MNIST_CNN = BackboneSpec(name="mnist_cnn")
 
 
@@ -215,18 +216,18 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_command_line_from_images_to_a_run(images: Path, tmp_path: Path) -> None:
     file = tmp_path / "own.safetensors"
-    arguments = ["features", "--dataset", str(images), "--backbone", "resnet18", "--weights", "none"]
+    arguments = ["features", "--dataset", str(images), "--backbone", SMALL, "--weights", "none"]
     result = hessalign(*arguments, "--views", "2", "--out", str(file), "--accelerator", "cpu", "--json")
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     dataset = FeaturesFile(file)
     assert found["content_sha256"] == dataset.fingerprint
     assert found["samples"] == 32
-    assert found["backbone"]["name"] == "resnet18"
+    assert found["backbone"]["name"] == SMALL
     assert "RandomResizedCrop" in found["preprocessing"]["views"]
     assert "RandomResizedCrop" not in found["preprocessing"]["plain"]
     assert found["fingerprint"] == ImageFolderDomains(images).fingerprint
-    assert dataset.input_shape == (512,)
+    assert dataset.input_shape == (64,)
 
     options = ["--algorithm", "fishr", "--target", "wet", "--set", "batch_size=4", "--steps", "5"]
     out = tmp_path / "run"
