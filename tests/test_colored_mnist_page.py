@@ -24,6 +24,7 @@ def test_the_page_is_what_the_records_say() -> None:
             assert image.info["Description"] == fingerprint(shown), f"{name} is out of date"
 
 
+@pytest.mark.slow
 def test_the_command_writes_it_byte_for_byte(tmp_path: Path) -> None:
     """In a copy of what it needs, twice: the figures repeat where matplotlib is the same."""
     for folder in ("docs", "results"):

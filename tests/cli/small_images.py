@@ -1,27 +1,11 @@
-"""The command as a user runs it, and images that it can train on."""
+"""Images that a command can train on."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-WIDE = {**os.environ, "COLUMNS": "300", "NO_COLOR": "1"}
 CLASSES, DOMAINS, IMAGES = ("blue", "red"), ("dim", "mid", "vivid"), 8
-
-
-def hessalign(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "hessalign", *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=300, check=False, env={**WIDE, **environment}
-    )
-
-
-def words(text: str) -> str:
-    """Without the line breaks that the width of a terminal made."""
-    return " ".join(text.split())
 
 
 def draw_images(root: Path, suffix: str = "png") -> Path:

@@ -1,24 +1,17 @@
-"""The command line, as a user runs it."""
+"""``hessalign cmnist``, as a user runs it."""
 
 import json
-import os
 import resource
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-HESSALIGN = [sys.executable, "-m", "hessalign"]
+from tests.cli.command import hessalign, run_process, start_process, words
+
 TINY = ["cmnist", "--fast", "--steps", "4", "--methods", "erm,hgp"]
-
-
-def hessalign(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*HESSALIGN, *arguments], capture_output=True, text=True, timeout=300, check=False, **options
-    )
 
 
 def records(folder: Path) -> dict[str, bytes]:
@@ -29,7 +22,7 @@ def test_table_figure_and_records(tmp_path: Path) -> None:
     result = hessalign(*TINY, "--out", str(tmp_path))
     assert result.returncode == 0, result.stderr
     assert "Colored MNIST (Table 7)" in result.stdout
-    assert "Changed setting: steps 4 instead of 501" in " ".join(result.stdout.split())
+    assert "Changed setting: steps 4 instead of 501" in words(result.stdout)
     assert "69.4 ± 1.3" in result.stdout
     assert "HGP, seed 0: train" in result.stderr
     assert len(records(tmp_path)) == 2
@@ -44,7 +37,7 @@ def test_rerun_skips_what_is_done_extends_it_and_repeats_bit_for_bit(tmp_path: P
     before = records(tmp_path / "a")
     result = hessalign(*TINY, "--out", str(tmp_path / "a"), "--restarts", "2", "--json")
     assert result.returncode == 0, result.stderr
-    assert "2 of 4 restarts are done already" in " ".join(result.stderr.split())
+    assert "2 of 4 restarts are done already" in words(result.stderr)
     after = records(tmp_path / "a")
     assert len(after) == 4
     assert all(after[name] == content for name, content in before.items())
@@ -65,10 +58,9 @@ def test_rerun_skips_what_is_done_extends_it_and_repeats_bit_for_bit(tmp_path: P
         assert ours["history"] == theirs["history"], name
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_an_interrupted_run_loses_only_the_running_restart(tmp_path: Path, how: signal.Signals) -> None:
-    command = [*HESSALIGN, *TINY, "--restarts", "2000", "--out", str(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = start_process(*TINY, "--restarts", "2000", "--out", tmp_path)
     deadline = time.monotonic() + 120
     folder = tmp_path / "restarts"
     while not (folder.exists() and len(list(folder.glob("*.json"))) >= 3):
@@ -83,7 +75,7 @@ def test_an_interrupted_run_loses_only_the_running_restart(tmp_path: Path, how: 
         _, errors = process.communicate(timeout=60)
     if how == signal.SIGINT:
         assert process.returncode == 130
-        assert "run the same command to go on" in " ".join(errors.split())
+        assert "run the same command to go on" in words(errors)
     finished = {path.name: path.read_bytes() for path in folder.glob("*.json")}
     assert len(finished) < 4000
     result = hessalign(*TINY, "--restarts", "2", "--out", str(tmp_path), "--json")
@@ -94,15 +86,14 @@ def test_an_interrupted_run_loses_only_the_running_restart(tmp_path: Path, how: 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing_behind(tmp_path: Path) -> None:
     """A limit on the size of files stands for the disk: opening them works, writing a record does not."""
-    result = hessalign(
+    result = run_process(
         *TINY,
         "--out",
-        str(tmp_path),
-        env=WIDE,
+        tmp_path,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200)),
     )
     assert result.returncode == 1
-    assert "Stopped: [Errno 27] File too large. Finished restarts are in" in " ".join(result.stderr.split())
+    assert "Stopped: [Errno 27] File too large. Finished restarts are in" in words(result.stderr)
     assert "Traceback" not in result.stderr
     assert records(tmp_path) == {}
 
@@ -110,7 +101,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_behind(tmp_path: Path) -
 def test_weights_subsample_and_parts_reach_the_records(tmp_path: Path) -> None:
     arguments = ["cmnist", "--fast", "--steps", "4", "--methods", "erm,diagonal-flat", "--subsample", "1000"]
     weights = ["--alpha", "3", "--gamma", "0.5", "--log-parts"]
-    result = hessalign(*arguments, *weights, "--out", str(tmp_path), "--json", env=WIDE)
+    result = hessalign(*arguments, *weights, "--out", str(tmp_path), "--json")
     assert result.returncode == 0, result.stderr
     document = json.loads(result.stdout)
     assert "1000 source images instead of 50000" in document["reduced"]
@@ -130,7 +121,7 @@ def test_weights_subsample_and_parts_reach_the_records(tmp_path: Path) -> None:
 def test_a_schedule_of_its_own_has_its_own_table(tmp_path: Path) -> None:
     assert hessalign(*TINY, "--out", str(tmp_path)).returncode == 0
     schedule = ["--fresh-optimizer", "--penalty-weight", "1000"]
-    result = hessalign(*TINY, *schedule, "--out", str(tmp_path), "--json", env=WIDE)
+    result = hessalign(*TINY, *schedule, "--out", str(tmp_path), "--json")
     assert result.returncode == 0, result.stderr
     document = json.loads(result.stdout)
     assert "penalty weight 1000 instead of 9.126e+04, fresh optimizer" in document["reduced"]
@@ -151,7 +142,7 @@ HGP_AFRESH = "HGP, λ = 1e+03, fresh Adam"
 
 
 def test_the_full_weight_can_set_in_at_any_step(tmp_path: Path) -> None:
-    result = hessalign(*TINY, "--anneal-step", "1", "--out", str(tmp_path), "--json", env=WIDE)
+    result = hessalign(*TINY, "--anneal-step", "1", "--out", str(tmp_path), "--json")
     assert result.returncode == 0, result.stderr
     document = json.loads(result.stdout)
     labels = [f"{name}, full weight from step 1 of 4" for name in ("ERM", "HGP")]
@@ -160,7 +151,7 @@ def test_the_full_weight_can_set_in_at_any_step(tmp_path: Path) -> None:
     assert {json.loads(content)["spec"]["anneal_step"] for content in records(tmp_path).values()} == {1}
     assert (tmp_path / "balanced-fast-4-steps-annealed-at-1.md").exists()
     # Asked for by name, the published step is the published schedule.
-    again = hessalign(*TINY, "--anneal-step", "2", "--out", str(tmp_path), "--json", env=WIDE)
+    again = hessalign(*TINY, "--anneal-step", "2", "--out", str(tmp_path), "--json")
     assert [row["label"] for row in json.loads(again.stdout)["rows"]] == ["ERM", "HGP"]
 
 
@@ -196,9 +187,9 @@ def test_imbalanced_uses_table_8(tmp_path: Path) -> None:
 def test_bad_input_is_one_sentence_and_exit_code_2(
     tmp_path: Path, arguments: list[str], message: str
 ) -> None:
-    result = hessalign("cmnist", *arguments, "--out", str(tmp_path / "new"), env=WIDE)
+    result = hessalign("cmnist", *arguments, "--out", str(tmp_path / "new"))
     assert result.returncode == 2
-    assert message in " ".join(result.stderr.split())
+    assert message in words(result.stderr)
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "new").exists()
 
@@ -207,20 +198,17 @@ def test_a_foreign_file_in_the_folder_stops_the_run_before_it_starts(tmp_path: P
     foreign = tmp_path / "restarts" / "notes.json"
     foreign.parent.mkdir()
     foreign.write_text("{}")
-    result = hessalign(*TINY, "--out", str(tmp_path), env=WIDE)
+    result = hessalign(*TINY, "--out", str(tmp_path))
     assert result.returncode == 2
-    assert "notes.json: not the record of a finished restart" in " ".join(result.stderr.split())
+    assert "notes.json: not the record of a finished restart" in words(result.stderr)
     assert list(records(tmp_path)) == ["notes.json"]
     assert foreign.read_text() == "{}"
 
 
 def test_help_teaches(tmp_path: Path) -> None:
-    result = hessalign("cmnist", "--help", env=WIDE)
+    result = hessalign("cmnist", "--help")
     assert result.returncode == 0
     for word in ("--fast", "--imbalanced", "hgp-alpha0", "hessalign cmnist --fast", "Tables 7 and 8"):
         assert word in result.stdout
     assert "cmnist" in hessalign("--help").stdout
     assert hessalign("--version").stdout.strip()[0].isdigit()
-
-
-WIDE = {**os.environ, "COLUMNS": "300", "NO_COLOR": "1"}

@@ -5,20 +5,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_cmnist import WIDE, hessalign, records
+from tests.cli.command import hessalign, words
+from tests.cli.test_cmnist import records
 
 TINY = ["cmnist-study", "probes", "--fast", "--steps", "3", "--subsample", "500"]
 
 
 def study(*arguments: str):
-    return hessalign(*TINY, *arguments, env=WIDE)
+    return hessalign(*TINY, *arguments)
 
 
 def test_a_study_goes_on_where_it_stopped(tmp_path: Path) -> None:
     first = study("--out", str(tmp_path))
     assert first.returncode == 0, first.stderr
-    for words in ("Is the probes' noise a regulariser", "Hutchinson, k = 200", "Exact diagonal", "oracle"):
-        assert words in first.stdout
+    for text in ("Is the probes' noise a regulariser", "Hutchinson, k = 200", "Exact diagonal", "oracle"):
+        assert text in first.stdout
     before = records(tmp_path)
     assert len(before) == 5
     second = study("--out", str(tmp_path), "--restarts", "2", "--json")
@@ -58,7 +59,7 @@ def test_a_restart_without_parts_is_run_again(tmp_path: Path) -> None:
 def test_bad_input_is_one_sentence_and_exit_code_2(
     tmp_path: Path, arguments: list[str], message: str
 ) -> None:
-    result = hessalign(*arguments, "--out", str(tmp_path / "new"), env=WIDE)
+    result = hessalign(*arguments, "--out", str(tmp_path / "new"))
     assert result.returncode == 2
-    assert message in " ".join(result.stderr.split())
+    assert message in words(result.stderr)
     assert not (tmp_path / "new").exists()

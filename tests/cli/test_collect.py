@@ -1,27 +1,19 @@
-"""``hessalign collect``: its main ways as a subprocess, variants of its options in this process."""
+"""``hessalign collect``."""
 
 import csv
 import json
-import subprocess
-import sys
 import threading
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from hessalign.cli.main import app
 from tests.benchmark.run_folders import own_record, write_domainbed_run, write_own_run, write_result
+from tests.cli.command import hessalign, words
 
 
-def collect(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "hessalign", "collect", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-
-
-def invoke(*arguments: object) -> Result:
-    """The same in this process, which does not start PyTorch anew."""
-    return CliRunner(env={"COLUMNS": "200"}).invoke(app, ["collect", *map(str, arguments)])
+def collect(*arguments: object) -> CompletedProcess[str]:
+    return hessalign("collect", *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +61,8 @@ def test_json_with_everything(sweep: Path) -> None:
 @pytest.mark.parametrize("name", ["rich", "markdown", "latex", "html", "csv", "json"])
 def test_every_format_to_a_file(sweep: Path, tmp_path: Path, name: str) -> None:
     out = tmp_path / "new folder" / "tables"
-    result = invoke(sweep, "--format", name, "--out", out, "--statistics")
-    assert result.exit_code == 0, result.stderr
+    result = collect(sweep, "--format", name, "--out", out, "--statistics")
+    assert result.returncode == 0, result.stderr
     assert result.stdout == ""
     assert str(out) in result.stderr.replace("\n", "")
     text = out.read_text(encoding="utf-8")
@@ -85,7 +77,7 @@ def test_every_format_to_a_file(sweep: Path, tmp_path: Path, name: str) -> None:
 
 
 def test_unfinished_runs_count_if_asked(sweep: Path) -> None:
-    document = json.loads(invoke(sweep, "--json", "--include-unfinished").stdout)
+    document = json.loads(collect(sweep, "--json", "--include-unfinished").stdout)
     algorithms = [row["algorithm"] for row in document["tables"][0]["rows"]]
     assert algorithms == ["erm", "irm", "hgp"]
 
@@ -96,7 +88,7 @@ def test_domainbeds_sweep(tmp_path: Path) -> None:
             evaluations = {0: [(test, 0.5)] * 3, 300: [(test / 2, 0.25)] * 3}
             names = {"dataset": "ColoredMNIST", "algorithm": "VREx", "hparams_seed": draw}
             write_domainbed_run(tmp_path / f"{target}{draw}", evaluations, test_envs=[target], **names)
-    document = json.loads(invoke(tmp_path, "--json", "--select", "all").stdout)
+    document = json.loads(collect(tmp_path, "--json", "--select", "all").stdout)
     tables = {(table["rule"], table["kind"]): table for table in document["tables"]}
     by_target = tables["source-validation", "targets"]
     assert [column["label"] for column in by_target["columns"]] == ["+90%", "+80%", "-90%", "Avg"]
@@ -107,8 +99,8 @@ def test_domainbeds_sweep(tmp_path: Path) -> None:
 
 def test_figure_and_configurations(sweep: Path, tmp_path: Path) -> None:
     plot, best = tmp_path / "a" / "figure.png", tmp_path / "b" / "best.json"
-    result = invoke(sweep, "--select", "oracle", "--plot", plot, "--export-best", best)
-    assert result.exit_code == 0, result.stderr
+    result = collect(sweep, "--select", "oracle", "--plot", plot, "--export-best", best)
+    assert result.returncode == 0, result.stderr
     assert plot.read_bytes().startswith(b"\x89PNG")
     runs = json.loads(best.read_text())["runs"]
     assert len(runs) == 16
@@ -142,12 +134,12 @@ def test_it_works_while_a_sweep_is_running(tmp_path: Path) -> None:
     writer = threading.Thread(target=keep_running)
     writer.start()
     try:
-        results = [invoke(tmp_path, "--json", "--include-unfinished") for _ in range(5)]
+        results = [collect(tmp_path, "--json", "--include-unfinished") for _ in range(5)]
     finally:
         stop.set()
         writer.join()
     for result in results:
-        assert result.exit_code == 0, result.stderr
+        assert result.returncode == 0, result.stderr
         rows = json.loads(result.stdout)["tables"][0]["rows"]
         assert {row["cells"][0]["mean"] for row in rows} == {50.0}
 
@@ -170,12 +162,12 @@ def test_bad_input_is_one_sentence_and_writes_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     given = [str(sweep) if argument == "SWEEP" else argument for argument in arguments]
-    result = invoke(*given, "--out", "tables.txt", "--export-best", "best.json")
-    assert result.exit_code == 2
-    assert message in " ".join(result.stderr.replace("│", " ").split())
+    result = collect(*given, "--out", "tables.txt", "--export-best", "best.json")
+    assert result.returncode == 2
+    assert message in words(result.stderr)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_help_has_examples() -> None:
-    text = invoke("--help").stdout
+    text = collect("--help").stdout
     assert "hessalign collect runs/sweep --select all" in text

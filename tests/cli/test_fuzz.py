@@ -125,7 +125,7 @@ def commands(group: typer.Typer = app, before: str = "") -> dict[str, Callable[.
 
 
 def draw(function: Callable[..., None], words: str, choose: random.Random) -> list[str]:
-    """A command line: what is required is mostly given, and some of the rest, with values that are odd or fit."""
+    """A command line: mostly what is required and some of the rest, with values that are odd or fit."""
     line = words.split()
     for name, hint in get_type_hints(function, include_extras=True).items():
         if name == "return" or (name in KEPT_SHORT and words in FIXED):

@@ -1,20 +1,25 @@
 """``hessalign inspect`` on a trained run and on networks of ``hessalign cmnist``."""
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-WIDE = {**os.environ, "COLUMNS": "250", "NO_COLOR": "1"}
+from hessalign.datasets import Digits, load_mnist
+from tests.cli.command import hessalign, words
+
 FEW = ["--per-domain", "40", "--replicates", "50"]
 
 
-def hessalign(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "hessalign", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=WIDE)
+@pytest.fixture(scope="module", autouse=True)
+def few_digits() -> Iterator[None]:
+    """Rotated MNIST of the first 300 digits of each file: nothing here depends on the others."""
+    digits = load_mnist("test")
+    few = Digits(digits.images[:300], digits.digits[:300])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hessalign.datasets.digit_domains.load_mnist", lambda split: few)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +46,7 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     assert result.returncode == 0, result.stderr
     assert "done already" not in result.stderr
     again = hessalign(*arguments, "--save-models")
-    assert "2 of 2 restarts are done already" in " ".join(again.stderr.split())
+    assert "2 of 2 restarts are done already" in words(again.stderr)
     for path, content in records.items():
         assert json.loads(path.read_bytes())["history"] == json.loads(content)["history"]
     return sorted((out / "restarts").glob("*.safetensors"), reverse=True)
@@ -61,8 +66,8 @@ def test_a_run_against_another(runs: dict[str, Path], tmp_path: Path) -> None:
         str(figures),
     )
     assert result.returncode == 0, result.stderr
-    for words in ("erm: what differs", "mtl: distances", "Side by side", "0 – 15", "transfer bound"):
-        assert words in result.stdout
+    for text in ("erm: what differs", "mtl: distances", "Side by side", "0 – 15", "transfer bound"):
+        assert text in result.stdout
     assert "erm against mtl" in page.read_text(encoding="utf-8")
     assert (figures / "plane.png").exists()
     document = json.loads(hessalign("inspect", str(runs["erm"]), *FEW, "--json").stdout)
@@ -105,7 +110,7 @@ def test_bad_input_is_one_sentence(
     names = {"tmp": tmp_path, "erm": runs["erm"]}
     result = hessalign("inspect", *(argument.format(**names) for argument in arguments), "--per-domain", "20")
     assert result.returncode == 2, result.stderr
-    assert message.format(**names) in " ".join(result.stderr.split())
+    assert message.format(**names) in words(result.stderr)
     assert "Traceback" not in result.stderr
 
 

@@ -1,17 +1,16 @@
 """The main job at full length: slow, run with  pytest -m slow."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.cli.command import run_process
+
 
 @pytest.mark.slow
 def test_fast_run_shows_alignment_beating_plain_training(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "hessalign", "cmnist", "--fast", "--json", "--out", str(tmp_path)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = run_process("cmnist", "--fast", "--json", "--out", tmp_path)
     assert result.returncode == 0, result.stderr
     target = {row["method"]: row["target_accuracy"] for row in json.loads(result.stdout)["rows"]}
     erm = target.pop("erm")

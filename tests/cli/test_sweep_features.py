@@ -1,20 +1,17 @@
 """``hessalign sweep`` on frozen features: runs that are trained together by themselves."""
 
 import json
-import os
-import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from hessalign.datasets.features_file import save_features
+from tests.cli.command import hessalign, run_process, start_process, words
 from tests.training.tiny_features import tiny_features
 
-WIDE = {**os.environ, "COLUMNS": "300", "NO_COLOR": "1"}
 SHORT = ["--steps", "12", "--evaluate-every", "8", "--set", "batch_size=8", "--accelerator", "cpu"]
 GRID = [*SHORT, "--algorithms", "fishr,hgp,mldg", "--trials", "1", "--hparams", "2", "--targets", "singles"]
 
@@ -26,14 +23,8 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def command(features: Path, *arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "hessalign", "sweep", "--datasets", str(features), *map(str, arguments)]
-
-
 def sweep(features: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(features, *arguments), capture_output=True, text=True, timeout=600, check=False, env=WIDE
-    )
+    return hessalign("sweep", "--datasets", features, *arguments)
 
 
 def runs(out: Path) -> dict[str, Path]:
@@ -68,7 +59,7 @@ def together(features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_sweep_together_is_the_sweep_one_by_one(features: Path, together: Path, tmp_path: Path) -> None:
-    result = sweep(features, *GRID, "--workers", "2", "--together", "1", "--out", tmp_path)
+    result = sweep(features, *GRID, "--workers", "1", "--together", "1", "--out", tmp_path)
     assert result.returncode == 0, result.stderr
     assert len(runs(tmp_path)) == 24  # 3 algorithms, 4 targets, 2 draws
     assert_same(together, tmp_path)
@@ -87,7 +78,8 @@ def test_a_dry_run_estimates_and_writes_nothing(features: Path, tmp_path: Path, 
 
 @pytest.mark.slow
 def test_ray_trains_together_too(features: Path, together: Path, tmp_path: Path) -> None:
-    result = sweep(features, *GRID, "--engine", "ray", "--cpus-per-run", "1", "--out", tmp_path)
+    by_ray = ["--engine", "ray", "--cpus-per-run", "1", "--out", tmp_path]
+    result = run_process("sweep", "--datasets", features, *GRID, *by_ray)
     assert result.returncode == 0, result.stderr
     assert_same(together, tmp_path)
 
@@ -101,13 +93,13 @@ def test_finished_runs_are_skipped(features: Path, together: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in together.glob("runs/*/*")} == before
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kills")
 def test_a_killed_sweep_goes_on_and_ends_the_same(features: Path, together: Path, tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        command(features, *GRID, "--workers", "1", "--together", "4", "--out", tmp_path),
+    process = start_process(
+        *("sweep", "--datasets", features, *GRID, "--workers", "1", "--together", "4", "--out", tmp_path),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env=WIDE,
     )
     while len(runs(tmp_path)) < 4:
         assert process.poll() is None
@@ -126,7 +118,7 @@ def test_a_killed_sweep_goes_on_and_ends_the_same(features: Path, together: Path
 
 def test_all_leaves_out_what_has_no_use_for_features(features: Path, tmp_path: Path) -> None:
     arguments = [*SHORT, "--algorithms", "all", "--dry-run", "--json", "--out", tmp_path / "new"]
-    result = sweep(features, *arguments, "--steps", "2")
+    result = sweep(features, *arguments, "--steps", "2", "--together", "1")
     assert result.returncode == 0, result.stderr
     assert "Left out, since they have no use for such data and backbone: arm, cdann, dann, sagnet." in (
         result.stderr
@@ -148,7 +140,7 @@ def test_all_leaves_out_what_has_no_use_for_features(features: Path, tmp_path: P
 def test_bad_input_is_one_sentence(features: Path, tmp_path: Path, changes: list[str], message: str) -> None:
     result = sweep(features, *GRID, "--out", tmp_path / "new", *changes)
     assert result.returncode == 2, result.stderr
-    assert message in re.sub(r"\s+", " ", result.stderr)
+    assert message in words(result.stderr)
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "new").exists()
 
@@ -163,9 +155,7 @@ def test_a_file_of_one_domain_is_refused(tmp_path: Path) -> None:
     )
     result = sweep(tmp_path / "one.safetensors", *GRID, "--out", tmp_path / "new")
     assert result.returncode == 2, result.stderr
-    assert "targets: 'singles' needs at least 2 domains and features_file has 1" in " ".join(
-        result.stderr.split()
-    )
+    assert "targets: 'singles' needs at least 2 domains and features_file has 1" in words(result.stderr)
     assert not (tmp_path / "new").exists()
 
 
@@ -181,6 +171,6 @@ def test_a_harmed_file_is_refused(features: Path, tmp_path: Path, harm: str) -> 
     result = sweep(harmed, *GRID, "--out", tmp_path / "new")
     assert result.returncode == 2, result.stderr
     problem = {"cut": "it is cut short", "changed": "its content was changed after it was written"}[harm]
-    assert problem in " ".join(result.stderr.split())
+    assert problem in words(result.stderr)
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "new").exists()

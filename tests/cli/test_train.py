@@ -6,9 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.small_images import CLASSES, DOMAINS, IMAGES, draw_images, hessalign
+from tests.cli.command import hessalign, words
+from tests.cli.small_images import CLASSES, DOMAINS, IMAGES, draw_images
 
-RUN = ["--algorithm", "coral", "--target", "vivid", "--backbone", "torchvision:resnet18", "--weights", "none"]
+RUN = [
+    "--algorithm",
+    "coral",
+    "--target",
+    "vivid",
+    "--backbone",
+    "timm:test_efficientnet",
+    "--weights",
+    "none",
+]
 SHORT = [*RUN, "--set", "batch_size=3", "--steps", "3", "--evaluate-every", "2", "--accelerator", "cpu"]
 
 
@@ -87,7 +97,7 @@ def test_predictions_are_those_of_the_trained_model(folder: Path, run: Path) -> 
 def test_bad_input_is_one_sentence(folder: Path, tmp_path: Path, changes: list[str], message: str) -> None:
     result = hessalign("train", "--dataset", str(folder), *SHORT, "--out", str(tmp_path / "new"), *changes)
     assert result.returncode == 2, result.stderr
-    assert message in " ".join(result.stderr.split())
+    assert message in words(result.stderr)
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "new").exists()
 
@@ -97,8 +107,8 @@ def test_a_broken_image_is_named(folder: Path, tmp_path: Path, run: Path) -> Non
     broken.write_bytes(b"\xff\xd8\xff\xe0 not really")
     result = hessalign("predict", str(run), str(broken))
     assert result.returncode == 1
-    assert "broken.jpg: the image cannot be read" in " ".join(result.stderr.split())
+    assert "broken.jpg: the image cannot be read" in words(result.stderr)
     assert "Traceback" not in result.stderr
     missing = hessalign("predict", str(folder), str(broken))
     assert missing.returncode == 2
-    assert "holds no readable checkpoint" in " ".join(missing.stderr.split())
+    assert "holds no readable checkpoint" in words(missing.stderr)

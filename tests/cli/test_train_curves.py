@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.small_images import hessalign, words
+from tests.cli.command import hessalign, words
 from tests.training.tiny_features import NAMES, tiny_features
 
 SOURCES = len(NAMES) - 1

@@ -3,14 +3,14 @@
 import resource
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from hessalign.training import latest_checkpoint, load_trained, read_records
-from tests.cli.small_images import WIDE, draw_images, hessalign, words
+from tests.cli.command import hessalign, start_process, words
+from tests.cli.small_images import draw_images
 
 RUN = ["--algorithm", "hgp", "--target", "vivid", "--weights", "none", "--accelerator", "cpu"]
 SHORT = [*RUN, "--set", "batch_size=3", "--evaluate-every", "1", "--backbone", "timm:test_mambaout"]
@@ -51,9 +51,7 @@ def test_a_full_disk_leaves_the_former_checkpoint(folder: Path, tmp_path: Path) 
     """A limit on the size of files, set after the first checkpoint, stands for the disk."""
     out = tmp_path / "run"
     arguments = ["train", "--dataset", str(folder), *SHORT, "--steps", "6", "--out", str(out)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "hessalign", *arguments], stderr=subprocess.PIPE, text=True, env=WIDE
-    )
+    process = start_process(*arguments)
     while latest_checkpoint(out / "checkpoints") is None:
         assert process.poll() is None
         time.sleep(0.01)

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,7 +10,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hessalign.training import read_records
-from tests.cli.small_images import DOMAINS, WIDE, draw_images, hessalign, words
+from tests.cli.command import hessalign, run_process, start_process, words
+from tests.cli.small_images import DOMAINS, draw_images
 
 # A network without BatchNorm; five samples in two domains do not divide by two.
 RUN = ["--algorithm", "hgp", "--target", "vivid", "--backbone", "timm:test_mambaout", "--weights", "none"]
@@ -44,7 +44,7 @@ def assert_equal_records(out: Path, alone: Path) -> None:
 
 def test_two_processes_give_the_records_of_one_and_scalars(folder: Path, alone: Path, tmp_path: Path) -> None:
     command = ["train", "--dataset", str(folder), *EXACT, *STEPS, "--devices", "2", "--tensorboard"]
-    result = hessalign(*command, "--out", str(tmp_path / "run"), "--json")
+    result = run_process(*command, "--out", tmp_path / "run", "--json")
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout) == read_records(tmp_path / "run")[-1]
     assert result.stderr.count("steps") <= 1
@@ -63,13 +63,13 @@ def test_two_processes_give_the_records_of_one_and_scalars(folder: Path, alone: 
     assert hessalign("predict", str(tmp_path / "run"), str(folder / "dim")).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_interrupted_in_two_processes_it_goes_on_in_one(
     folder: Path, alone: Path, tmp_path: Path, how: signal.Signals
 ) -> None:
     arguments = ["train", "--dataset", str(folder), *EXACT, *STEPS, "--out", str(tmp_path / "run")]
-    command = [sys.executable, "-m", "hessalign", *arguments, "--devices", "2"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=WIDE)
+    process = start_process(*arguments, "--devices", "2")
     while not read_records(tmp_path / "run"):
         assert process.poll() is None
         time.sleep(0.01)
@@ -85,11 +85,12 @@ def test_interrupted_in_two_processes_it_goes_on_in_one(
     assert_equal_records(tmp_path / "run", alone)
 
 
+@pytest.mark.slow
 def test_a_truncated_image_ends_all_processes_in_one_sentence(folder: Path, tmp_path: Path) -> None:
     broken = draw_images(tmp_path / "images", "jpg")
     for path in (broken / "dim").glob("*/*.jpg"):
         path.write_bytes(path.read_bytes()[:-300])
-    result = hessalign(
+    result = run_process(
         "train", "--dataset", str(broken), *RUN, *STEPS, "--accelerator", "cpu", "--set", "batch_size=5",
         "--devices", "2", "--workers", "1", "--out", str(tmp_path / "run"),
     )  # fmt: skip
@@ -99,9 +100,10 @@ def test_a_truncated_image_ends_all_processes_in_one_sentence(folder: Path, tmp_
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_a_network_that_cannot_be_shared_is_one_sentence(folder: Path, tmp_path: Path) -> None:
     arguments = [*RUN[:-3], "torchvision:resnet18", "--weights", "none", "--set", "batch_size=5", *STEPS]
-    result = hessalign(
+    result = run_process(
         "train", "--dataset", str(folder), *arguments, "--accelerator", "cpu", "--devices", "2",
         "--out", str(tmp_path / "run"),
     )  # fmt: skip
@@ -110,14 +112,13 @@ def test_a_network_that_cannot_be_shared_is_one_sentence(folder: Path, tmp_path:
     assert not (tmp_path / "run").exists()
 
 
-def test_a_missing_tensorboard_is_one_sentence(folder: Path, tmp_path: Path) -> None:
-    """A finder that finds no tensorboard stands for an environment without the extra."""
-    hidden = "import sys; sys.modules['tensorboard'] = None; from hessalign.cli.main import app; app()"
+def test_a_missing_tensorboard_is_one_sentence(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module that cannot be imported stands for an environment without the extra."""
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
     arguments = ["train", "--dataset", str(folder), *EXACT, *STEPS, "--out", str(tmp_path / "run")]
-    result = subprocess.run(
-        [sys.executable, "-c", hidden, *arguments, "--tensorboard"],
-        capture_output=True, text=True, timeout=300, check=False, env=WIDE,
-    )  # fmt: skip
+    result = hessalign(*arguments, "--tensorboard")
     assert result.returncode == 2
     assert "tensorboard: it is not installed; pip install 'hessalign[tensorboard]'" in words(result.stderr)
     assert not (tmp_path / "run").exists()

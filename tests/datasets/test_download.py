@@ -5,12 +5,11 @@ import io
 import json
 import re
 import socket
-import subprocess
-import sys
 import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import ClassVar
 
 import pytest
@@ -23,8 +22,8 @@ from hessalign.datasets.pacs import PACS
 from hessalign.datasets.published_folder import PublishedFolder
 from hessalign.datasets.sources import Checksum, Source, google_drive, google_drive_link
 from hessalign.datasets.terra_incognita import TerraIncognita
+from tests.cli.command import hessalign, words
 from tests.datasets.server import Server, serving
-from tests.datasets.test_verify import one_line
 
 PUBLISHED = ("pacs", "vlcs", "office_home", "terra_incognita", "domain_net")
 PAIR = {f"kfold/{domain}/{name}/{number}.jpg": f"{domain}{name}{number}".encode()
@@ -392,14 +391,8 @@ def test_a_list_that_points_elsewhere_is_refused(tmp_path: Path, line: str) -> N
 # The command line
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "hessalign", "datasets", "download", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+def run(*arguments: str) -> CompletedProcess[str]:
+    return hessalign("datasets", "download", *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -448,7 +441,7 @@ def test_command_names_what_cannot_be_reached_and_what_to_do(tmp_path: Path) -> 
         url = f"http://127.0.0.1:{free.getsockname()[1]}/pacs.zip"
     result = run("pacs", "--root", str(tmp_path), "--source", url)
     assert result.returncode == 1
-    text = one_line(result.stderr)
+    text = words(result.stderr)
     assert f"{url} cannot be reached" in text
     assert "download the archive by hand" in text
     assert "--source FILE" in text
@@ -461,11 +454,11 @@ def test_command_refuses_a_wrong_checksum_and_a_web_page(server: Server, tmp_pat
     url = server.add("pacs.zip", content)
     result = run("pacs", "--root", str(tmp_path), "--source", url, "--sha256", "0" * 64)
     assert result.returncode == 1
-    assert f"its sha256 is {sha256(content)}, expected is 000" in one_line(result.stderr)
+    assert f"its sha256 is {sha256(content)}, expected is 000" in words(result.stderr)
     page = server.add("page", b"<html>", kind="text/html")
     result = run("pacs", "--root", str(tmp_path), "--source", page)
     assert result.returncode == 1
-    assert f"{page} answers with a web page instead of the file" in one_line(result.stderr)
+    assert f"{page} answers with a web page instead of the file" in words(result.stderr)
     assert PACS.existing(tmp_path) is None
 
 
@@ -480,10 +473,10 @@ def test_command_refuses_a_wrong_checksum_and_a_web_page(server: Server, tmp_pat
 def test_command_refuses_bad_input(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
     result = run(*arguments, "--root", str(tmp_path))
     assert result.returncode == 2
-    assert message in one_line(result.stderr)
+    assert message in words(result.stderr)
     assert "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 
 def test_help_teaches() -> None:
-    assert "hessalign datasets download pacs --root data --source PACS.zip" in one_line(run("--help").stdout)
+    assert "hessalign datasets download pacs --root data --source PACS.zip" in words(run("--help").stdout)

@@ -18,6 +18,7 @@ from hessalign.datasets.image_folder import ImageFolderDomains
 from hessalign.datasets.pacs import PACS
 from hessalign.exceptions import HessalignWarning
 from tests.datasets.images import PACS_MINI, truncate, write_folder, write_image
+from tests.processes import METHOD
 
 COUNTS = {"north": {"cat": 2, "dog": 3}, "east": {"dog": 1, "emu": 2}}
 needs_pacs_mini = pytest.mark.skipif(not PACS_MINI.exists(), reason="the images are not on this machine")
@@ -56,7 +57,7 @@ def test_samples_are_the_images(folder: Path) -> None:
 
 def test_loader_with_workers_reads_the_same(folder: Path) -> None:
     domain = ImageFolderDomains(folder).domains[1]
-    loader = DataLoader(domain.plain, batch_size=2, num_workers=1, multiprocessing_context="spawn")
+    loader = DataLoader(domain.plain, batch_size=2, num_workers=1, multiprocessing_context=METHOD)
     images = torch.cat([images for images, _ in loader])
     assert torch.equal(images, torch.stack([domain.plain[index][0] for index in range(5)]))
 

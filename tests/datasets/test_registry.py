@@ -98,16 +98,6 @@ def test_a_third_party_adds_a_dataset(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_mnist_and_the_command_line_do_without_torchvision() -> None:
-    code = (
-        "import sys\n"
-        "from hessalign.datasets import Digits, load_mnist\n"
-        "import hessalign.cli.main\n"
-        "assert 'torchvision' not in sys.modules\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
 def test_paths_may_be_text_and_nothing_else(tmp_path: Path) -> None:
     root = str(write_folder(tmp_path / "images", {"a": {"x": 1}, "b": {"x": 1}}))
     assert len(make_dataset("image_folder", root).domains) == 2

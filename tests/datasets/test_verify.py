@@ -3,10 +3,9 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import ClassVar
 
 import pytest
@@ -18,6 +17,7 @@ from hessalign.datasets.image_folder import ImageFolderDomains
 from hessalign.datasets.pacs import PACS
 from hessalign.datasets.verify import verify
 from hessalign.exceptions import HessalignWarning
+from tests.cli.command import hessalign, words
 from tests.datasets.images import PACS_MINI, truncate, write_folder, write_image
 
 COUNTS = {"east": {"cat": 0, "dog": 1, "emu": 2}, "north": {"cat": 2, "dog": 3, "emu": 0}}
@@ -34,19 +34,8 @@ def folder(tmp_path: Path) -> Path:
     return write_folder(tmp_path / "images", COUNTS)
 
 
-def datasets(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "hessalign", "datasets", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
-def one_line(text: str) -> str:
-    """Without the frame and the line breaks of a terminal."""
-    return " ".join(text.replace("│", " ").split())
+def datasets(*arguments: str) -> CompletedProcess[str]:
+    return hessalign("datasets", *arguments)
 
 
 def test_counts_are_those_on_disk(folder: Path) -> None:
@@ -192,8 +181,8 @@ def test_command_verifies_a_good_folder(folder: Path) -> None:
     shutil.copy(folder / "north" / "dog" / "000.png", folder / "north" / "dog" / "002.png")
     result = datasets("verify", "image_folder", "--root", str(folder))
     assert result.returncode == 0, result.stderr
-    assert "All 8 samples can be read; nothing is wrong (no published counts" in one_line(result.stdout)
-    assert "Without a sample: east/cat, north/emu" in one_line(result.stdout)
+    assert "All 8 samples can be read; nothing is wrong (no published counts" in words(result.stdout)
+    assert "Without a sample: east/cat, north/emu" in words(result.stdout)
     equal = f"Equal files: {folder}/north/dog/000.png, {folder}/north/dog/002.png"
     assert equal in result.stdout
     assert "8/8" in result.stderr
@@ -229,7 +218,7 @@ def test_command_tells_what_is_wrong(tmp_path: Path) -> None:
 def test_command_refuses_bad_input(arguments: tuple[str, ...], message: str) -> None:
     result = datasets("verify", *arguments)
     assert result.returncode == 2
-    assert message in one_line(result.stderr)
+    assert message in words(result.stderr)
     assert "Traceback" not in result.stderr
     assert result.stdout == ""
 
@@ -237,5 +226,5 @@ def test_command_refuses_bad_input(arguments: tuple[str, ...], message: str) -> 
 def test_help_teaches() -> None:
     result = datasets("verify", "--help")
     assert result.returncode == 0
-    assert "hessalign datasets verify pacs --root data" in one_line(result.stdout)
+    assert "hessalign datasets verify pacs --root data" in words(result.stdout)
     assert "verify" in datasets("--help").stdout

@@ -1,9 +1,6 @@
 """Extraction of features, killed and not, and runs on features."""
 
 import json
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,12 +15,14 @@ from hessalign.datasets.image_folder import ImageFolderDomains
 from hessalign.training import FeaturesSpec, Machine, RunSpec, extract_features, train
 from hessalign.training.batches import domain_batches
 from hessalign.training.evaluation import accuracy
+from tests.cli.command import hessalign, words
 from tests.datasets.images import write_folder
+from tests.processes import start
 from tests.training.tiny_domains import NAMES, TinyDomains
 from tests.training.tiny_features import WIDTH, feature_spec, tiny_features
 
 CPU = Machine(accelerator="cpu")
-ROOT = Path(__file__).parents[2]
+SMALL = "timm:test_convnext"
 MNIST_CNN = BackboneSpec(name="mnist_cnn")
 
 
@@ -60,33 +59,26 @@ def test_views_are_seeded_and_differ(tmp_path: Path) -> None:
     assert not torch.equal(first, FeaturesFile(files[2]).domains[0].augmented.table)
 
 
-EXTRACT = """
-import sys
-from pathlib import Path
-from hessalign.training import Machine, extract_features
-from tests.training.test_features import spec
-from tests.training.tiny_domains import TinyDomains
-extract_features(TinyDomains(200), spec(views=1), Path(sys.argv[1]), Machine("cpu"), resume=True)
-"""
+def extract(path: Path) -> None:
+    extract_features(TinyDomains(200), spec(views=1), path, CPU, resume=True)
 
 
 def test_killed_at_several_moments_ends_with_the_same_file(tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
-    command = [sys.executable, "-c", EXTRACT]
-    subprocess.run([*command, str(whole)], cwd=ROOT, check=True)
+    extract(whole)
     folder = tmp_path / "parts.safetensors.part"
     finished: dict[str, int] = {}
     for kill in range(4):
-        process = subprocess.Popen([*command, str(parts)], cwd=ROOT, stderr=subprocess.DEVNULL)
-        while process.poll() is None and len(list(folder.glob("*.safetensors"))) < 3 * (kill + 1):
+        process = start(extract, parts)
+        while process.is_alive() and len(list(folder.glob("*.safetensors"))) < 3 * (kill + 1):
             time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         assert not parts.exists()
         chunks = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.safetensors")}
         assert finished.items() <= chunks.items()  # what was finished is not computed again
         finished = chunks
-    subprocess.run([*command, str(parts)], cwd=ROOT, check=True)
+    extract(parts)
     assert parts.read_bytes() == whole.read_bytes()
     assert not folder.exists()
 
@@ -253,30 +245,20 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_folder(tmp_path_factory.mktemp("images"), counts)
 
 
-def hessalign(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "hessalign", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
 def test_the_command_line_from_images_to_a_run(images: Path, tmp_path: Path) -> None:
     file = tmp_path / "own.safetensors"
-    arguments = ["features", "--dataset", str(images), "--backbone", "resnet18", "--weights", "none"]
+    arguments = ["features", "--dataset", str(images), "--backbone", SMALL, "--weights", "none"]
     result = hessalign(*arguments, "--views", "2", "--out", str(file), "--accelerator", "cpu", "--json")
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     dataset = FeaturesFile(file)
     assert found["content_sha256"] == dataset.fingerprint
     assert found["samples"] == 32
-    assert found["backbone"]["name"] == "resnet18"
+    assert found["backbone"]["name"] == SMALL
     assert "RandomResizedCrop" in found["preprocessing"]["views"]
     assert "RandomResizedCrop" not in found["preprocessing"]["plain"]
     assert found["fingerprint"] == ImageFolderDomains(images).fingerprint
-    assert dataset.input_shape == (512,)
+    assert dataset.input_shape == (64,)
 
     options = ["--algorithm", "fishr", "--target", "wet", "--set", "batch_size=4", "--steps", "5"]
     out = tmp_path / "run"
@@ -296,7 +278,7 @@ def test_the_command_line_from_images_to_a_run(images: Path, tmp_path: Path) -> 
     ):
         result = hessalign(*command)
         assert result.returncode == 2
-        message = " ".join(result.stderr.replace("│", " ").split())
+        message = words(result.stderr)
         assert "is not a whole features file: it is cut short" in message
         assert "Traceback" not in result.stderr
     assert not (tmp_path / "new").exists()
@@ -317,5 +299,5 @@ def test_bad_input_is_one_sentence(images: Path, tmp_path: Path, changes: list[s
     arguments = ["--dataset", str(images), "--backbone", "resnet18", "--weights", "none"]
     result = hessalign("features", *arguments, "--out", str(tmp_path / "f.safetensors"), *changes)
     assert result.returncode == 2
-    assert message in " ".join(result.stderr.replace("│", " ").split())
+    assert message in words(result.stderr)
     assert list(tmp_path.iterdir()) == []

@@ -16,7 +16,7 @@ from hessalign.training.checkpoint import (
 )
 from hessalign.training.evaluation import accuracy
 from hessalign.training.records import append_record, keep_records_before, read_records
-from tests.training.tiny_domains import InMemory, TinyDomains
+from tests.training.tiny_domains import PIXELS, InMemory, TinyDomains
 
 
 def sources() -> list:
@@ -33,7 +33,7 @@ def test_batches_are_balanced_and_finite() -> None:
     for batch in batches:
         assert batch.domains.tolist() == [0] * 4 + [1] * 4
         assert batch.domain_count == 2
-        assert batch.inputs.shape == (8, 1, 28, 28)
+        assert batch.inputs.shape == (8, 1, PIXELS, PIXELS)
     assert len({tuple(batch.targets.tolist()) for batch in batches}) > 1
 
 

@@ -13,6 +13,7 @@ from hessalign.backbones import Backbone
 from hessalign.training import Machine, train
 from hessalign.training.processes import ALONE, Processes
 from hessalign.training.spread import check_spreadable, rows_of
+from tests.processes import METHOD
 from tests.training.tiny_domains import TinyDomains, tiny_spec
 from tests.training.two_processes import COUNT, answer
 
@@ -23,7 +24,7 @@ Answers = list[dict[str, dict]]
 def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
     """By process."""
     folder = tmp_path_factory.mktemp("processes")
-    torch.multiprocessing.spawn(answer, (str(folder),), COUNT)
+    torch.multiprocessing.start_processes(answer, (str(folder),), COUNT, start_method=METHOD)
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(COUNT)]
 
 

@@ -2,9 +2,6 @@
 
 import json
 import random
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,10 +11,10 @@ from safetensors.torch import load_file
 
 from hessalign.algorithms import algorithm_names, get_algorithm
 from hessalign.training import Machine, Progress, latest_checkpoint, read_records, train
+from tests.processes import start
 from tests.training.tiny_domains import NAMES, TinyDomains, tiny_spec
 
 CPU = Machine(accelerator="cpu")
-ROOT = Path(__file__).parents[2]
 
 
 def results(folder: Path) -> tuple[list[dict], dict[str, torch.Tensor]]:
@@ -79,38 +76,30 @@ def test_every_algorithm_resumes_to_the_same_bits(tmp_path: Path, algorithm: str
     assert_same(tmp_path / "whole", tmp_path / "parts")
 
 
-RUN = """
-import sys
-from pathlib import Path
-from hessalign.training import Machine, train
-from tests.training.tiny_domains import TinyDomains, tiny_spec
-train(tiny_spec(steps=60, evaluate_every=2), TinyDomains(), Path(sys.argv[1]), Machine(accelerator="cpu"))
-"""
+def long_run(folder: Path) -> None:
+    train(tiny_spec(steps=60, evaluate_every=2), TinyDomains(), folder, CPU)
 
 
 def test_killed_at_ten_random_moments_ends_with_the_same_bits(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", RUN]
-    subprocess.run([*command, str(tmp_path / "whole")], cwd=ROOT, check=True, capture_output=True)
+    whole = start(long_run, tmp_path / "whole")
+    whole.join(timeout=300)
+    assert whole.exitcode == 0
     moments = random.Random(0)
     kills = 0
     for _ in range(200):
-        process = subprocess.Popen(
-            [*command, str(tmp_path / "parts")],
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        process = start(long_run, tmp_path / "parts")
         if kills == 10:
-            assert process.wait(timeout=300) == 0
+            process.join(timeout=300)
+            assert process.exitcode == 0
             break
         before = len(read_records(tmp_path / "parts"))
-        while process.poll() is None and len(read_records(tmp_path / "parts")) <= before:
+        while process.is_alive() and len(read_records(tmp_path / "parts")) <= before:
             time.sleep(0.005)
         time.sleep(moments.uniform(0, 0.25))
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
+        if process.is_alive():
+            process.kill()
             kills += 1
-        process.wait()
+        process.join()
         assert not (tmp_path / "parts" / "done").exists(), "the run ended before it was killed ten times"
     assert kills == 10
     assert_same(tmp_path / "whole", tmp_path / "parts")

@@ -1,4 +1,4 @@
-"""Three small domains of 28-pixel images, with an augmentation that draws random numbers."""
+"""Three small domains of 12-pixel images, with an augmentation that draws random numbers."""
 
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from hessalign.datasets.base import Domain, DomainDataset, Samples
 from hessalign.training import RunSpec
 
 NAMES = ("bright", "middle", "dark")
+PIXELS = 12
 
 
 class InMemory(Samples):
@@ -34,7 +35,7 @@ class TinyDomains(DomainDataset):
 
     name = "tiny"
     images = "small"
-    input_shape = (1, 28, 28)
+    input_shape = (1, PIXELS, PIXELS)
     checkpoint_every = 4
     steps = 12
 
@@ -43,9 +44,9 @@ class TinyDomains(DomainDataset):
         for index, name in enumerate(NAMES):
             generator = torch.Generator().manual_seed(index)
             targets = torch.arange(samples) % 2
-            images = 0.3 * torch.randn(samples, 1, 28, 28, generator=generator) - 0.2 * index
-            images[targets == 0, :, :14] += 1
-            images[targets == 1, :, 14:] += 1
+            images = 0.3 * torch.randn(samples, 1, PIXELS, PIXELS, generator=generator) - 0.2 * index
+            images[targets == 0, :, : PIXELS // 2] += 1
+            images[targets == 1, :, PIXELS // 2 :] += 1
             domains.append(Domain(name, targets, InMemory(images, targets), Noisy(images, targets)))
         super().__init__(("upper", "lower"), tuple(domains))
 
