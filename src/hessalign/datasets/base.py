@@ -115,7 +115,7 @@ class DomainDataset(ABC):
 
     Attributes:
         name: What ``register`` made it known by.
-        reference_name: The class's name, which is DomainBed's spelling; it seeds the runs of a sweep.
+        reference_name: What seeds the runs of a sweep: DomainBed's spelling of the name.
         default_backbone: Name of the backbone that is trained on it where none is chosen; ``"identity"`` for
             inputs that are features.
         images: Search space of hyper-parameters that fits.

@@ -10,7 +10,7 @@ from hessalign.datasets.registry import register
 COLUMNS = ("path", "label", "domain")
 
 
-@register("csv_file")
+@register("csv_file", reference_name="CSVDomains")
 class CSVDomains(ImageFileDomains):
     """Your own images, wherever they lie: one row for each, with the columns path, label and domain.
 

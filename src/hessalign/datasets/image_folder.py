@@ -8,7 +8,7 @@ from hessalign.datasets.image_files import IMAGE_EXTENSIONS, ImageFileDomains, L
 from hessalign.datasets.registry import register
 
 
-@register("image_folder")
+@register("image_folder", reference_name="ImageFolderDomains")
 class ImageFolderDomains(ImageFileDomains):
     """Your own images: one folder for each domain, in it one for each class.
 
