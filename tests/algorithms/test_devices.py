@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from hessalign.algorithms import algorithm_names
+from hessalign.algorithms import DomainBatch, algorithm_names
+from hessalign.algorithms.base import head_derivatives
 from hessalign.alignment import HessianAlignment, HessianFlatness
-from hessalign.head import CrossEntropy, HeadDerivatives
 from tests.algorithms.images import draw_batch, make_on_images
 
 META = torch.device("meta")
@@ -49,8 +49,8 @@ def test_no_penalty_reads_a_value(method: str) -> None:
     """From derivatives, whose features and targets nobody has to check any more."""
     features = torch.randn(12, 4, device=META, requires_grad=True)
     logits = torch.randn(12, 3, device=META, requires_grad=True)
-    one_hot = torch.zeros(12, 3, device=META)
-    domains = HeadDerivatives(features, *CrossEntropy().derivatives(logits, one_hot)).split([4, 4, 4])
+    ids = torch.arange(3).repeat_interleave(4)
+    domains = head_derivatives(features, logits, DomainBatch(features.detach(), ids, ids, 3).to(META))
     penalty = (
         HessianFlatness(1.0, "off_diagonal")
         if method == "flatness"

@@ -37,4 +37,4 @@ def _squares(centred: Tensor) -> Tensor:
     norms = centred.square().sum(1)
     sums = norms.unsqueeze(1) + norms
     squares = sums - 2 * centred @ centred.T
-    return torch.where(squares > ROUNDING * torch.finfo(sums.dtype).eps * sums, squares, 0.0)
+    return torch.where(squares <= ROUNDING * torch.finfo(sums.dtype).eps * sums, 0.0, squares)

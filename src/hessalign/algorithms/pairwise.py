@@ -53,7 +53,8 @@ class PairwisePenalty(Algorithm):
             return domains[0].new_zeros(())
         with without_autocast(domains[0].device):
             distances = self.distances(_in_full(torch.stack(list(domains))))
-        return (distances.triu(1).sum() / (count * (count - 1) / 2)).to(domains[0].dtype)
+        mean = distances.triu(1).sum() / (count * (count - 1) / 2)
+        return mean.to(torch.promote_types(domains[0].dtype, torch.float32))
 
     def objective(self, batch: DomainBatch) -> tuple[Tensor, Metrics]:
         """See the class."""
