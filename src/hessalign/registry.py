@@ -21,8 +21,13 @@ class Registry:
         self.built_in = tuple(built_in)
         self._classes: dict[str, Any] = {}
 
-    def add(self, name: str, registered: Any) -> None:
+    def add(self, name: str, registered: Any, reference_name: str | None = None) -> None:
         """Make a class known by a name; sets its ``name`` and ``reference_name``.
+
+        Args:
+            name: The name.
+            registered: The class, whose own name means nothing: it can be changed.
+            reference_name: What seeds are made of; the name by default.
 
         Raises:
             ValueError: If another class has the name.
@@ -32,7 +37,7 @@ class Registry:
         if name in self._classes or reserved:
             raise ValueError(f"name: {name!r} is taken by another {self.kind}; allowed is any other name")
         registered.name = name
-        registered.reference_name = registered.__name__
+        registered.reference_name = reference_name or name
         self._classes[name] = registered
 
     def names(self) -> list[str]:

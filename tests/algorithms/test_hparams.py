@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 from hessalign.algorithms import Algorithm, algorithm_names, get_algorithm, register
-from hessalign.algorithms.hparams import HParams
+from hessalign.algorithms.hparams import Choice, Fixed, HParams, LogUniform, Uniform
+from hessalign.benchmark.protocol import run_seed
+from hessalign.datasets import dataset_names, get_dataset
+from hessalign.registry import Registry
 
 
 def seed(*arguments: object) -> int:
@@ -58,6 +61,116 @@ def test_draws_are_domainbeds() -> None:
     hutchinson = draw("hutchinson", "large", 1, 0)
     assert (hutchinson["alpha"], hutchinson["beta"]) == (87.41269008706993, 176537.1279570853)
     assert draw("hgp", "large", 1, 1)["alpha"] == 0.00031616751712393987
+
+
+PAPER_EXPONENTS = {"small": (4, 9), "large": (4, 5.5), "domain_net": (4, 5)}
+
+
+@pytest.mark.parametrize("name", ["hgp", "hutchinson", "exact_diagonal", "exact_hessian", "flat_head"])
+def test_aligned_algorithms_draw_the_batch_sizes_of_the_papers_code(name: str) -> None:
+    """DomainBed begins at 2 ** 3, the paper's code at 2 ** 4."""
+    hparams = get_algorithm(name).hparams_class
+    for images, exponents in PAPER_EXPONENTS.items():
+        search = hparams.spaces(images)["batch_size"].search
+        assert (search.first_exponent, search.second_exponent, search.base) == (*exponents, 2)
+        assert min(draw(name, images, number, 0)["batch_size"] for number in range(1, 60)) in (16, 17)
+        assert draw("erm", images, 1, 0)["batch_size"] >= 8
+    assert draw(name, "small", 1, 0)["batch_size"] == 392  # 372 from DomainBed's range
+    assert hparams(batch_size=8).batch_size == 8  # as recorded runs have it
+
+
+@pytest.mark.parametrize("name", sorted({*algorithm_names()} - {"hutchinson"}))
+def test_defaults_lie_in_their_search_ranges(name: str) -> None:
+    """Where they do not, the published code has it so, which the page says."""
+    for images in ("small", "large", "domain_net", "features"):
+        for field, space in get_algorithm(name).hparams_class.spaces(images).items():
+            match space.search:
+                case LogUniform(first, second, base):
+                    # A decay or a gradient penalty of 0 has no logarithm.
+                    low, high = sorted((base**first, base**second))
+                    assert space.default == 0 or low <= space.default <= high, (images, field)
+                case Uniform(low, high):
+                    assert low <= space.default <= high, (images, field)
+                case Choice(values):
+                    assert space.default in values, (images, field)
+                case Fixed(value):
+                    assert space.default == value, (images, field)
+
+
+def test_only_what_the_papers_code_writes_backwards_is() -> None:
+    """There the random number is mirrored, and the draws are the paper's."""
+    backwards = {
+        (name, field)
+        for name in algorithm_names()
+        for field, space in get_algorithm(name).hparams_class.spaces("large").items()
+        if isinstance(space.search, LogUniform) and space.search.first_exponent > space.search.second_exponent
+    }
+    assert backwards == {(name, part) for name in ("hgp", "hutchinson") for part in ("alpha", "beta")}
+
+
+REFERENCE_NAMES = {
+    "and_mask": "ANDMask",
+    "arm": "ARM",
+    "cdann": "CDANN",
+    "coral": "CORAL",
+    "dann": "DANN",
+    "erm": "ERM",
+    "exact_diagonal": "ExactDiagonal",
+    "exact_hessian": "ExactHessian",
+    "fish": "Fish",
+    "fishr": "Fishr",
+    "flat_head": "FlatHead",
+    "group_dro": "GroupDRO",
+    "hgp": "HGP",
+    "hutchinson": "Hutchinson",
+    "irm": "IRM",
+    "mixup": "Mixup",
+    "mldg": "MLDG",
+    "mmd": "MMD",
+    "mtl": "MTL",
+    "rsc": "RSC",
+    "sagnet": "SagNet",
+    "sand_mask": "SANDMask",
+    "vrex": "VREx",
+}
+
+
+DATASET_REFERENCE_NAMES = {
+    "colored_mnist": "ColoredMNIST",
+    "csv_file": "CSVDomains",
+    "domain_net": "DomainNet",
+    "features_file": "FeaturesFile",
+    "image_folder": "ImageFolderDomains",
+    "office_home": "OfficeHome",
+    "pacs": "PACS",
+    "rotated_mnist": "RotatedMNIST",
+    "terra_incognita": "TerraIncognita",
+    "vlcs": "VLCS",
+}
+
+
+def test_seeds_hang_on_names_that_do_not_change() -> None:
+    """Recorded runs have been seeded by these."""
+    assert {name: get_algorithm(name).reference_name for name in algorithm_names()} == REFERENCE_NAMES
+
+
+def test_seeds_of_datasets_hang_on_names_that_do_not_change() -> None:
+    assert {name: get_dataset(name).reference_name for name in dataset_names()} == DATASET_REFERENCE_NAMES
+
+
+def test_renaming_a_class_changes_no_seed() -> None:
+    registry = Registry("algorithm", "hessalign.no_such_package", ())
+
+    class RenamedHGP:
+        """HGP under another class name."""
+
+    class Anything:
+        """Without a name of DomainBed's."""
+
+    registry.add("hgp", RenamedHGP, "HGP")
+    registry.add("of_ones_own", Anything)
+    assert run_seed(get_dataset("rotated_mnist"), registry.get("hgp"), [0], 0, 0) == 563870196
+    assert registry.get("of_ones_own").reference_name == "of_ones_own"
 
 
 @pytest.mark.parametrize("name", algorithm_names())

@@ -100,6 +100,7 @@ def assert_same(together: Path, alone: Path, tolerance: float) -> None:
         )
 
 
+@pytest.mark.filterwarnings("ignore::hessalign.exceptions.UntrustworthyWarning")  # Fishr's default weight
 @pytest.mark.parametrize("backbone", ["identity", "adapter:linear", "adapter:mlp"])
 @pytest.mark.parametrize("algorithm", TOGETHER)
 def test_together_is_as_one_by_one(tmp_path: Path, algorithm: str, backbone: str) -> None:
@@ -116,6 +117,7 @@ def test_together_is_as_one_by_one(tmp_path: Path, algorithm: str, backbone: str
         assert read_records(together[run])[-1] == records[run]
 
 
+@pytest.mark.filterwarnings("ignore::hessalign.exceptions.UntrustworthyWarning")
 @pytest.mark.parametrize("algorithm", ["erm", "fishr", "hutchinson", "rsc"])
 def test_in_single_precision_to_a_hundred_thousandth(tmp_path: Path, algorithm: str) -> None:
     dataset = tiny_features(tmp_path / "f.safetensors")

@@ -68,6 +68,7 @@ class Adversarial(Algorithm):
     hparams_class = AdversarialHParams
     hparams: AdversarialHParams
     needs_trainable_backbone = True
+    needs_domains = 2
 
     def build(self) -> None:
         """Adds to the network what the class says."""
@@ -109,7 +110,7 @@ class Adversarial(Algorithm):
         features = self.backbone(batch.inputs)
         domain_loss = self._domain_loss(features, batch)
         cycle = 1 + self.hparams.discriminator_steps
-        if (int(self.steps_done) + 1) % cycle < self.hparams.discriminator_steps:
+        if (self.steps_done + 1) % cycle < self.hparams.discriminator_steps:
             self.minimise(domain_loss, optimizers["discriminator"])
             return {"loss": domain_loss.detach(), "domain_loss": domain_loss.detach()}
         risk = F.cross_entropy(self.head(features), batch.targets)

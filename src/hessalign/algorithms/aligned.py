@@ -3,16 +3,33 @@
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from hessalign.algorithms.base import Algorithm, DomainBatch, Metrics, cross_entropies, head_derivatives
-from hessalign.algorithms.hparams import HParams
+from hessalign.algorithms.hparams import Fixed, HParams, LogUniform, hparam
 from hessalign.alignment import HessianAlignment
 from hessalign.head import HeadDerivatives
+from hessalign.head.precision import without_autocast
 
 WEIGHTS = {"hessian": "alpha", "gradient": "beta"}
 """Which hyper-parameter weighs which part of the penalty."""
+
+
+class AlignedHParams(HParams):
+    """Batch sizes as the paper's code draws them, from exponents of at least 4 where DomainBed begins at 3.
+
+    Attributes:
+        batch_size: Samples of each domain in a batch.
+    """
+
+    batch_size: int = hparam(
+        32,
+        LogUniform(4, 5.5, base=2, whole=True),
+        small=(64, LogUniform(4, 9, base=2, whole=True)),
+        domain_net=(32, LogUniform(4, 5, base=2, whole=True)),
+        features=(32, Fixed(32)),
+        at_least=1,
+    )
 
 
 class AlignedHead(Algorithm):
@@ -23,6 +40,9 @@ class AlignedHead(Algorithm):
     Reported beside the loss: ``gradient`` and ``hessian``, the two parts of the penalty without weights,
     as means over the source domains, and ``gradient_0``, ``hessian_0`` ... of each of them.
     """
+
+    needs_domains = 2
+    penalty_weights = ("alpha", "beta")
 
     @classmethod
     def batched_hparams(cls, hparams: HParams) -> tuple[str, ...] | None:
@@ -39,11 +59,11 @@ class AlignedHead(Algorithm):
 
     def objective(self, batch: DomainBatch) -> tuple[Tensor, Metrics]:
         """See the class."""
-        features = self.backbone(batch.inputs)
+        features = self.domain_features(batch)
         logits = self.head(features)
         risk = cross_entropies(logits, batch).mean()
         # Mixed precision would round the differences of Hessians away.
-        with torch.autocast(features.device.type, enabled=False):
+        with without_autocast(features.device):
             penalty, parts = self.head_penalty(head_derivatives(features, logits, batch))
         return risk + penalty, {"risk": risk.detach(), "penalty": penalty.detach(), **_by_name(parts)}
 

@@ -17,7 +17,7 @@ class ANDMaskHParams(HParams):
     tau: float = hparam(1.0, Uniform(0.5, 1.0), at_most=1)
 
 
-@register("and_mask")
+@register("and_mask", reference_name="ANDMask")
 class ANDMask(MaskedGradients):
     """``mask = [|mean_e sign g_e| ≥ τ]``; see the base class for the update."""
 

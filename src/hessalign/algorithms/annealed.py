@@ -26,6 +26,7 @@ class AnnealedPenalty(Algorithm):
     """``mean_e R_e + w_t · penalty``; Adam forgets its moments at the step where ``w_t`` changes."""
 
     hparams: AnnealedHParams
+    penalty_weights = ("penalty_weight",)
     weight_before: ClassVar[float] = 1.0
 
     @classmethod
@@ -50,10 +51,14 @@ class AnnealedPenalty(Algorithm):
 
     def forgets_moments(self) -> bool | Tensor:
         """Where the weight changes."""
-        return (self.steps_done == self.hparams.anneal_steps) & (self.steps_done > 0)
+        return (self.hparams.anneal_steps == self.steps_done) & (self.steps_done > 0)
 
-    def weight(self, like: Tensor) -> Tensor:
-        """``w_t`` of the step that is about to be done, of the type of a tensor."""
-        after = torch.as_tensor(self.hparams.penalty_weight, dtype=like.dtype, device=like.device)
-        annealed = self.steps_done >= self.hparams.anneal_steps
-        return torch.where(annealed, after, torch.full_like(after, self.weight_before))
+    def weight(self, like: Tensor) -> float | Tensor:
+        """``w_t`` of the step that is about to be done; a number, or of the type of a tensor.
+
+        It is a tensor where the hyper-parameters are, those of runs that are trained together.
+        """
+        annealed, after = self.hparams.anneal_steps <= self.steps_done, self.hparams.penalty_weight
+        if isinstance(annealed, bool):
+            return after if annealed else self.weight_before
+        return torch.where(annealed, after, self.weight_before).to(like)

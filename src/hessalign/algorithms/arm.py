@@ -28,7 +28,7 @@ class ARMHParams(HParams):
     variant: Literal["paper", "domainbed"] = "paper"
 
 
-@register("arm")
+@register("arm", reference_name="ARM")
 class ARM(Algorithm):
     """Each image gets one more channel: the mean context map of its group.
 

@@ -1,18 +1,24 @@
 """What an algorithm is: a network, hyper-parameters, and either an objective or a step of its own."""
 
+import warnings
 from abc import ABC
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Adam, Optimizer
 
 from hessalign.algorithms.hparams import HParams
 from hessalign.algorithms.registry import register as register  # noqa: PLC0414 (mypy: exported from here, too)
+from hessalign.checks import require_same_length, require_whole
+from hessalign.exceptions import NoEffectWarning
 from hessalign.head import CrossEntropy, HeadDerivatives
+from hessalign.inputs import as_domain_ids, as_tensor, read_domains
 
 Optimizers = dict[str, Optimizer]
 Metrics = dict[str, Tensor]
@@ -22,11 +28,26 @@ Metrics = dict[str, Tensor]
 class DomainBatch:
     """A batch with the same number of samples from each source domain, sorted by domain.
 
+    Samples may come in any order: they are sorted by domain, those of one domain keeping theirs. Ids are read
+    for that, which on a GPU waits for the device; a loader that knows its batches to be in order makes them
+    by [balanced][]. Domains that are named, and arrays that are no tensors, go through [of][].
+
     Attributes:
         inputs: ``(E·B, ...)``: ``B`` samples of domain 0, then of domain 1 ...
         targets: Class ids, ``(E·B,)``.
         domains: Domain of each sample, 0 to E − 1, ``(E·B,)``.
         domain_count: ``E``.
+
+    Raises:
+        ValueError: If lengths differ, an id is not from 0 to E − 1, or the domains differ in their numbers of
+            samples.
+
+    Example:
+        >>> import torch
+        >>> from hessalign.algorithms import DomainBatch
+        >>> batch = DomainBatch(torch.randn(6, 3), torch.arange(6), torch.tensor([1, 0, 1, 0, 0, 1]), 2)
+        >>> batch.targets
+        tensor([1, 3, 4, 0, 2, 5])
     """
 
     inputs: Tensor
@@ -34,26 +55,102 @@ class DomainBatch:
     domains: Tensor
     domain_count: int
 
+    def __post_init__(self) -> None:
+        require_whole("domain_count", self.domain_count, least=1)
+        require_same_length(inputs=len(self.inputs), targets=len(self.targets), domains=len(self.domains))
+        ids = as_domain_ids("domains", self.domains, len(self.targets)).detach().cpu()
+        found, sizes = (part.tolist() for part in ids.unique(return_counts=True))
+        if found != list(range(self.domain_count)):
+            raise ValueError(
+                f"domains: with domain_count {self.domain_count} a batch must hold every domain from 0 to "
+                f"{self.domain_count - 1} and no other, got {', '.join(map(str, found))}"
+            )
+        if len(set(sizes)) > 1:
+            raise ValueError(
+                "domains: a batch must hold equally many samples of each domain, got "
+                f"{', '.join(map(str, sizes))} of domains {', '.join(map(str, found))}"
+            )
+        if bool((ids[1:] < ids[:-1]).any()):
+            order = ids.argsort(stable=True).to(self.domains.device)
+            for name in ("inputs", "targets", "domains"):
+                object.__setattr__(self, name, getattr(self, name)[order])
+
+    @classmethod
+    def of(cls, inputs: Any, targets: Any, domains: Any, names: Sequence[Any]) -> "DomainBatch":
+        """A batch from arrays of any kind and domains by name.
+
+        Args:
+            inputs: ``(n, ...)`` numbers: tensor, array, data frame or sequence.
+            targets: Class ids, ``(n,)``, likewise.
+            domains: Name of each sample's domain, ``(n,)``, strings or integers, in any order.
+            names: Of all source domains. Their order is that of the algorithm's domains, so it must be the
+                same for all batches of a training.
+
+        Raises:
+            ValueError: As the class does, or if a domain is not among the names or a name is given twice.
+
+        Example:
+            >>> import numpy as np
+            >>> from hessalign.algorithms import DomainBatch
+            >>> batch = DomainBatch.of(np.eye(4), [0, 1, 0, 1], ["b", "a", "a", "b"], names=("b", "a"))
+            >>> batch.domains
+            tensor([0, 0, 1, 1])
+        """
+        rows, labels = as_tensor("inputs", inputs), as_tensor("targets", targets)
+        require_same_length(inputs=len(rows), targets=len(labels))
+        given = read_domains("domains", domains, len(rows))
+        known = list(names)
+        if len(set(known)) < len(known):
+            raise ValueError(f"names: each domain must be named once, got {known}")
+        unknown = [name for name in given.names.tolist() if name not in known]
+        if unknown:
+            raise ValueError(f"domains: {unknown[0]!r} is not among the names {known}")
+        places = np.array([known.index(name) for name in given.names.tolist()], dtype=np.int64)
+        ids = torch.from_numpy(places[given.codes]).to(rows.device)
+        return cls(rows, labels.to(rows.device), ids, len(known))
+
+    @classmethod
+    def balanced(cls, inputs: Tensor, targets: Tensor, domains: Tensor, domain_count: int) -> "DomainBatch":
+        """A batch that is known to be in order; nothing of it is read, so no device has to wait."""
+        batch = object.__new__(cls)
+        fields = {"inputs": inputs, "targets": targets, "domains": domains, "domain_count": domain_count}
+        for name, value in fields.items():
+            object.__setattr__(batch, name, value)
+        return batch
+
     @property
     def samples_per_domain(self) -> int:
         """``B``."""
         return len(self.targets) // self.domain_count
 
     def by_domain(self, values: Tensor) -> tuple[Tensor, ...]:
-        """Values of the samples, split by domain."""
+        """Values of the samples, split by domain.
+
+        Args:
+            values: ``(E·B, ...)``, one for each sample in the batch's order.
+
+        Raises:
+            ValueError: If there is not one for each sample.
+        """
+        require_same_length(values=len(values), targets=len(self.targets))
         parts: tuple[Tensor, ...] = values.split(self.samples_per_domain)
         return parts
 
     def to(self, device: torch.device) -> "DomainBatch":
         """The same batch on a device."""
-        return DomainBatch(
+        return DomainBatch.balanced(
             self.inputs.to(device), self.targets.to(device), self.domains.to(device), self.domain_count
         )
+
+    def with_inputs(self, inputs: Tensor) -> "DomainBatch":
+        """The same batch with other inputs, one for each sample in the batch's order."""
+        require_same_length(inputs=len(inputs), targets=len(self.targets))
+        return DomainBatch.balanced(inputs, self.targets, self.domains, self.domain_count)
 
     def domain_batches(self) -> list["DomainBatch"]:
         """One batch for each domain, with that domain alone."""
         parts = zip(*map(self.by_domain, (self.inputs, self.targets, self.domains)), strict=True)
-        return [DomainBatch(inputs, targets, domains, 1) for inputs, targets, domains in parts]
+        return [DomainBatch.balanced(inputs, targets, domains, 1) for inputs, targets, domains in parts]
 
 
 class Algorithm(nn.Module, ABC):
@@ -72,19 +169,28 @@ class Algorithm(nn.Module, ABC):
 
     Attributes:
         name: What ``register`` made it known by.
-        reference_name: The class's name, which is DomainBed's spelling; it seeds the runs of a sweep.
+        reference_name: What seeds the runs of a sweep: DomainBed's spelling of the name.
+        needs_domains: Source domains below which the rule compares nothing, so that training differs in
+            nothing that matters from that of ``erm``.
+        needs_samples: Samples of each domain in a batch below which the rule is not defined.
+        penalty_weights: Hyper-parameters that weigh the penalty; without a penalty none. An algorithm that
+            names any reports ``risk`` and ``penalty`` among its metrics.
         needs_images: Whether the rule works on images only, not on feature vectors.
         needs_trainable_backbone: Whether the rule trains the backbone in a way that a bare head on frozen
             features has no use for.
+        steps_done: Number of updates. It is kept in ``state_dict``, and on the host: a rule that depends on
+            it must not make the device wait.
     """
 
     name: ClassVar[str]
     reference_name: ClassVar[str]
+    needs_domains: ClassVar[int] = 1
+    needs_samples: ClassVar[int] = 1
+    penalty_weights: ClassVar[tuple[str, ...]] = ()
     hparams_class: ClassVar[type[HParams]] = HParams
     extra_input_channels: ClassVar[int] = 0
     needs_images: ClassVar[bool] = False
     needs_trainable_backbone: ClassVar[bool] = False
-    steps_done: Tensor
 
     def __init__(self, backbone: nn.Module, width: int, classes: int, domains: int, hparams: HParams) -> None:
         super().__init__()
@@ -94,7 +200,8 @@ class Algorithm(nn.Module, ABC):
         self.domains = domains
         self.head = self.make_head()
         self.hparams = hparams
-        self.register_buffer("steps_done", torch.zeros((), dtype=torch.long))
+        self.steps_done = 0
+        self._is_checked = False
         self.backward: Callable[[Tensor], None] = torch.Tensor.backward
         self.build()
 
@@ -146,9 +253,47 @@ class Algorithm(nn.Module, ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} implements neither objective nor step")
 
+    def domain_features(self, batch: DomainBatch) -> Tensor:
+        """Features ``(E·B, width)`` of a batch whose domains pass through the backbone one by one.
+
+        That is the rule of DomainBed for the algorithms that use it, and it matters where a BatchNorm is
+        trained: each domain is then normalised by statistics of its own. Everywhere else it is the same as
+        one pass, which is what is done.
+        """
+        if not uses_batch_statistics(self.backbone):
+            features: Tensor = self.backbone(batch.inputs)
+            return features
+        return torch.cat([self.backbone(part) for part in batch.by_domain(batch.inputs)])
+
     def forgets_moments(self) -> bool | Tensor:
-        """Whether Adam begins anew with the step that is about to be done; never by default."""
+        """Whether Adam begins anew with the step that is about to be done; never by default.
+
+        A tensor only where [batched_hparams][] are tensors.
+        """
         return False
+
+    def no_effect(self) -> str | None:
+        """Why the rule has nothing to do with these hyper-parameters and source domains, or None."""
+        if self.domains >= self.needs_domains:
+            return None
+        return (
+            f"algorithm: {known_as(self)} compares source domains, of which there is {self.domains} here: it "
+            f"has nothing to compare, and trains on the risk alone; it needs at least {self.needs_domains}"
+        )
+
+    def check_start(self) -> None:
+        """What is to be known before any work: called by a run that begins, and by the first update.
+
+        Raises:
+            ValueError: If the rule is not defined for batches of the hyper-parameters' size.
+        """
+        if self._is_checked:
+            return
+        self._check_samples("batch_size", self.hparams.batch_size)
+        self._is_checked = True
+        reason = self.no_effect()
+        if reason is not None:
+            warnings.warn(reason, NoEffectWarning, stacklevel=3)
 
     def step(self, batch: DomainBatch, optimizers: Optimizers) -> Metrics:
         """One update.
@@ -167,7 +312,19 @@ class Algorithm(nn.Module, ABC):
         return {"loss": loss.detach(), **metrics}
 
     def update(self, batch: DomainBatch, optimizers: Optimizers) -> Metrics:
-        """[step][], counted."""
+        """[step][], counted.
+
+        Raises:
+            ValueError: If the batch has another number of domains than the algorithm, or too few samples of
+                each for the rule to be defined.
+        """
+        if batch.domain_count != self.domains:
+            raise ValueError(
+                f"batch: must hold the {self.domains} source domains that {known_as(self)} was made for, "
+                f"got {batch.domain_count}"
+            )
+        self._check_samples("batch", batch.samples_per_domain)
+        self.check_start()
         metrics = self.step(batch, optimizers)
         self.steps_done += 1
         return metrics
@@ -178,6 +335,49 @@ class Algorithm(nn.Module, ABC):
         self.backward(loss)
         for optimizer in optimizers:
             optimizer.step()
+
+    def _check_samples(self, argument: str, samples: int) -> None:
+        if samples < self.needs_samples:
+            raise ValueError(
+                f"{argument}: {known_as(self)} needs at least {self.needs_samples} samples of each domain in "
+                f"a batch, got {samples}"
+            )
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[f"{prefix}steps_done"] = torch.tensor(self.steps_done, device=self.head.weight.device)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        steps = state_dict.pop(f"{prefix}steps_done", None)
+        if steps is None:
+            missing_keys.append(f"{prefix}steps_done")
+        else:
+            self.steps_done = int(steps)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+
+
+def known_as(algorithm: Algorithm) -> str:
+    """The algorithm's registered name, or its class's where it is not registered."""
+    return getattr(algorithm, "name", type(algorithm).__name__)
+
+
+def uses_batch_statistics(network: nn.Module) -> bool:
+    """Whether a sample's features depend on the others of its batch, by a BatchNorm that is not frozen."""
+    return any(
+        isinstance(part, _BatchNorm) and (part.training or part.running_mean is None)
+        for part in network.modules()
+    )
 
 
 def cross_entropies(logits: Tensor, batch: DomainBatch) -> Tensor:

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor, nn
 
 from hessalign.algorithms.adversarial import Adversarial
 from hessalign.algorithms.base import register
 
 
-@register("cdann")
+@register("cdann", reference_name="CDANN")
 class CDANN(Adversarial):
     """The discriminator sees ``z + Emb(y)``, and its loss weighs all classes alike.
 
@@ -28,8 +29,9 @@ class CDANN(Adversarial):
 
     def sample_weights(self, targets: Tensor) -> Tensor:
         """See the class."""
-        counts = targets.bincount()
-        return 1.0 / (counts[targets] * len(counts))
+        # Not bincount, whose length depends on the largest label, for which a GPU would have to wait.
+        counts = (targets.unsqueeze(1) == torch.arange(self.classes, device=targets.device)).sum(0)
+        return 1.0 / (counts[targets] * (targets.max() + 1))
 
     def discriminator_parameters(self) -> Iterable[nn.Parameter]:
         """Discriminator and embedding."""

@@ -3,24 +3,24 @@
 from torch import Tensor
 
 from hessalign.algorithms.base import register
-from hessalign.algorithms.pairwise import PairwisePenalty
+from hessalign.algorithms.pairwise import PairwisePenalty, means_of_domains, squared_distances
 
 
-@register("coral")
+@register("coral", reference_name="CORAL")
 class CORAL(PairwisePenalty):
     """Distance ``mean_k (μ − μ′)_k² + mean_kl (C − C′)_kl²`` of feature means and unbiased covariances."""
 
-    def distance(self, first: Tensor, second: Tensor) -> Tensor:
+    needs_samples = 2
+
+    def distances(self, features: Tensor) -> Tensor:
         """See the class.
 
-        With ``X`` the centred features over ``√(n − 1)``, ``Σ_kl (C − C′)_kl²`` is
-        ``‖X Xᵀ‖² + ‖X′ X′ᵀ‖² − 2 ‖X X′ᵀ‖²``: inner products of samples, which are far fewer than features,
-        instead of covariances.
+        With ``X`` the centred features over ``√(n − 1)``, ``Σ_kl C_kl C′_kl`` is ``‖X X′ᵀ‖²``: inner products
+        of samples, which are far fewer than features, instead of covariances.
         """
-        mean, other_mean = first.mean(0), second.mean(0)
-        scaled = (first - mean) / (len(first) - 1) ** 0.5
-        other = (second - other_mean) / (len(second) - 1) ** 0.5
-        same = (scaled @ scaled.T).square().sum() + (other @ other.T).square().sum()
-        between = (scaled @ other.T).square().sum()
-        covariances: Tensor = (same - 2 * between) / mean.numel() ** 2
-        return (mean - other_mean).square().mean() + covariances
+        domains, samples, width = features.shape
+        means = features.mean(1)
+        centred = (features - means.unsqueeze(1)).flatten(0, 1) / (samples - 1) ** 0.5
+        products = samples**2 * means_of_domains((centred @ centred.T).square(), domains)
+        between_means = (means.unsqueeze(1) - means).square().mean(2)
+        return between_means + squared_distances(products) / width**2

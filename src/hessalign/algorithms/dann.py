@@ -4,6 +4,6 @@ from hessalign.algorithms.adversarial import Adversarial
 from hessalign.algorithms.base import register
 
 
-@register("dann")
+@register("dann", reference_name="DANN")
 class DANN(Adversarial):
     """The discriminator sees the features; see the base class for the rule."""

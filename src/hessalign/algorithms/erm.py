@@ -6,7 +6,7 @@ from hessalign.algorithms.base import Algorithm, DomainBatch, Metrics, cross_ent
 from hessalign.algorithms.hparams import HParams
 
 
-@register("erm")
+@register("erm", reference_name="ERM")
 class ERM(Algorithm):
     """``mean_e R_e``: cross-entropy over the pooled batch."""
 

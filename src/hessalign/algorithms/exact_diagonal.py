@@ -1,12 +1,12 @@
 """Alignment of the exact Hessian diagonals: Hutchinson (Hemati et al., ICCV 2023) without probes."""
 
-from hessalign.algorithms.aligned import AlignedHead
+from hessalign.algorithms.aligned import AlignedHead, AlignedHParams
 from hessalign.algorithms.base import register
-from hessalign.algorithms.hparams import HParams, LogUniform, hparam
+from hessalign.algorithms.hparams import LogUniform, hparam
 from hessalign.alignment import HessianAlignment
 
 
-class ExactDiagonalHParams(HParams):
+class ExactDiagonalHParams(AlignedHParams):
     """Hyper-parameters of ExactDiagonal.
 
     Attributes:
@@ -14,13 +14,17 @@ class ExactDiagonalHParams(HParams):
         beta: Weight of the gradient distance.
     """
 
-    alpha: float = hparam(1e-3, LogUniform(4, 1), reference_name="penalty_alpha")
-    beta: float = hparam(5e-3, LogUniform(6, 2), reference_name="penalty_beta")
+    alpha: float = hparam(1e-3, LogUniform(-4, 4), reference_name="penalty_alpha")
+    beta: float = hparam(5e-3, LogUniform(-3, 6), reference_name="penalty_beta")
 
 
-@register("exact_diagonal")
+@register("exact_diagonal", reference_name="ExactDiagonal")
 class ExactDiagonal(AlignedHead):
-    """Hessian distance ``‖D_e − sg(D̄)‖²``, exact diagonals; the search space is Hutchinson's."""
+    """Hessian distance ``‖D_e − sg(D̄)‖²``, exact diagonals.
+
+    The search space is ours: from where the penalty is as good as absent, the default in it, to the upper
+    end of Hutchinson's.
+    """
 
     hparams_class = ExactDiagonalHParams
     hparams: ExactDiagonalHParams

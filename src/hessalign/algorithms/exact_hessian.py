@@ -1,12 +1,12 @@
 """Alignment of whole head Hessians in the Frobenius norm, exact (see also CMA, UAI 2025)."""
 
-from hessalign.algorithms.aligned import AlignedHead
+from hessalign.algorithms.aligned import AlignedHead, AlignedHParams
 from hessalign.algorithms.base import register
-from hessalign.algorithms.hparams import HParams, LogUniform, hparam
+from hessalign.algorithms.hparams import LogUniform, hparam
 from hessalign.alignment import HessianAlignment
 
 
-class ExactHessianHParams(HParams):
+class ExactHessianHParams(AlignedHParams):
     """Hyper-parameters of ExactHessian.
 
     Attributes:
@@ -14,13 +14,17 @@ class ExactHessianHParams(HParams):
         beta: Weight of the gradient distance.
     """
 
-    alpha: float = hparam(1e-3, LogUniform(4, 1), reference_name="penalty_alpha")
-    beta: float = hparam(5e-3, LogUniform(6, 2), reference_name="penalty_beta")
+    alpha: float = hparam(1e-3, LogUniform(-4, 4), reference_name="penalty_alpha")
+    beta: float = hparam(5e-3, LogUniform(-3, 6), reference_name="penalty_beta")
 
 
-@register("exact_hessian")
+@register("exact_hessian", reference_name="ExactHessian")
 class ExactHessian(AlignedHead):
-    """Hessian distance ``‖H_e − sg(H̄)‖_F²``, never formed; the search space is Hutchinson's."""
+    """Hessian distance ``‖H_e − sg(H̄)‖_F²``, never formed.
+
+    The search space is ours: from where the penalty is as good as absent, the default in it, to the upper
+    end of Hutchinson's.
+    """
 
     hparams_class = ExactHessianHParams
     hparams: ExactHessianHParams

@@ -20,7 +20,7 @@ class FishHParams(HParams):
     meta_lr: float = hparam(0.5, Choice((0.05, 0.1, 0.5)), at_most=1)
 
 
-@register("fish")
+@register("fish", reference_name="Fish")
 class Fish(Algorithm):
     """One inner Adam step on each domain in turn, then ``θ ← θ + ε (θ_inner − θ)``.
 
@@ -29,6 +29,7 @@ class Fish(Algorithm):
 
     hparams_class = FishHParams
     hparams: FishHParams
+    needs_domains = 2
 
     def build(self) -> None:
         """Adds to the network what the class says."""

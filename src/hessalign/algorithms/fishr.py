@@ -22,7 +22,7 @@ class FishrHParams(AnnealedHParams):
     ema: float = hparam(0.95, Uniform(0.90, 0.99), at_most=0.999999)
 
 
-@register("fishr")
+@register("fishr", reference_name="Fishr")
 class Fishr(AnnealedPenalty):
     """``mean_e R_e + w (1/E) Σ_e mean (v̂_e − mean_e v̂_e)²``, the inner mean over all elements of the head.
 
@@ -33,6 +33,8 @@ class Fishr(AnnealedPenalty):
     hparams_class = FishrHParams
     hparams: FishrHParams
     weight_before = 0.0
+    needs_domains = 2
+    needs_samples = 2
     averages: Tensor
 
     @classmethod

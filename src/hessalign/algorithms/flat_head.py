@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from hessalign.algorithms.aligned import AlignedHead
+from hessalign.algorithms.aligned import AlignedHead, AlignedHParams
 from hessalign.algorithms.base import register
 from hessalign.algorithms.hparams import HParams, LogUniform, hparam
 from hessalign.alignment import HessianAlignment
@@ -17,7 +17,7 @@ from hessalign.alignment.flatness import hessian_squares
 from hessalign.head import HeadDerivatives
 
 
-class FlatHeadHParams(HParams):
+class FlatHeadHParams(AlignedHParams):
     """Hyper-parameters of FlatHead.
 
     Attributes:
@@ -26,21 +26,23 @@ class FlatHeadHParams(HParams):
         part: Which elements of the Hessians count.
     """
 
-    beta: float = hparam(5e-3, LogUniform(6, 2), reference_name="penalty_beta")
-    gamma: float = hparam(1e-5, LogUniform(-1.5, 2))
+    beta: float = hparam(5e-3, LogUniform(-3, 6), reference_name="penalty_beta")
+    gamma: float = hparam(1e-5, LogUniform(-6, 2))
     part: Literal["whole", "off_diagonal"] = "off_diagonal"
 
 
-@register("flat_head")
+@register("flat_head", reference_name="FlatHead")
 class FlatHead(AlignedHead):
     """Aligns gradients and adds ``(γ/E) Σ_e off(H_e)``, or ``‖H_e‖_F²`` with ``part="whole"``; α = 0.
 
-    The default and the search space of ``γ`` are those of Hutchinson's ``α`` divided by some 100 to 300
+    The default and the search space of ``γ`` are those of the exact Hessian's ``α`` divided by a hundred
     probes. With one source domain there is no gradient distance, and the head is still made flat.
     """
 
     hparams_class = FlatHeadHParams
     hparams: FlatHeadHParams
+    needs_domains = 1
+    penalty_weights = ("beta", "gamma")
 
     @classmethod
     def batched_hparams(cls, hparams: HParams) -> tuple[str, ...] | None:

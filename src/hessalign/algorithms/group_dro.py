@@ -17,12 +17,13 @@ class GroupDROHParams(HParams):
     eta: float = hparam(1e-2, LogUniform(-3, -1), reference_name="groupdro_eta")
 
 
-@register("group_dro")
+@register("group_dro", reference_name="GroupDRO")
 class GroupDRO(Algorithm):
     """``Σ_e q_e R_e`` with ``q_e ← q_e exp(η sg(R_e))``, normalised: the worst domains weigh most."""
 
     hparams_class = GroupDROHParams
     hparams: GroupDROHParams
+    needs_domains = 2
     weights: Tensor
 
     @classmethod
@@ -36,7 +37,7 @@ class GroupDRO(Algorithm):
 
     def objective(self, batch: DomainBatch) -> tuple[Tensor, Metrics]:
         """See the class; updates the weights."""
-        risks = cross_entropies(self(batch.inputs), batch)
+        risks = cross_entropies(self.head(self.domain_features(batch)), batch)
         raised = self.weights * (self.hparams.eta * risks.detach()).exp()
         self.weights = raised / raised.sum()
         return self.weights @ risks, {"risk": risks.mean().detach()}

@@ -1,12 +1,12 @@
 """Hessian-gradient product alignment (Hemati, Zhang, Estiri and Chen, ICCV 2023)."""
 
-from hessalign.algorithms.aligned import AlignedHead
+from hessalign.algorithms.aligned import AlignedHead, AlignedHParams
 from hessalign.algorithms.base import register
-from hessalign.algorithms.hparams import HParams, LogUniform, hparam
+from hessalign.algorithms.hparams import LogUniform, hparam
 from hessalign.alignment import HessianAlignment
 
 
-class HGPHParams(HParams):
+class HGPHParams(AlignedHParams):
     """Hyper-parameters of HGP.
 
     Attributes:
@@ -18,7 +18,7 @@ class HGPHParams(HParams):
     beta: float = hparam(5e-3, LogUniform(-1, -3), reference_name="penalty_beta")
 
 
-@register("hgp")
+@register("hgp", reference_name="HGP")
 class HGP(AlignedHead):
     """Hessian distance ``‖H_e G_e − sg(H̄ Ḡ)‖²``, the products of Hessian and gradient."""
 

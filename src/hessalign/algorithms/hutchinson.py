@@ -1,23 +1,27 @@
 """Hutchinson alignment (Hemati, Zhang, Estiri and Chen, ICCV 2023)."""
 
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pydantic import Field
+from torch import Tensor
 
-from hessalign.algorithms.aligned import AlignedHead
+from hessalign.algorithms.aligned import AlignedHead, AlignedHParams
 from hessalign.algorithms.base import register
 from hessalign.algorithms.hparams import HParams, LogUniform, hparam
-from hessalign.alignment import HessianAlignment
+from hessalign.alignment import HessianAlignment, sampled_hutchinson_distances
+from hessalign.head import HeadDerivatives
 
 PUBLISHED_PROBES = 300
 
 
-class HutchinsonHParams(HParams):
+class HutchinsonHParams(AlignedHParams):
     """Hyper-parameters of Hutchinson.
 
     Attributes:
-        alpha: Weight of the distance between estimated diagonals.
-        beta: Weight of the gradient distance.
+        alpha: Weight of the distance between estimated diagonals. The default and the range are the published
+            code's, whose range does not contain its default.
+        beta: Weight of the gradient distance, likewise.
         probes: For each estimate.
         variant: ``"expected"`` (default): the expectation over the probes in closed form, the probes' noise
             term included. ``"domainbed"``: drawn probes, as the published code has them.
@@ -29,9 +33,14 @@ class HutchinsonHParams(HParams):
     variant: Literal["expected", "domainbed"] = "expected"
 
 
-@register("hutchinson")
+@register("hutchinson", reference_name="Hutchinson")
 class Hutchinson(AlignedHead):
-    """Hessian distance ``‖D̂_e − sg(D̂)‖²``, diagonals as Hutchinson's ``k`` probes estimate them."""
+    """Hessian distance ``‖D̂_e − sg(D̂)‖²``, diagonals as Hutchinson's ``k`` probes estimate them.
+
+    With one source domain there is nothing to compare and the penalty is 0. The published code keeps the
+    noise of the probes there, and so does ``variant="domainbed"``: two estimates of one diagonal are
+    ``(2/k) off(H)`` apart on average, ``off(H)`` the sum of the squared elements beside the diagonal.
+    """
 
     hparams_class = HutchinsonHParams
     hparams: HutchinsonHParams
@@ -51,3 +60,17 @@ class Hutchinson(AlignedHead):
             probes=self.hparams.probes,
             expected=self.hparams.variant == "expected",
         )
+
+    def no_effect(self) -> str | None:
+        """None with drawn probes, whose noise is a penalty even with one domain."""
+        return None if self._compares_draws() else super().no_effect()
+
+    def head_penalty(self, domains: Sequence[HeadDerivatives]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """As for the others; with one domain and drawn probes, how far two estimates are apart."""
+        if not self._compares_draws():
+            return super().head_penalty(domains)
+        distances = sampled_hutchinson_distances(domains, self.hparams.probes, detach_centre=True)
+        return self.hparams.alpha * distances.mean(), {"hessian": distances.detach()}
+
+    def _compares_draws(self) -> bool:
+        return self.domains == 1 and self.hparams.variant == "domainbed" and self.hparams.alpha > 0

@@ -20,7 +20,7 @@ class IRMHParams(AnnealedHParams):
     anneal_steps: int = hparam(500, LogUniform(0, 4, whole=True), reference_name="irm_penalty_anneal_iters")
 
 
-@register("irm")
+@register("irm", reference_name="IRM")
 class IRM(AnnealedPenalty):
     """``mean_e R_e + w mean_e g_e g′_e``.
 
@@ -31,6 +31,7 @@ class IRM(AnnealedPenalty):
 
     hparams_class = IRMHParams
     hparams: IRMHParams
+    needs_samples = 2
 
     def penalty(self, features: Tensor, logits: Tensor, risks: Tensor, batch: DomainBatch) -> Tensor:
         """See the class."""

@@ -14,6 +14,8 @@ TINY = 1e-10
 class MaskedGradients(Algorithm):
     """For each parameter tensor: ``mask ⊙ mean_e g_e / (10⁻¹⁰ + mean(mask))``, then a step of Adam."""
 
+    needs_domains = 2
+
     @abstractmethod
     def mask(self, gradients: Tensor) -> Tensor:
         """Mask of a parameter from the domains' gradients, ``(E, ...)``: ``(...)``, values in [0, 1]."""

@@ -3,10 +3,13 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.distributions import Beta
+from torch.distributions import Beta, Gamma
 
 from hessalign.algorithms.base import Algorithm, DomainBatch, Metrics, register
 from hessalign.algorithms.hparams import HParams, LogUniform, hparam
+
+SMALL_ALPHA = 0.05
+"""Below it draws from Γ(α) may be smaller than any number of the machine, both of a pair at once."""
 
 
 class MixupHParams(HParams):
@@ -20,7 +23,7 @@ class MixupHParams(HParams):
     alpha: float = hparam(0.2, LogUniform(-1, 1), reference_name="mixup_alpha", at_least=1e-6)
 
 
-@register("mixup")
+@register("mixup", reference_name="Mixup")
 class Mixup(Algorithm):
     """Each domain mixed with the next one of a random circular order.
 
@@ -30,6 +33,7 @@ class Mixup(Algorithm):
 
     hparams_class = MixupHParams
     hparams: MixupHParams
+    needs_domains = 2
 
     def objective(self, batch: DomainBatch) -> tuple[Tensor, Metrics]:
         """See the class."""
@@ -37,10 +41,26 @@ class Mixup(Algorithm):
         order = torch.randperm(batch.domain_count).tolist()
         losses = []
         for first, second in zip(order, order[1:] + order[:1], strict=True):
-            share = float(Beta(self.hparams.alpha, self.hparams.alpha).sample())
+            share = _draw_share(self.hparams.alpha)
             logits = self(share * inputs[first] + (1 - share) * inputs[second])
             losses.append(
                 share * F.cross_entropy(logits, targets[first])
                 + (1 - share) * F.cross_entropy(logits, targets[second])
             )
         return torch.stack(losses).mean(), {}
+
+
+def _draw_share(alpha: float) -> float:
+    """``λ ~ Beta(α, α)``, from torch's generator of the processor.
+
+    ``λ = X / (X + Y)`` with ``X, Y ~ Γ(α)``. Of a small ``α`` the logarithms are drawn instead, as those of
+    ``Γ(α + 1)`` plus ``log(U) / α`` (Marsaglia and Tsang, "A simple method for generating gamma variables",
+    ACM Transactions on Mathematical Software 2000): torch's own draw would be exactly 0.5 wherever both
+    vanish, which at ``α = 0.001`` are 23 of 100.
+    """
+    if alpha >= SMALL_ALPHA:
+        return float(Beta(alpha, alpha).sample())
+    shape = torch.full((2,), alpha + 1, dtype=torch.float64)
+    uniform = torch.rand(2, dtype=torch.float64)
+    logs = Gamma(shape, torch.ones_like(shape)).sample().log() + (-uniform).log1p() / alpha
+    return float((logs[0] - logs[1]).sigmoid())

@@ -27,7 +27,7 @@ class MLDGHParams(HParams):
     variant: Literal["paper", "domainbed"] = "paper"
 
 
-@register("mldg")
+@register("mldg", reference_name="MLDG")
 class MLDG(Algorithm):
     """For each pair of a meta-train domain ``i`` and a meta-test one ``j``: ``(∇R_i(θ) + β ∇R_j(θ′)) / E``.
 
@@ -38,6 +38,17 @@ class MLDG(Algorithm):
 
     hparams_class = MLDGHParams
     hparams: MLDGHParams
+    needs_domains = 2
+
+    def no_effect(self) -> str | None:
+        """With DomainBed's defect also where no domain is left for meta-train."""
+        held_out = self.hparams.meta_test_domains
+        if self.hparams.variant == "domainbed" and held_out >= self.domains:
+            return (
+                f"meta_test_domains: with {held_out} of {self.domains} source domains held out none is left "
+                'for meta-train, and variant "domainbed" trains nothing'
+            )
+        return super().no_effect()
 
     def step(self, batch: DomainBatch, optimizers: Optimizers) -> Metrics:
         """See the class."""

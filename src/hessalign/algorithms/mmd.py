@@ -1,28 +1,40 @@
 """Maximum mean discrepancy (Li et al., "Adversarial Feature Learning", CVPR 2018)."""
 
+import torch
 from torch import Tensor
 
 from hessalign.algorithms.base import register
-from hessalign.algorithms.pairwise import PairwisePenalty
+from hessalign.algorithms.pairwise import PairwisePenalty, means_of_domains, squared_distances
 
 BANDWIDTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0)
-SMALLEST_DISTANCE = 1e-30
+ROUNDING = 50
+"""Squared distances below so many units of their terms' last digit are those of equal samples."""
 
 
-@register("mmd")
+@register("mmd", reference_name="MMD")
 class MMD(PairwisePenalty):
     """Distance ``mean K(Φ, Φ) + mean K(Φ′, Φ′) − 2 mean K(Φ, Φ′)``, ``K = Σ_g exp(−g ‖a − b‖²)``."""
 
-    def distance(self, first: Tensor, second: Tensor) -> Tensor:
+    def distances(self, features: Tensor) -> Tensor:
         """See the class; means over all pairs, a sample with itself included."""
-        within = _kernel(first, first).mean() + _kernel(second, second).mean()
-        return within - 2 * _kernel(first, second).mean()
+        rows = features.flatten(0, 1)
+        kernels = _kernels(_squares(rows - rows.mean(0)))
+        return squared_distances(means_of_domains(kernels, len(features)))
 
 
-def _kernel(first: Tensor, second: Tensor) -> Tensor:
-    norms = first.square().sum(1).unsqueeze(1) + second.square().sum(1)
-    distances = (norms - 2 * first @ second.T).clamp(min=SMALLEST_DISTANCE)
-    total = distances.new_zeros(distances.shape)
+def _kernels(squares: Tensor) -> Tensor:
+    """``K`` of squared distances, with its first derivative: no tensor for each bandwidth is kept for it."""
+    at = squares.detach()
+    total, slope = torch.zeros_like(at), torch.zeros_like(at)
     for bandwidth in BANDWIDTHS:
-        total = total + (-bandwidth * distances).exp()
-    return total
+        kernel = (-bandwidth * at).exp()
+        total, slope = total + kernel, slope - bandwidth * kernel
+    return total + slope * (squares - at)
+
+
+def _squares(centred: Tensor) -> Tensor:
+    """Squared distances of every two rows, exactly 0 where they are equal."""
+    norms = centred.square().sum(1)
+    sums = norms.unsqueeze(1) + norms
+    squares = sums - 2 * centred @ centred.T
+    return torch.where(squares <= ROUNDING * torch.finfo(sums.dtype).eps * sums, 0.0, squares)

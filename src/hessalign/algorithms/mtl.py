@@ -22,7 +22,7 @@ class MTLHParams(HParams):
     variant: Literal["paper", "domainbed"] = "paper"
 
 
-@register("mtl")
+@register("mtl", reference_name="MTL")
 class MTL(Algorithm):
     """The head sees ``[f(x), m_e]``, ``m_e`` a moving average of the domain's mean feature; loss ``Σ_e R_e``.
 
@@ -48,7 +48,7 @@ class MTL(Algorithm):
 
     def objective(self, batch: DomainBatch) -> tuple[Tensor, Metrics]:
         """See the class; updates the embeddings."""
-        features = self.backbone(batch.inputs)
+        features = self.domain_features(batch)
         logits, updated = [], []
         for part, stored in zip(batch.by_domain(features), self.embeddings, strict=True):
             embedding = self.hparams.ema * part.mean(0) + (1 - self.hparams.ema) * stored

@@ -1,13 +1,14 @@
 """Penalties that compare the features of every two domains."""
 
 from abc import abstractmethod
-from itertools import combinations
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from hessalign.algorithms.base import Algorithm, DomainBatch, Metrics, cross_entropies
 from hessalign.algorithms.hparams import HParams, LogUniform, hparam
+from hessalign.head.precision import without_autocast
 
 
 class PairwiseHParams(HParams):
@@ -21,10 +22,16 @@ class PairwiseHParams(HParams):
 
 
 class PairwisePenalty(Algorithm):
-    """``mean_e R_e + γ · mean over unordered pairs of domains of their distance``; 0 with one domain."""
+    """``mean_e R_e + γ · mean over unordered pairs of domains of their distance``; 0 with one domain.
+
+    Distances are differences of nearly equal numbers, so they are computed in float64, where the device has
+    it. As in DomainBed each domain passes through the backbone by itself where a BatchNorm is trained.
+    """
 
     hparams_class = PairwiseHParams
     hparams: PairwiseHParams
+    needs_domains = 2
+    penalty_weights = ("penalty_weight",)
 
     @classmethod
     def batched_hparams(cls, hparams: HParams) -> tuple[str, ...] | None:
@@ -32,19 +39,46 @@ class PairwisePenalty(Algorithm):
         return ("penalty_weight",)
 
     @abstractmethod
-    def distance(self, first: Tensor, second: Tensor) -> Tensor:
-        """Distance between the features of two domains, each ``(B, width)``."""
+    def distances(self, features: Tensor) -> Tensor:
+        """Distances of every two domains, ``(E, E)``, from their features, ``(E, B, width)``."""
+
+    def penalty(self, domains: Sequence[Tensor]) -> Tensor:
+        """Mean distance of every two domains; 0 with one domain.
+
+        Args:
+            domains: Features of each domain, ``(B, width)``.
+        """
+        count = len(domains)
+        if count == 1:
+            return domains[0].new_zeros(())
+        with without_autocast(domains[0].device):
+            distances = self.distances(_in_full(torch.stack(list(domains))))
+        mean = distances.triu(1).sum() / (count * (count - 1) / 2)
+        return mean.to(torch.promote_types(domains[0].dtype, torch.float32))
 
     def objective(self, batch: DomainBatch) -> tuple[Tensor, Metrics]:
         """See the class."""
-        features = self.backbone(batch.inputs)
+        features = self.domain_features(batch)
         risk = cross_entropies(self.head(features), batch).mean()
-        pairs = combinations(batch.by_domain(features), 2)
-        distances = [self.distance(first, second) for first, second in pairs]
-        if not distances:
-            return risk, {"risk": risk.detach(), "penalty": torch.zeros_like(risk)}
-        penalty = torch.stack(distances).mean()
+        penalty = self.penalty(batch.by_domain(features))
         return risk + self.hparams.penalty_weight * penalty, {
             "risk": risk.detach(),
             "penalty": penalty.detach(),
         }
+
+
+def _in_full(features: Tensor) -> Tensor:
+    """In float64; in float32 on Apple's GPUs, which know no other."""
+    return features.to(torch.float32 if features.device.type == "mps" else torch.float64)
+
+
+def means_of_domains(values: Tensor, domains: int) -> Tensor:
+    """Means over the samples of two domains, ``(E, E)``, of values for every two samples, ``(E·B, E·B)``."""
+    blocks: Tensor = values.unflatten(1, (domains, -1)).unflatten(0, (domains, -1))
+    return blocks.mean((1, 3))
+
+
+def squared_distances(products: Tensor) -> Tensor:
+    """``k_ee + k_ff − 2 k_ef``: squared distances, ``(E, E)``, from inner products."""
+    own = products.diagonal()
+    return own.unsqueeze(1) + own - 2 * products

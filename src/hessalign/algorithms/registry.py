@@ -39,15 +39,20 @@ Registered = TypeVar("Registered", bound="type[Algorithm]")
 _REGISTRY = Registry("algorithm", "hessalign.algorithms", BUILT_IN)
 
 
-def register(name: str) -> Callable[[Registered], Registered]:
+def register(name: str, reference_name: str | None = None) -> Callable[[Registered], Registered]:
     """Class decorator that makes an algorithm known by a name.
+
+    Args:
+        name: It stands in the specs of runs, and may not change once there are any.
+        reference_name: What seeds the runs of a sweep, DomainBed's spelling where it has one; the name by
+            default.
 
     Raises:
         ValueError: If another algorithm has the name.
     """
 
     def add(algorithm: Registered) -> Registered:
-        _REGISTRY.add(name, algorithm)
+        _REGISTRY.add(name, algorithm, reference_name)
         return algorithm
 
     return add

@@ -20,7 +20,7 @@ class RSCHParams(HParams):
     batch_drop: float = hparam(1 / 3, Uniform(0, 0.5), reference_name="rsc_b_drop_factor", at_most=1)
 
 
-@register("rsc")
+@register("rsc", reference_name="RSC")
 class RSC(Algorithm):
     """Mutes the features that speak most for the right class, in the samples that suffer most from it.
 
@@ -59,6 +59,10 @@ class RSC(Algorithm):
 def _quantile(values: Tensor, share: float | Tensor) -> Tensor:
     """torch.quantile over the last axis, kept; the share may differ between runs trained together."""
     ordered = values.sort(dim=-1).values
-    rank = torch.as_tensor(share, dtype=values.dtype, device=values.device) * (values.shape[-1] - 1)
+    # A number's rank is computed on the host, so that no device is waited for.
+    rank = torch.as_tensor(share, dtype=values.dtype) * (values.shape[-1] - 1)
+    if not isinstance(share, Tensor):
+        below, above = (ordered[..., end : end + 1] for end in (int(rank.floor()), int(rank.ceil())))
+        return torch.lerp(below, above, float(rank - rank.floor()))
     below, above = (ordered.index_select(-1, end.long().reshape(1)) for end in (rank.floor(), rank.ceil()))
     return torch.lerp(below, above, rank - rank.floor())

@@ -20,7 +20,7 @@ class SagNetHParams(HParams):
     adversarial_weight: float = hparam(0.1, LogUniform(-2, 1), reference_name="sag_w_adv")
 
 
-@register("sagnet")
+@register("sagnet", reference_name="SagNet")
 class SagNet(Algorithm):
     """Three steps in each update, with a content head ``c`` and a style head ``s``.
 

@@ -34,12 +34,18 @@ class SANDMaskHParams(HParams):
         return self
 
 
-@register("sand_mask")
+@register("sand_mask", reference_name="SANDMask")
 class SANDMask(MaskedGradients):
     """``mask = max(0, tanh((k/v)(|mean_e sign g_e| − τ)))``, ``v`` the unbiased variance over domains."""
 
     hparams_class = SANDMaskHParams
     hparams: SANDMaskHParams
+
+    def no_effect(self) -> str | None:
+        """Also where the mask cannot open."""
+        if self.hparams.tau >= 1:
+            return "tau: at 1 the mask is zero everywhere, and nothing is trained"
+        return super().no_effect()
 
     def mask(self, gradients: Tensor) -> Tensor:
         """See the class; where the variance is undefined or the mask is, 10⁻¹⁷ stands for it."""

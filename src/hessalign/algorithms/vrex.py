@@ -19,12 +19,13 @@ class VRExHParams(AnnealedHParams):
     anneal_steps: int = hparam(500, LogUniform(0, 4, whole=True), reference_name="vrex_penalty_anneal_iters")
 
 
-@register("vrex")
+@register("vrex", reference_name="VREx")
 class VREx(AnnealedPenalty):
     """``mean_e R_e + w (1/E) Σ_e (R_e − R̄)²``."""
 
     hparams_class = VRExHParams
     hparams: VRExHParams
+    needs_domains = 2
 
     def penalty(self, features: Tensor, logits: Tensor, risks: Tensor, batch: DomainBatch) -> Tensor:
         """Population variance of the domains' risks."""

@@ -29,6 +29,7 @@ from hessalign.head import (
     hessian_inner_products_and_diagonals,
 )
 from hessalign.head.losses import resolve_loss
+from hessalign.head.precision import without_autocast
 
 Part = Literal["whole", "off_diagonal"]
 Reduction = Literal["mean", "sum"]
@@ -115,7 +116,7 @@ class HessianFlatness(nn.Module):
                 range.
         """
         # Mixed precision would round small Hessians away.
-        with torch.autocast(features.device.type, enabled=False):
+        with without_autocast(features.device):
             return self.from_derivatives(derivatives_by_domain(features, logits, targets, domains, self.loss))
 
     def from_derivatives(self, domains: Sequence[HeadDerivatives]) -> Tensor:

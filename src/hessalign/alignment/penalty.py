@@ -18,6 +18,7 @@ from hessalign.alignment.spectral import spectral_distances
 from hessalign.checks import require_choice
 from hessalign.head import HeadDerivatives, HeadLoss
 from hessalign.head.losses import resolve_loss
+from hessalign.head.precision import without_autocast
 
 Method = Literal["gradient", "hgp", "hutchinson", "diagonal", "frobenius", "spectral"]
 Reduction = Literal["mean", "sum"]
@@ -149,7 +150,7 @@ class HessianAlignment(nn.Module):
                 range.
         """
         # Mixed precision would round the differences of Hessians away.
-        with torch.autocast(features.device.type, enabled=False):
+        with without_autocast(features.device):
             parts = derivatives_by_domain(features, logits, targets, domains, self.loss)
             distances = self.distances(parts, generator)
             penalty = self._weigh(parts, distances)

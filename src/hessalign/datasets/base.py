@@ -128,7 +128,7 @@ class DomainDataset(ABC):
         doubts: As given, and those about names; a warning each, and wrong for ``verify``.
         left_out: Number of files among the data that are not read, by what they are.
         name: What ``register`` made it known by.
-        reference_name: The class's name, which is DomainBed's spelling; it seeds the runs of a sweep.
+        reference_name: What seeds the runs of a sweep: DomainBed's spelling of the name.
         default_backbone: Name of the backbone that is trained on it where none is chosen; ``"identity"`` for
             inputs that are features.
         images: Search space of hyper-parameters that fits.

@@ -13,7 +13,7 @@ LABEL_FLIP = 0.25
 COLOUR_FLIPS = (0.1, 0.2, 0.9)
 
 
-@register("colored_mnist")
+@register("colored_mnist", reference_name="ColoredMNIST")
 class ColoredMNIST(DigitDomains):
     """Digits whose colour predicts the label better than their shape does, and misleads in the third domain.
 

@@ -15,7 +15,7 @@ COLUMNS = ("path", "label", "domain")
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
 
-@register("csv_file")
+@register("csv_file", reference_name="CSVDomains")
 class CSVDomains(ImageFileDomains):
     """Your own images, wherever they lie: one row for each, with the columns path, label and domain.
 

@@ -10,7 +10,7 @@ from hessalign.datasets.sources import Checksum, Source
 SERVER = "https://csr.bu.edu/ftp/visda/2019/multi-source"
 
 
-@register("domain_net")
+@register("domain_net", reference_name="DomainNet")
 class DomainNet(PublishedFolder):
     """DomainNet: many classes in six styles.
 

@@ -61,7 +61,7 @@ class FeatureSamples(BatchedSamples):
             raise OSError(f"sample {index}: its features hold NaN or infinity; extract them again")
 
 
-@register("features_file")
+@register("features_file", reference_name="FeaturesFile")
 class FeaturesFile(DomainDataset):
     """Features that ``hessalign features`` or [save_features][] wrote: images are seen once and never again.
 

@@ -15,7 +15,7 @@ SPLIT_NAMES = frozenset({"train", "training", "val", "valid", "validation", "tes
 OUTSIDE = "images outside a class folder"
 
 
-@register("image_folder")
+@register("image_folder", reference_name="ImageFolderDomains")
 class ImageFolderDomains(ImageFileDomains):
     """Your own images: one folder for each domain, in it one for each class.
 

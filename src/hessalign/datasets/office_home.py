@@ -8,7 +8,7 @@ from hessalign.datasets.registry import register
 from hessalign.datasets.sources import Checksum, Source, google_drive
 
 
-@register("office_home")
+@register("office_home", reference_name="OfficeHome")
 class OfficeHome(PublishedFolder):
     """Office-Home: things of office and home in four styles.
 

@@ -8,7 +8,7 @@ from hessalign.datasets.registry import register
 from hessalign.datasets.sources import Checksum, Source, google_drive
 
 
-@register("pacs")
+@register("pacs", reference_name="PACS")
 class PACS(PublishedFolder):
     """PACS: the same objects painted, drawn, photographed and sketched.
 

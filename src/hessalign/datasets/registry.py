@@ -27,15 +27,20 @@ Registered = TypeVar("Registered", bound="type[DomainDataset]")
 _REGISTRY = Registry("dataset", "hessalign.datasets", BUILT_IN)
 
 
-def register(name: str) -> Callable[[Registered], Registered]:
+def register(name: str, reference_name: str | None = None) -> Callable[[Registered], Registered]:
     """Class decorator that makes a dataset known by a name.
+
+    Args:
+        name: It stands in the specs of runs, and may not change once there are any.
+        reference_name: What seeds the runs of a sweep, DomainBed's spelling where it has one; the name by
+            default.
 
     Raises:
         ValueError: If another dataset has the name.
     """
 
     def add(dataset: Registered) -> Registered:
-        _REGISTRY.add(name, dataset)
+        _REGISTRY.add(name, dataset, reference_name)
         return dataset
 
     return add

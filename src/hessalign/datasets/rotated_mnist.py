@@ -13,7 +13,7 @@ from hessalign.datasets.registry import register
 ANGLES = (0, 15, 30, 45, 60, 75)
 
 
-@register("rotated_mnist")
+@register("rotated_mnist", reference_name="RotatedMNIST")
 class RotatedMNIST(DigitDomains):
     """Digits turned by another angle in every domain.
 

@@ -18,7 +18,7 @@ CLASSES = ("bird", "bobcat", "cat", "coyote", "dog", "empty", "opossum", "rabbit
 ANNOTATION_KEYS = {"images", "annotations", "categories"}
 
 
-@register("terra_incognita")
+@register("terra_incognita", reference_name="TerraIncognita")
 class TerraIncognita(PublishedFolder):
     """Terra Incognita: animals in front of camera traps at four places, as DomainBed selects them.
 

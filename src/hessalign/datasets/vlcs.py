@@ -8,7 +8,7 @@ from hessalign.datasets.registry import register
 from hessalign.datasets.sources import Checksum, Source, google_drive
 
 
-@register("vlcs")
+@register("vlcs", reference_name="VLCS")
 class VLCS(PublishedFolder):
     """VLCS: the classes that four collections of photographs share.
 

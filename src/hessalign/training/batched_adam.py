@@ -33,11 +33,11 @@ class BatchedAdam:
         """Let some runs begin anew.
 
         Args:
-            runs: Which, ``(R,)``, bool.
+            runs: Which, ``(R,)``, bool; on the host, for it is read there.
         """
         if bool(runs.any()):
             for value in (self.steps, *self.first.values(), *self.second.values()):
-                value[runs] = 0
+                value[runs.to(value.device)] = 0
 
     @torch.no_grad()
     def step(self, gradients: Mapping[str, Tensor]) -> None:

@@ -57,7 +57,7 @@ def domain_batches(
     sizes = [len(dataset) for dataset in datasets]  # type: ignore[arg-type]
     shares = (_share(_keys(sizes, samples_per_domain, seed, step), rank, count) for step in steps)
     for inputs, targets, domains in load(datasets, shares, workers):
-        yield DomainBatch(inputs, targets, domains, len(datasets))
+        yield DomainBatch.balanced(inputs, targets, domains, len(datasets))
 
 
 def _keys(sizes: Sequence[int], samples_per_domain: int, seed: int, step: int) -> list[Key]:

@@ -72,6 +72,15 @@ class FeatureBatches:
             for run, split in enumerate(self._splits)
         ]
 
+    def in_source_domains(self, predicted: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Of each run: predictions for its training samples, and their classes."""
+        rows = [
+            torch.from_numpy(np.concatenate([split[index][0] for index in sources]))
+            for split, sources in zip(self._splits, self._sources, strict=True)
+        ]
+        predictions = [predicted[run, samples] for run, samples in enumerate(rows)]
+        return predictions, [self._labels[samples] for samples in rows]
+
     def _rows(self, run: int, step: int) -> Numbers:
         rows = []
         for place, domain in enumerate(self._sources[run]):

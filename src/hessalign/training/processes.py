@@ -53,7 +53,7 @@ class Processes:
         inputs, targets, domains = (
             gather(part, rows, self.count) for part in (share.inputs, share.targets, share.domains)
         )
-        return DomainBatch(inputs, targets, domains, share.domain_count)
+        return DomainBatch.balanced(inputs, targets, domains, share.domain_count)
 
     def total(self, value: int) -> int:
         """Sum over processes."""

@@ -1,7 +1,7 @@
 """One run: train on the source domains, evaluate on all, and be able to go on after any interruption."""
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from hessalign.datasets.splits import split_indices
 from hessalign.files import write_atomically
 from hessalign.training.batches import check_sizes, domain_batches
 from hessalign.training.checkpoint import latest_checkpoint, resume, save_checkpoint
+from hessalign.training.doubts import Doubts
 from hessalign.training.evaluation import accuracy
 from hessalign.training.machine import Machine, launched, make_fabric
 from hessalign.training.meter import Meter
@@ -115,7 +116,7 @@ def train(
     algorithm = build_algorithm(spec, dataset.input_shape, len(dataset.class_names), len(sources))
     training_sets = [splits[index].train for index in sources]
     per_domain = algorithm.hparams.batch_size
-    check_sizes([dataset.domains[index].name for index in sources], list(map(len, training_sets)), per_domain)
+    _check_start(algorithm, [dataset.domains[index].name for index in sources], training_sets)
     fabric = make_fabric(machine)
     if machine.devices > 1:
         check_spreadable(algorithm)
@@ -145,10 +146,10 @@ def train(
             source_domains=len(sources),
         ).model_dump(mode="json")
         record: dict[str, Any] | None = None
-        meter = Meter()
+        meter, doubts = Meter(), Doubts(algorithm, speak=processes.is_first)
         for step, share in zip(steps, _in_step(shares, processes), strict=True):
             batch = processes.whole(share.to(fabric.device), per_domain * len(sources))
-            batch = replace(batch, inputs=fabric.strategy.precision.convert_input(batch.inputs))
+            batch = batch.with_inputs(fabric.strategy.precision.convert_input(batch.inputs))
             with fabric.autocast():
                 metrics = algorithm.update(batch, optimizers)
             meter.add(metrics, len(batch.targets))
@@ -156,6 +157,7 @@ def train(
             if step % spec.evaluate_every == 0 or step == spec.steps - 1:
                 means = meter.means()
                 processes.agree(algorithm)
+                doubts.of_run(step, means, batch)
                 accuracies = _accuracies(
                     algorithm, dataset, splits, fabric.device, machine.workers, processes
                 )
@@ -247,6 +249,12 @@ def check_targets(spec: RunSpec, dataset: DomainDataset) -> None:
             f"target_domains: must be different indices from 0 to {count - 1} that leave one to train on, "
             f"got {list(spec.target_domains)}"
         )
+
+
+def _check_start(algorithm: Algorithm, names: Sequence[str], training_sets: Sequence[Part]) -> None:
+    """Refuse a run that cannot be trained, and say what of it will have no effect."""
+    check_sizes(names, list(map(len, training_sets)), algorithm.hparams.batch_size)
+    algorithm.check_start()
 
 
 def _split(spec: RunSpec, dataset: DomainDataset, index: int) -> _Split:

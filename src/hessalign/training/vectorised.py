@@ -24,6 +24,7 @@ from hessalign.datasets.base import DomainDataset
 from hessalign.datasets.features_file import FeaturesFile
 from hessalign.training.batched_adam import BatchedAdam
 from hessalign.training.checkpoint import save_checkpoint
+from hessalign.training.doubts import Doubts
 from hessalign.training.feature_batches import FeatureBatches
 from hessalign.training.machine import Machine, make_fabric
 from hessalign.training.records import read_records, write_records
@@ -165,15 +166,16 @@ class _Runs:
         self.fabric = make_fabric(machine)
         self.algorithms = [self._build(spec) for spec in specs]
         self.algorithm = self.algorithms[0]  # whose code computes all
+        self.algorithm.check_start()
         self.objective = _Objective(self.algorithm)
         self.data = FeatureBatches(specs, dataset, self.algorithm.hparams.batch_size)
         self.parameters = self._stack([dict(one.named_parameters()) for one in self.algorithms])
         self.buffers = self._stack([dict(one.named_buffers()) for one in self.algorithms])
-        del self.buffers["algorithm.steps_done"]  # the same for all: they keep step
         for parameter in self.parameters.values():
             parameter.requires_grad_()
         names = self.algorithm.batched_hparams(self.algorithm.hparams) or ()
         self.hparams = {name: self._values(name) for name in names}
+        self.hparams_at_hand = {name: value.cpu() for name, value in self.hparams.items()}
         self.adam = BatchedAdam(self.parameters, *(self._values(name) for name in OPTIMIZER))
 
     def train(self, report: Callable[[int], None] | None) -> list[list[dict[str, Any]]]:
@@ -181,6 +183,7 @@ class _Runs:
         spec = self.specs[0]
         records: list[list[dict[str, Any]]] = [[] for _ in self.specs]
         sums: Values = {}
+        doubts = Doubts(self.algorithm, speak=True)
         since, started = 0, time.perf_counter()
         for step in range(spec.steps):
             metrics = self._step(step)
@@ -189,12 +192,14 @@ class _Runs:
             if step % spec.evaluate_every == 0 or step == spec.steps - 1:
                 means = {name: (total / since).tolist() for name, total in sums.items()}
                 seconds = (time.perf_counter() - started) / since / len(self.specs)
-                accuracies = self.data.accuracies(self._predict())
-                for run, record in enumerate(records):
-                    own = {name: values[run] for name, values in means.items()}
+                predicted = self._predict()
+                accuracies = self.data.accuracies(predicted)
+                every = [{name: values[run] for name, values in means.items()} for run in range(len(records))]
+                for run, (record, own) in enumerate(zip(records, every, strict=True)):
                     record.append(
                         {"step": step, **own, "step_seconds": seconds, "accuracies": accuracies[run]}
                     )
+                doubts.of_runs(step, every, *self.data.in_source_domains(predicted))
                 sums, since, started = {}, 0, time.perf_counter()
             if report is not None:
                 report(step)
@@ -203,10 +208,11 @@ class _Runs:
     def save(self, run: int, folder: Path) -> None:
         """Leave the checkpoint that training the run alone leaves."""
         algorithm, steps = self.algorithms[run], self.specs[run].steps
+        algorithm.steps_done = steps
+        state = _Objective(algorithm).state_dict(keep_vars=True)
         with torch.no_grad():
-            for name, value in _Objective(algorithm).state_dict(keep_vars=True).items():
-                stacked = self.parameters.get(name, self.buffers.get(name))
-                value.copy_(torch.tensor(steps) if stacked is None else stacked[run])
+            for name, stacked in {**self.parameters, **self.buffers}.items():
+                state[name].copy_(stacked[run])
         optimizers = algorithm.make_optimizers()
         (optimizer,) = optimizers.values()
         assert isinstance(optimizer, Adam)
@@ -240,7 +246,7 @@ class _Runs:
 
     def _step(self, step: int) -> Values:
         """One update of all runs; their metrics, ``(R,)`` each."""
-        self.algorithm.steps_done.fill_(step)
+        self.algorithm.steps_done = step
         inputs, targets = (part.to(self.fabric.device) for part in self.data.batches(step))
         inputs = self.fabric.strategy.precision.convert_input(inputs)
         domains = self.data.domain_ids.to(self.fabric.device)
@@ -249,7 +255,7 @@ class _Runs:
             parameters: Values, buffers: Values, hparams: Values, inputs: Tensor, targets: Tensor
         ) -> tuple[Tensor, Values, Values]:
             state = {**parameters, **buffers}  # functional_call leaves buffers here as the objective set them
-            batch = DomainBatch(inputs, targets, domains, self.algorithm.domains)
+            batch = DomainBatch.balanced(inputs, targets, domains, self.algorithm.domains)
             with self.fabric.autocast():
                 loss, metrics = functional_call(self.objective, state, (hparams, batch))
             return loss, metrics, {name: state[name].detach() for name in buffers}
@@ -263,9 +269,9 @@ class _Runs:
         return {"loss": losses.detach(), **metrics}
 
     def _forgetting(self) -> Tensor:
-        """Which runs' Adam begins anew with this step, ``(R,)``."""
-        with _replaced(self.algorithm, self.hparams):
-            forgetting = torch.as_tensor(self.algorithm.forgets_moments(), device=self.fabric.device)
+        """Which runs' Adam begins anew with this step, ``(R,)``, on the host."""
+        with _replaced(self.algorithm, self.hparams_at_hand):
+            forgetting = torch.as_tensor(self.algorithm.forgets_moments())
         return forgetting.expand(len(self.specs))
 
     @torch.no_grad()

@@ -1,0 +1,60 @@
+"""A rule that compares source domains says so where there is one, once."""
+
+import warnings
+
+import pytest
+import torch
+
+from hessalign.algorithms import algorithm_names, get_algorithm
+from hessalign.exceptions import NoEffectWarning
+from tests.algorithms.images import draw_batch, make_on_images
+from tests.algorithms.tiny import make_algorithm, make_batch, snapshot
+
+ALONE = {"erm", "irm", "mtl", "sagnet", "arm", "rsc", "flat_head"}
+"""They do with one domain what they do with many."""
+
+
+@pytest.mark.parametrize("name", algorithm_names())
+def test_one_source_domain(name: str) -> None:
+    batch = draw_batch(torch.Generator().manual_seed(0), domains=1)
+    algorithm = make_on_images(name, {}, domains=1)
+    optimizers = algorithm.make_optimizers()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            algorithm.update(batch, optimizers)
+    told = [str(warning.message) for warning in caught if warning.category is NoEffectWarning]
+    if name in ALONE:
+        assert told == []
+        assert get_algorithm(name).needs_domains == 1
+    else:
+        assert told == [
+            f"algorithm: {name} compares source domains, of which there is 1 here: it has nothing to "
+            "compare, and trains on the risk alone; it needs at least 2"
+        ]
+
+
+@pytest.mark.parametrize("name", ["hgp", "coral", "mmd", "vrex", "group_dro", "mixup", "mldg", "fishr"])
+def test_with_one_domain_the_update_is_that_of_plain_training(name: str) -> None:
+    algorithm, plain = make_algorithm(name, domains=1), make_algorithm("erm", domains=1)
+    batch = make_batch(domains=1)
+    with pytest.warns(NoEffectWarning):
+        algorithm.update(batch, algorithm.make_optimizers())
+    plain.update(batch, plain.make_optimizers())
+    expected = snapshot(plain)
+    for key, value in algorithm.named_parameters():
+        torch.testing.assert_close(value, expected[key], rtol=0, atol=1e-8)
+
+
+def test_two_domains_are_enough() -> None:
+    for name in algorithm_names():
+        algorithm = make_on_images(name, {"meta_test_domains": 1} if name == "mldg" else {}, domains=2)
+        assert algorithm.no_effect() is None
+
+
+def test_mldg_as_domainbed_has_it_says_where_it_learns_nothing() -> None:
+    algorithm = make_algorithm("mldg", domains=2, variant="domainbed")
+    assert algorithm.no_effect() == (
+        "meta_test_domains: with 2 of 2 source domains held out none is left for meta-train, and variant "
+        '"domainbed" trains nothing'
+    )
