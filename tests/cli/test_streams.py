@@ -44,7 +44,7 @@ REFUSED = {
         "new",
         "--workers",
         "0",
-    ): "workers: must be at least 1",
+    ): "must be a whole number of at least 1, got 0",
     ("collect", "nowhere"): "folder: there is no folder nowhere",
     ("datasets", "verify", "nothing"): "dataset: 'nothing' is not known",
     ("datasets", "download", "nothing", "--root", "."): "dataset: 'nothing' is not known",
