@@ -33,7 +33,10 @@ def write_atomically(path: Path, text: str) -> None:
 
 def shown(path: str | os.PathLike[str]) -> str:
     r"""A path as text that can be printed: bytes of a file's name that are not UTF-8 become ``\xff``."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    try:
+        return os.fsencode(path).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half a character, which no file system gives
+        return os.fspath(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def flush(path: Path) -> None:

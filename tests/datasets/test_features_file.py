@@ -271,6 +271,7 @@ def test_paths_and_names_are_checked(tmp_path: Path) -> None:
         (("a", "a", "b"), "domain_names: 'a' is there twice"),
         (("a", 1, "b"), "domain_names: every name must be a text, got 1"),
         ("abc", "domain_names: must be a list of names"),
+        (("a", "\ud800", "b"), r"domain_names: \\ud800 is not UTF-8"),
     ):
         with pytest.raises(ValueError, match=problem):
             save_features(path, **data(), domain_names=names)

@@ -188,6 +188,12 @@ def test_classes_that_differ_by_next_to_nothing_are_told(tmp_path: Path, names: 
     assert all(repr(name) in dataset.doubts[0] for name in names)
 
 
+def test_folders_that_are_not_utf8_give_no_names(tmp_path: Path) -> None:
+    write_image(tmp_path / "a" / os.fsdecode(b"caf\xe9") / "0.png")
+    with pytest.raises(ValueError, match=r"class_names: caf\\xe9 is not UTF-8, and no record could hold it"):
+        ImageFolderDomains(tmp_path)
+
+
 def test_domains_of_one_name_are_refused(folder: Path) -> None:
     domain = ImageFolderDomains(folder).domains[0]
 

@@ -3,29 +3,37 @@
 import unicodedata
 from collections.abc import Sequence
 
+from hessalign.files import shown
+
 MISSING = ("nan", "nat", "<na>", "n/a", "null", "")
 """What other programs write where a value is missing, in small letters."""
 
 
 def check_names(argument: str, names: Sequence[object]) -> tuple[str, ...]:
-    """The names, if each is a text and none is there twice.
+    """The names, if each is a text that can be written and none is there twice.
 
     Args:
         argument: What they are called.
         names: By id.
 
     Raises:
-        ValueError: If a name is no text, or there twice.
+        ValueError: If a name is no text, no UTF-8 (as folders may be called), or there twice.
     """
     if isinstance(names, str):
         raise ValueError(f"{argument}: must be a list of names, got the text {names!r}")
     checked: list[str] = []
+    seen: set[str] = set()
     for name in names:
         if not isinstance(name, str):
             raise ValueError(f"{argument}: every name must be a text, got {name!r}")
-        if name in checked:
+        if shown(name) != name:
+            raise ValueError(
+                f"{argument}: {shown(name)} is not UTF-8, and no record could hold it; choose another name"
+            )
+        if name in seen:
             raise ValueError(f"{argument}: {name!r} is there twice; every name must be another one")
         checked.append(str(name))
+        seen.add(str(name))
     return tuple(checked)
 
 

@@ -64,7 +64,8 @@ def image_paths(given: Sequence[Path]) -> list[Path]:
     hidden ones aside, are left out, which gives a warning.
 
     Raises:
-        ValueError: If something does not exist, a folder is there twice, or there is no image at all.
+        ValueError: If something does not exist, a link in a folder leads to one that is read in another way,
+            or there is no image at all.
         OSError: If a folder cannot be read.
     """
     paths: list[Path] = []
