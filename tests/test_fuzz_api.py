@@ -600,8 +600,6 @@ WAITING = {
         "penalties and derivatives take tensors alone; no width, no output and a distance that overflows are "
         "refused in the words of torch or not at all",
     ),
-    features_file: "features files take tensors alone",
-    batch: "a batch trusts its order, lengths and ids",
 }
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hessalign.files import replacing
+from hessalign.markup import plot_text, visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -13,6 +14,24 @@ COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#C
 
 FORMATS = {"png": "Software", "pdf": "CreationDate", "svg": "Date"}
 """Formats of figures, and the entry of each that changes from one writing to the next."""
+
+
+def figure_text(text: str) -> str:
+    """A name as figures show it: no formula, and signs that the font lacks by their numbers, not as boxes.
+
+    For other scripts name a font that has them: ``matplotlib.rcParams["font.family"]`` takes several.
+    """
+    from matplotlib import rcParams  # noqa: PLC0415  matplotlib, only for those who plot
+    from matplotlib.font_manager import FontProperties, findfont, get_font  # noqa: PLC0415
+
+    fonts = [get_font(findfont(FontProperties(family=[family]))) for family in rcParams["font.family"]]
+    signs = (
+        sign
+        if any(font.get_char_index(ord(sign)) for font in fonts)
+        else sign.encode("unicode_escape").decode("ascii")
+        for sign in visible(text)
+    )
+    return plot_text("".join(signs))
 
 
 def check_figure_path(path: Path) -> None:

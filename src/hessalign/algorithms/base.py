@@ -57,6 +57,12 @@ class DomainBatch:
 
     def __post_init__(self) -> None:
         require_whole("domain_count", self.domain_count, least=1)
+        for name in ("inputs", "targets", "domains"):
+            if not isinstance(getattr(self, name), Tensor):
+                raise ValueError(
+                    f"{name}: must be a tensor, got {type(getattr(self, name)).__name__}; DomainBatch.of takes "
+                    "arrays and sequences"
+                )
         require_same_length(inputs=len(self.inputs), targets=len(self.targets), domains=len(self.domains))
         ids = as_domain_ids("domains", self.domains, len(self.targets)).detach().cpu()
         found, sizes = (part.tolist() for part in ids.unique(return_counts=True))

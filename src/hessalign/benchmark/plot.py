@@ -11,8 +11,7 @@ from hessalign.benchmark.names import algorithm_label, dataset_label, sorted_alg
 from hessalign.benchmark.records import Records
 from hessalign.benchmark.selection import RULE_LABELS, Rule, candidates
 from hessalign.benchmark.tables import Report, Table
-from hessalign.figures import COLOURS, save_figure
-from hessalign.markup import plot_text
+from hessalign.figures import COLOURS, figure_text, save_figure
 
 # One more than there are colours: neighbours differ in both, and no two of 56 algorithms look the same.
 MARKERS = "os^DvPX*"
@@ -51,7 +50,7 @@ def save_plot(records: Records, report: Report, rules: Sequence[Rule], path: Pat
         _draw_accuracies(left, report, algorithms, dataset, setting, rules)
         _draw_draws(right, here, algorithms)
         title = " ".join(filter(None, (dataset_label(dataset), f"[{setting}]" * bool(setting))))
-        left.set_title(plot_text(title))
+        left.set_title(figure_text(title))
     axes[0, 0].legend(fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.1))
     save_figure(figure, path, dpi=150)
 
@@ -73,7 +72,7 @@ def _draw_accuracies(
             capsize=3,
             label=RULE_LABELS[rule],
         )
-    labels = [plot_text(algorithm_label(name)) for name in algorithms]
+    labels = [figure_text(algorithm_label(name)) for name in algorithms]
     axes.set_xticks(range(len(algorithms)), labels, rotation=40, ha="right")
     axes.set_ylabel("accuracy, mean over targets [%]\n± standard error over trials")
     axes.margins(y=0.12)
@@ -102,7 +101,7 @@ def _draw_draws(axes: Axes, draws: pl.DataFrame, algorithms: Sequence[str]) -> N
             linewidths=0,
             color=COLOURS[place % len(COLOURS)],
             marker=MARKERS[place % len(MARKERS)],
-            label=plot_text(algorithm_label(name)),
+            label=figure_text(algorithm_label(name)),
         )
     axes.set_title("each draw, at its best source-validation", fontsize=10)
     axes.set_xlabel("source-validation accuracy [%]")

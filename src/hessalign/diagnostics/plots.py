@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from hessalign.diagnostics.report import AlignmentReport, Plot
-from hessalign.figures import check_figure_path, save_figure
-from hessalign.markup import plot_text
+from hessalign.figures import check_figure_path, figure_text, save_figure
 
 __all__ = ["check_figure_path", "draw", "legend_columns", "save_figure", "save_plots", "shown_name"]
 
@@ -70,7 +69,7 @@ def save_plots(reports: Reports, folder: Path) -> list[Path]:
 def shown_name(name: str) -> str:
     """A name as figures have it; the middle of a long one is left out."""
     half = MOST_SIGNS // 2
-    return plot_text(name if len(name) <= MOST_SIGNS else f"{name[: half - 1]}…{name[-half:]}")
+    return figure_text(name if len(name) <= MOST_SIGNS else f"{name[: half - 1]}…{name[-half:]}")
 
 
 def legend_columns(width: float, labels: Sequence[str]) -> int:
