@@ -47,7 +47,20 @@ TEXTS = [
     "a" * 5000,
 ]
 SIGNS = ["[/x]", "[bold]b", ":dog:", "\n", "a\nb", "\x1b[31m", "\u202e", "\udcff", ".", "..", "-", "--"]
-NAMES = ["erm", "hgp", "all", "table", "colored_mnist", "csv_file", "pacs", "cpu", "meta", "hub", "package"]
+NAMES = [
+    "erm",
+    "hgp",
+    "all",
+    "table",
+    "colored_mnist",
+    "csv_file",
+    "pacs",
+    "cpu",
+    "meta",
+    "hub",
+    "package",
+    "tpu",
+]
 BACKBONES = ["identity", "adapter:mlp", "timm:x", "torchvision:x", "mnist_cnn"]
 SETTINGS = ["x=1", "lr", "lr=nan", "lr=1e308", "lr=[/x]", "batch_size=0", "batch_size=4"]
 PATHS = ["../up", "no/where", "x.png", "x.html", "x.safetensors", "empty.csv", "broken.csv", "folder"]
