@@ -1,6 +1,7 @@
 """What commands say: in one sentence, with names as they are, in lines that fit and can be copied."""
 
 import ast
+import csv
 import io
 import json
 import os
@@ -13,31 +14,23 @@ import torch
 import typer
 from PIL import Image
 from rich.table import Table
-from typer.testing import CliRunner, Result
 
+from hessalign.benchmark.formats.rich_tables import as_renderable
+from hessalign.benchmark.records import read_sweep
+from hessalign.benchmark.report import make_report
 from hessalign.cli import main
 from hessalign.cli.help_text import EXAMPLE_WIDTH, help_of
 from hessalign.cli.terminal import Console
 from hessalign.datasets.features_file import save_features
+from hessalign.files import shown
+from tests.benchmark.run_folders import write_own_run
+from tests.cli.command import hessalign, words
 from tests.cli.small_images import draw_images
 from tests.cli.test_fuzz import commands
 
 CLI = Path(main.__file__).parent
 NETWORK = ("--backbone", "timm:test_mambaout", "--weights", "none")
 MARKUP = ("[/x]", "[bold]b[/bold]", ":dog:", "plain")
-
-
-def hessalign(*words: object, columns: int = 300) -> Result:
-    result = CliRunner(env={"COLUMNS": str(columns), "NO_COLOR": "1"}).invoke(
-        main.app, [str(word) for word in words], prog_name="hessalign"
-    )
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-def words(text: str) -> str:
-    return " ".join(text.replace("│", " ").split())
 
 
 @pytest.fixture
@@ -87,15 +80,15 @@ def test_names_with_markup_come_through(features: Path, tmp_path: Path) -> None:
     out = tmp_path / "[run]"
     data = ("--dataset", features, "--target", "[/x]")
     trained = hessalign("train", *data, *TRAIN, "--out", out)
-    assert trained.exit_code == 0, trained.output
+    assert trained.returncode == 0, trained.stderr
     assert all(name in trained.stdout for name in MARKUP)
-    assert hessalign("datasets", "verify", "features_file", "--root", features).exit_code == 0
+    assert hessalign("datasets", "verify", "features_file", "--root", features).returncode == 0
     inspected = hessalign("inspect", features, "--replicates", "0")
-    assert inspected.exit_code == 0, inspected.output
+    assert inspected.returncode == 0, inspected.stderr
     assert "[/x] – [bold]b[/bold]" in inspected.stdout
     tables = tmp_path / "[bold]tables.md"
     collected = hessalign("collect", out, "--format", "markdown", "--out", tables)
-    assert collected.exit_code == 0, collected.output
+    assert collected.returncode == 0, collected.stderr
     assert f"Tables: {tables}" in collected.stderr
 
 
@@ -103,23 +96,23 @@ def test_names_with_markup_come_through(features: Path, tmp_path: Path) -> None:
 def test_a_page_is_named_as_it_is(features: Path, tmp_path: Path) -> None:
     page = tmp_path / "[bold]page.html"
     inspected = hessalign("inspect", features, "--html", page, "--replicates", "0")
-    assert inspected.exit_code == 0, inspected.output
+    assert inspected.returncode == 0, inspected.stderr
     assert f"Written: {page}" in inspected.stderr
 
 
 def test_a_run_on_features_asks_for_its_file(features: Path, tmp_path: Path) -> None:
     for algorithm in ("erm", "hgp"):
         run = ("train", "--dataset", features, "--target", "plain", *TRAIN, "--algorithm", algorithm)
-        assert hessalign(*run, "--out", tmp_path / algorithm).exit_code == 0
+        assert hessalign(*run, "--out", tmp_path / algorithm).returncode == 0
     pair = ("inspect", tmp_path / "erm", "--against", tmp_path / "hgp", "--replicates", "0")
     refused = hessalign(*pair)
-    assert refused.exit_code == 2
+    assert refused.returncode == 2
     assert (
         f"dataset: {tmp_path / 'erm'} was trained on data of your own (features_file), and a run does not "
         "record where that lies; name the file or folder with --dataset" in words(refused.stderr)
     )
     named = hessalign(*pair, "--dataset", features)
-    assert named.exit_code == 0, named.output
+    assert named.returncode == 0, named.stderr
     assert "Side by side" in named.stdout
 
 
@@ -128,7 +121,6 @@ def test_names_of_files_need_not_be_text(tmp_path: Path, as_json: bool) -> None:
     images = draw_images(tmp_path / "images")
     odd = Path(os.fsdecode(os.fsencode(images / "dim" / "red") + b"/\xff.png"))
     Image.new("RGB", (8, 8)).save(os.fsencode(odd))
-    shown = str(odd).encode(errors="backslashreplace").decode()
     json_option = ("--json",) if as_json else ()
 
     run = tmp_path / "run"
@@ -136,19 +128,19 @@ def test_names_of_files_need_not_be_text(tmp_path: Path, as_json: bool) -> None:
         *("train", "--dataset", images, "--target", "vivid", *TRAIN, *NETWORK, "--out", run),
         *("--evaluate-samples", "2"),
     )
-    assert trained.exit_code == 0, trained.output
+    assert trained.returncode == 0, trained.stderr
     predicted = hessalign("predict", run, odd, *json_option)
-    assert predicted.exit_code == 0, predicted.output
-    assert shown in predicted.stdout
+    assert predicted.returncode == 0, predicted.stderr
+    (path,) = (
+        [row["path"] for row in json.loads(predicted.stdout)]
+        if as_json
+        else [row["path"] for row in csv.DictReader(predicted.stdout.splitlines())]
+    )
+    assert path == shown(odd)
     odd.write_bytes(b"no image")
     verified = hessalign("datasets", "verify", "image_folder", "--root", images, *json_option)
-    assert verified.exit_code == 1, verified.output
-    assert shown in verified.stdout
-    if as_json:
-        (path,) = (row["path"] for row in json.loads(predicted.stdout))
-        assert path == str(odd)
-        (message,) = json.loads(verified.stdout)["unreadable"]
-        assert message.startswith(f"{odd}: ")
+    assert verified.returncode == 1, verified.stderr
+    assert shown(odd) in (json.loads(verified.stdout)["unreadable"][0] if as_json else verified.stdout)
 
 
 def test_a_dry_run_needs_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +153,7 @@ def test_a_dry_run_needs_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         *("--set", "batch_size=2", "--hparams", "1", "--trials", "1", "--dry-run", "--json"),
         *("--out", tmp_path / "sweep"),
     )
-    assert counted.exit_code == 0, counted.output
+    assert counted.returncode == 0, counted.stderr
     assert json.loads(counted.stdout)["runs"] == 6
 
 
@@ -169,9 +161,9 @@ def test_a_features_dataset_is_told_by_a_few_digits(features: Path, tmp_path: Pa
     shown = hessalign(
         *("sweep", "--datasets", features, "--algorithms", "erm", "--set", "batch_size=4", "--hparams", "1"),
         *("--trials", "1", "--steps", "2", "--dry-run", "--out", tmp_path / "sweep"),
-        columns=80,
+        COLUMNS="80",
     )
-    assert shown.exit_code == 0, shown.output
+    assert shown.returncode == 0, shown.stderr
     assert re.search(r"features_file [0-9a-f]{12} ", shown.stdout), shown.stdout
     assert not re.search(r"[0-9a-f]{13}", shown.stdout)
 
@@ -179,8 +171,8 @@ def test_a_features_dataset_is_told_by_a_few_digits(features: Path, tmp_path: Pa
 @pytest.mark.parametrize("command", commands())
 def test_help_fits_80_columns_and_its_examples_can_be_copied(command: str) -> None:
     """An example parses as the command line that the docstring holds, options all known."""
-    result = hessalign(*command.split(), "--help", columns=80)
-    assert result.exit_code == 0
+    result = hessalign(*command.split(), "--help", COLUMNS="80")
+    assert result.returncode == 0
     lines = result.stdout.splitlines()
     assert max(map(len, lines)) <= 80
     text = "\n".join(line.removeprefix(" ") for line in lines)
@@ -230,7 +222,7 @@ def test_paragraphs_are_left_to_the_terminal() -> None:
 )
 def test_a_value_out_of_range_is_one_sentence(line: tuple[object, ...], message: str) -> None:
     result = hessalign(*line)
-    assert result.exit_code == 2
+    assert result.returncode == 2
     assert message in words(result.stderr)
 
 
@@ -240,7 +232,7 @@ def test_what_is_not_installed_is_one_sentence(
 ) -> None:
     run = ("train", "--dataset", features, "--target", "plain", *TRAIN)
     result = hessalign(*run, *wrong, "--out", tmp_path / "run")
-    assert result.exit_code == 2
+    assert result.returncode == 2
     assert "is not available here" in words(result.stderr)
     assert not (tmp_path / "run").exists()
 
@@ -248,3 +240,21 @@ def test_what_is_not_installed_is_one_sentence(
 def test_the_app_is_typers_own() -> None:
     """Programs that embed the command line, and the script of an older installation, take it from here."""
     assert isinstance(main.app, typer.Typer)
+
+
+@pytest.mark.parametrize("columns", [80, 60])
+def test_tables_are_whole_in_a_narrow_terminal(tmp_path: Path, columns: int) -> None:
+    """Whatever is printed at 240 columns is printed at fewer, cells broken where they must be."""
+    names = ("art_painting", "cartoon", "photo", "sketch")
+    for target in range(4):
+        for trial in range(2):
+            for algorithm in ("erm", "hutchinson"):
+                fields = {"dataset": "pacs", "algorithm": algorithm, "target_domains": (target,)}
+                write_own_run(tmp_path, {20: [(0.5, 0.5)] * 4}, names=names, trial_seed=trial, **fields)
+    report = make_report(read_sweep(tmp_path), ("source-validation",), "erm")
+    shown = {}
+    for width in (240, columns):
+        console = Console(file=io.StringIO(), width=width)
+        console.print(as_renderable(report, statistics=True))
+        shown[width] = sorted(re.sub(r"[^\w.+−±=]", "", console.file.getvalue()))
+    assert shown[columns] == shown[240]
