@@ -20,6 +20,7 @@ from typer.models import ArgumentInfo
 from typer.testing import CliRunner
 
 from hessalign.cli.main import app
+from tests.cli.small_images import draw_images
 from tests.training.tiny_features import tiny_features
 
 CALLS = 48 if os.environ.get("CI") == "true" else 4
@@ -46,22 +47,52 @@ TEXTS = [
     "a" * 5000,
 ]
 SIGNS = ["[/x]", "[bold]b", ":dog:", "\n", "a\nb", "\x1b[31m", "\u202e", "\udcff", ".", "..", "-", "--"]
-NAMES = ["erm", "hgp", "all", "table", "colored_mnist", "csv_file", "pacs", "cpu", "meta", "hub", "package"]
+NAMES = [
+    "erm",
+    "hgp",
+    "all",
+    "table",
+    "colored_mnist",
+    "csv_file",
+    "pacs",
+    "cpu",
+    "meta",
+    "hub",
+    "package",
+    "tpu",
+]
 BACKBONES = ["identity", "adapter:mlp", "timm:x", "torchvision:x", "mnist_cnn"]
 SETTINGS = ["x=1", "lr", "lr=nan", "lr=1e308", "lr=[/x]", "batch_size=0", "batch_size=4"]
 PATHS = ["../up", "no/where", "x.png", "x.html", "x.safetensors", "empty.csv", "broken.csv", "folder"]
 DATA = ["binary.safetensors", "features.safetensors", "spec.json", "images"]
 ODD = [*NUMBERS, *TEXTS, *SIGNS, *NAMES, *BACKBONES, *SETTINGS, *PATHS, *DATA]
-# What keeps a call short that happens to be good.
+NETWORK = ["--backbone", "timm:test_mambaout", "--weights", "none"]
+GOOD = {
+    "cmnist": ["--fast", "--methods", "erm"],
+    "cmnist-study": ["probes", "--fast"],
+    "train": ["--dataset", "features.safetensors", "--algorithm", "erm", "--target", "0", "--out", "new"],
+    "features": ["--dataset", "photos", *NETWORK, "--out", "new.safetensors"],
+    "predict": ["of_photos", "photos"],
+    "inspect": ["run", "--dataset", "features.safetensors"],
+    "sweep": ["--datasets", "features.safetensors", "--algorithms", "erm,hgp", "--out", "sweep"],
+    "collect": ["run"],
+    "datasets list": [],
+    "datasets verify": ["features_file", "--root", "features.safetensors"],
+    "datasets download": ["pacs", "--root", "data", "--source", "spec.json"],
+}
+"""What is allowed, for odd values to be added."""
+
 FIXED = {
     "cmnist": ["--device", "abacus"],
     "cmnist-study": ["--device", "abacus"],
-    "train": ["--steps", "1", "--workers", "0", "--devices", "1", "--evaluate-samples", "2"],
+    "train": ["--steps", "1", "--workers", "0", "--devices", "1", "--set", "batch_size=4"],
     "features": ["--workers", "0", "--views", "1"],
-    "sweep": ["--engine", "nonsense"],
+    "sweep": ["--dry-run", "--hparams", "1", "--trials", "1", "--steps", "1", "--targets", "singles"],
     "inspect": ["--replicates", "2"],
 }
-KEPT_SHORT = {"steps", "workers", "devices", "views", "replicates", "engine", "device"}
+"""What keeps a call short that is allowed otherwise."""
+
+KEPT = {option.strip("-").replace("-", "_") for line in FIXED.values() for option in line} - {"set"}
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +105,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "folder").mkdir()
     (root / "binary.safetensors").write_bytes(random.Random(0).randbytes(300))
     (root / "spec.json").write_text("[]", encoding="utf-8")
+    draw_images(root / "photos")
+    for data, out, network in (("features.safetensors", "run", ()), ("photos", "of_photos", NETWORK)):
+        line = ["train", "--dataset", str(root / data), "--algorithm", "erm", "--target", "0", *network]
+        result = CliRunner().invoke(app, [*line, *FIXED["train"], "--out", str(root / out)])
+        assert result.exit_code == 0, result.output
     (root / "images" / "domain" / "class").mkdir(parents=True)
     (root / "images" / "domain" / "class" / "x.png").write_bytes(b"no image")
     return root
@@ -125,18 +161,19 @@ def commands(group: typer.Typer = app, before: str = "") -> dict[str, Callable[.
 
 
 def draw(function: Callable[..., None], words: str, choose: random.Random) -> list[str]:
-    """A command line: mostly what is required and some of the rest, with values that are odd or fit."""
-    line = words.split()
+    """A command line: what is allowed with a few odd values, or odd values throughout."""
+    mend = choose.random() < 0.6
+    new = f"new{choose.randrange(10**9)}"
+    line = [*words.split(), *(part.replace("new", new) for part in (GOOD[words] if mend else ()))]
     for name, hint in get_type_hints(function, include_extras=True).items():
-        if name == "return" or (name in KEPT_SHORT and words in FIXED):
+        if name == "return" or name in KEPT:
             continue
         kind, parameter = get_args(hint)[:2]
         required = inspect.signature(function).parameters[name].default is inspect.Parameter.empty
-        if choose.random() > (0.95 if required else 0.15):
+        if choose.random() > (0.08 if mend else 0.95 if required else 0.15):
             continue
-        choices = [
-            choice for part in (kind, *get_args(kind)) for choice in get_args(part) if isinstance(choice, str)
-        ]
+        parts = [choice for part in (kind, *get_args(kind)) for choice in get_args(part)]
+        choices = [choice for choice in parts if isinstance(choice, str)]
         value = choose.choice(choices) if choices and choose.random() < 0.8 else choose.choice(ODD)
         option = next(iter(parameter.param_decls or ()), f"--{name.replace('_', '-')}")
         if kind is bool:
@@ -145,11 +182,17 @@ def draw(function: Callable[..., None], words: str, choose: random.Random) -> li
             line += [value] if isinstance(parameter, ArgumentInfo) else [option, value]
     if choose.random() < 0.05:
         line.append(choose.choice(ODD))
+    if words == "sweep" and "--algorithms" not in line:
+        line += ["--algorithms", "erm"]
     return line + FIXED.get(words, [])
 
 
+class HangingError(BaseException):
+    """No command takes this for an error of its own."""
+
+
 def hang(_signal: int, _frame: FrameType | None) -> None:
-    raise TimeoutError(f"a call took more than {SECONDS} seconds")
+    raise HangingError(f"a call took more than {SECONDS} seconds")
 
 
 @pytest.mark.parametrize(("words", "function"), commands().items(), ids=commands())

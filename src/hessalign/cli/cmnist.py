@@ -16,7 +16,7 @@ from hessalign.cli.colored_mnist_runs import (
     title_of,
 )
 from hessalign.cli.colored_mnist_table import as_markdown, as_table
-from hessalign.cli.options import LARGEST_SEED, names_between_commas, number, whole
+from hessalign.cli.options import MOST_RUNS, names_between_commas, number, whole
 from hessalign.cli.terminal import Console
 from hessalign.experiments import colored_mnist
 from hessalign.experiments.colored_mnist import (
@@ -60,16 +60,14 @@ def cmnist(
     restarts: Annotated[
         int | None,
         typer.Option(
-            callback=whole(1),
+            callback=whole(1, MOST_RUNS),
             help="Restarts of each method. Default: 10; with --fast 1.",
             show_default=False,
         ),
     ] = None,
     seed: Annotated[
         int,
-        typer.Option(
-            callback=whole(0, LARGEST_SEED), help="Seed of the first restart; the next ones count up."
-        ),
+        typer.Option(callback=whole(0), help="Seed of the first restart; the next ones count up."),
     ] = 0,
     steps: Annotated[
         int | None,

@@ -15,7 +15,7 @@ from hessalign.cli.colored_mnist_runs import (
     run_missing,
     title_of,
 )
-from hessalign.cli.options import LARGEST_SEED, whole
+from hessalign.cli.options import MOST_RUNS, whole
 from hessalign.cli.terminal import Console
 from hessalign.experiments import colored_mnist
 from hessalign.experiments.colored_mnist import (
@@ -56,12 +56,12 @@ def cmnist_study(
     steps: Annotated[
         int, typer.Option(callback=whole(1), help="Steps of each restart, the schedule in proportion.")
     ] = Setting().steps,
-    restarts: Annotated[int, typer.Option(callback=whole(1), help="Restarts of each configuration.")] = 1,
+    restarts: Annotated[
+        int, typer.Option(callback=whole(1, MOST_RUNS), help="Restarts of each configuration.")
+    ] = 1,
     seed: Annotated[
         int,
-        typer.Option(
-            callback=whole(0, LARGEST_SEED), help="Seed of the first restart; the next ones count up."
-        ),
+        typer.Option(callback=whole(0), help="Seed of the first restart; the next ones count up."),
     ] = 0,
     device: Annotated[str, typer.Option(help="Where to run: cpu, cuda, cuda:1, mps ...")] = "cpu",
     out: Annotated[

@@ -7,6 +7,7 @@ import typer
 from pydantic import ValidationError
 
 from hessalign.cli.terminal import Console
+from hessalign.markup import visible
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -23,7 +24,7 @@ def reported(console: Console) -> Iterator[None]:
     except ValueError as error:
         if console.quiet:
             raise typer.Exit from error
-        raise typer.BadParameter(one_sentence(error)) from error
+        raise typer.BadParameter(visible(one_sentence(error))) from error
     except OSError as error:
         if console.quiet:
             raise typer.Exit from error

@@ -11,7 +11,7 @@ from hessalign import datasets, training
 from hessalign.checks import require_choice
 from hessalign.cli.errors import INTERRUPTED, reported
 from hessalign.cli.memory import keep_freed_memory
-from hessalign.cli.options import LARGEST_SEED, require_there, whole
+from hessalign.cli.options import MOST_PROCESSES, require_there, whole
 from hessalign.cli.progress import progress_bar
 from hessalign.cli.terminal import Console
 from hessalign.datasets import dataset_names
@@ -62,13 +62,16 @@ def features_command(
     seed: Annotated[
         int,
         typer.Option(
-            callback=whole(0, LARGEST_SEED),
+            callback=whole(0),
             help="Of the augmented views, of random weights, and of what the MNIST datasets draw.",
         ),
     ] = 0,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, mps ...")] = "auto",
     workers: Annotated[
-        int, typer.Option(callback=whole(0), help="Processes that load images; 0 loads them here.")
+        int,
+        typer.Option(
+            callback=whole(0, MOST_PROCESSES), help="Processes that load images; 0 loads them here."
+        ),
     ] = 0,
     resume: Annotated[
         bool,

@@ -1,18 +1,45 @@
 """Help of commands, from their docstrings, so that it fits any terminal and its examples can be copied."""
 
 import inspect
+import re
+import sys
 from collections.abc import Callable
-from typing import Any
+from contextlib import redirect_stdout
+from typing import Any, TextIO, cast
 
 import typer
+from typer.core import TyperCommand
 
 EXAMPLE_WIDTH = 76
 """Of a terminal of 80 columns, the help's margins left out."""
 
 
+class _Unpadded:
+    """A stream without the blanks that Rich adds to lines: behind a backslash they would break an example."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(re.sub(r" +(?=\n)", "", text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class HelpfulCommand(TyperCommand):
+    """Typer's command, whose help can be copied from."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help."""
+        with redirect_stdout(cast(TextIO, _Unpadded(sys.stdout))):
+            super().format_help(ctx, formatter)
+
+
 def add_command(app: typer.Typer, name: str, function: Callable[..., Any]) -> None:
     """Register a command with the help that its docstring holds."""
-    app.command(name, help=help_of(function))(function)
+    app.command(name, cls=HelpfulCommand, help=help_of(function))(function)
 
 
 def help_of(function: Callable[..., Any]) -> str:

@@ -11,7 +11,7 @@ from rich.table import Table
 from hessalign import cli, diagnostics
 from hessalign.cli.errors import reported
 from hessalign.cli.memory import keep_freed_memory
-from hessalign.cli.options import LARGEST_SEED, number, require_there, whole
+from hessalign.cli.options import number, require_there, whole
 from hessalign.cli.terminal import Console
 
 if TYPE_CHECKING:
@@ -41,14 +41,14 @@ def inspect_command(
     radius: Annotated[
         float,
         typer.Option(
-            callback=number(above=0),
+            callback=number(above=0, most=1e100),
             help="δ of the transfer bound ½ δ² ‖H_e − H_f‖₂, in units of the head's weights.",
         ),
     ] = 1.0,
     replicates: Annotated[
-        int, typer.Option(callback=whole(0), help="Of the bootstrap; 0 for no intervals.")
+        int, typer.Option(callback=whole(0, 1_000_000), help="Of the bootstrap; 0 for no intervals.")
     ] = 1000,
-    seed: Annotated[int, typer.Option(callback=whole(0, LARGEST_SEED), help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(callback=whole(0), help="Of the bootstrap.")] = 0,
     device: Annotated[str, typer.Option(help="Where networks are computed: cpu, cuda, mps ...")] = "cpu",
     html: Annotated[
         Path | None, typer.Option(dir_okay=False, help="Write a page with tables, plots and explanations.")

@@ -8,8 +8,12 @@ import typer
 
 from hessalign.checks import require_number, require_whole
 
-LARGEST_SEED = 2**63 - 1
-"""Of PyTorch's generators."""
+LARGEST_WHOLE = 2**63 - 1
+"""Of PyTorch's generators and sizes."""
+
+MOST_PROCESSES = 1024
+MOST_RUNS = 100_000
+"""Of one kind, in a single command; more is a slip of the hand, and would fill the memory with plans."""
 
 
 FIGURES = (".png", ".pdf", ".svg")
@@ -17,24 +21,26 @@ FIGURES = (".png", ".pdf", ".svg")
 Number = TypeVar("Number", int, float)
 
 
-def whole(least: int, most: int | None = None) -> Callable[[typer.CallbackParam, int | None], int | None]:
+def whole(least: int, most: int = LARGEST_WHOLE) -> Callable[[typer.CallbackParam, int | None], int | None]:
     """Callback of an option that takes whole numbers in a range.
 
     Args:
         least: Smallest allowed value.
-        most: Largest allowed value; None for any.
+        most: Largest allowed value.
     """
 
     def check(parameter: typer.CallbackParam, value: int | None) -> int | None:
-        return value if value is None else _checked(parameter, value, require_whole, least=least, most=most)
+        return _checked(parameter, value, require_whole, least, most)
 
     return check
 
 
 def number(
     least: float | None = None,
+    *,
     above: float | None = None,
     below: float | None = None,
+    most: float | None = None,
 ) -> Callable[[typer.CallbackParam, float | None], float | None]:
     """Callback of an option that takes finite numbers in a range.
 
@@ -42,21 +48,29 @@ def number(
         least: Smallest allowed value; None for any.
         above: Every allowed value is larger; None for any.
         below: Every allowed value is smaller; None for any.
+        most: Largest allowed value; None for any.
     """
 
     def check(parameter: typer.CallbackParam, value: float | None) -> float | None:
-        if value is None:
-            return None
-        return _checked(parameter, value, require_number, least=least, above=above, below=below)
+        return _checked(parameter, value, require_number, least, most, above=above, below=below)
 
     return check
 
 
 def _checked(
-    parameter: typer.CallbackParam, value: Number, check: Callable[..., Number], **limits: float | None
-) -> Number:
+    parameter: typer.CallbackParam,
+    value: Number | None,
+    check: Callable[..., Number],
+    least: float | None,
+    most: float | None,
+    **limits: float | None,
+) -> Number | None:
+    if value is None:
+        return None
     try:
-        return check(str(parameter.name), value, **limits)
+        check(str(parameter.name), value, least=least, **limits)
+        # By itself, so that a limit that hardly anybody comes near is told only there.
+        return check(str(parameter.name), value, most=most)
     except ValueError as error:
         # Typer names the option itself.
         raise typer.BadParameter(str(error).removeprefix(f"{parameter.name}: ")) from error

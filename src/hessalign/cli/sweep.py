@@ -13,7 +13,15 @@ from rich.live import Live
 from hessalign import benchmark, cli, datasets, training
 from hessalign.algorithms import algorithm_names, require_algorithm
 from hessalign.cli.errors import INTERRUPTED, reported
-from hessalign.cli.options import names_between_commas, number, parse_settings, require_there, whole
+from hessalign.cli.options import (
+    MOST_PROCESSES,
+    MOST_RUNS,
+    names_between_commas,
+    number,
+    parse_settings,
+    require_there,
+    whole,
+)
 from hessalign.cli.terminal import Console
 from hessalign.datasets import dataset_names
 from hessalign.datasets.source import find_data
@@ -38,10 +46,14 @@ def sweep_command(
         str, typer.Option(help=f"With commas: {', '.join(algorithm_names())}; or all that work on the data.")
     ] = "all",
     root: Annotated[Path | None, typer.Option(help="Folder that holds the datasets given by name.")] = None,
-    trials: Annotated[int, typer.Option(callback=whole(1), help="Each splits the domains anew.")] = 3,
+    trials: Annotated[
+        int, typer.Option(callback=whole(1, MOST_RUNS), help="Each splits the domains anew.")
+    ] = 3,
     hparams: Annotated[
         int,
-        typer.Option(callback=whole(1), help="Choices of hyper-parameters: the defaults, then random draws."),
+        typer.Option(
+            callback=whole(1, MOST_RUNS), help="Choices of hyper-parameters: the defaults, then random draws."
+        ),
     ] = 20,
     targets: Annotated[
         Literal["singles", "pairs", "both"],
@@ -107,7 +119,7 @@ def sweep_command(
     workers: Annotated[
         int | None,
         typer.Option(
-            callback=whole(1),
+            callback=whole(1, MOST_PROCESSES),
             help="Engine local: runs at a time. Default: one for each GPU that is used, else for each core.",
             show_default=False,
         ),
@@ -143,7 +155,7 @@ def sweep_command(
     accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, mps ...")] = "auto",
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, 64-true ...")] = "32-true",
     loaders: Annotated[
-        int, typer.Option(callback=whole(0), help="Processes of each run that load images.")
+        int, typer.Option(callback=whole(0, MOST_PROCESSES), help="Processes of each run that load images.")
     ] = 0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only count the runs, and estimate time and disk.")

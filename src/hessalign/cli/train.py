@@ -13,7 +13,7 @@ from hessalign.algorithms import algorithm_names, get_algorithm, require_algorit
 from hessalign.cli.errors import INTERRUPTED, reported
 from hessalign.cli.memory import keep_freed_memory
 from hessalign.cli.options import (
-    LARGEST_SEED,
+    MOST_PROCESSES,
     parse_settings,
     require_figure,
     require_there,
@@ -103,24 +103,28 @@ def train_command(
     ] = None,
     seed: Annotated[
         int,
-        typer.Option(callback=whole(0, LARGEST_SEED), help="Of weights, batches and the algorithm's draws."),
+        typer.Option(callback=whole(0), help="Of weights, batches and the algorithm's draws."),
     ] = 0,
     trial_seed: Annotated[
         int,
         typer.Option(
-            callback=whole(0, LARGEST_SEED),
+            callback=whole(0),
             help="Of the splits of the domains, and of what the MNIST datasets draw.",
         ),
     ] = 0,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, mps ...")] = "auto",
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, 64-true ...")] = "32-true",
     workers: Annotated[
-        int, typer.Option(callback=whole(0), help="Processes that load images; 0 loads them here.")
+        int,
+        typer.Option(
+            callback=whole(0, MOST_PROCESSES), help="Processes that load images; 0 loads them here."
+        ),
     ] = 0,
     devices: Annotated[
         int,
         typer.Option(
-            callback=whole(1), help="Processes that share each update, each with a device of its own."
+            callback=whole(1, MOST_PROCESSES),
+            help="Processes that share each update, each with a device of its own.",
         ),
     ] = 1,
     strategy: Annotated[

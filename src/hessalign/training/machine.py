@@ -70,7 +70,7 @@ def make_fabric(machine: Machine) -> Fabric:
             strategy=machine.strategy,
             precision=precision,
         )
-    except (ValueError, RuntimeError, MisconfigurationException) as error:
+    except (ValueError, RuntimeError, ImportError, MisconfigurationException) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"accelerator, devices, precision: {machine.accelerator!r} with {machine.devices} and "

@@ -1,5 +1,7 @@
 """Tables for the terminal: best bold, second underlined."""
 
+from typing import Literal
+
 from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -22,7 +24,9 @@ def _table(grid: Grid) -> RichTable:
         caption=Text("\n".join(map(visible, grid.explanations)), justify="left"),
     )
     for place, header in enumerate(grid.headers):
-        table.add_column(Text(visible(header)), justify="right" if place else "left", no_wrap=True)
+        # Where a terminal is too narrow, cells are broken, never cut: labels last, they tell the rows apart.
+        justify: Literal["left", "right"] = "right" if place else "left"
+        table.add_column(Text(visible(header)), justify=justify, no_wrap=not place, overflow="fold")
     for label, cells in grid.rows:
         table.add_row(
             Text(visible(label)), *(Text.assemble((visible(cell.text), STYLES[cell.rank])) for cell in cells)
