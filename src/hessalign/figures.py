@@ -1,13 +1,13 @@
 """Figures on disk, and the palette."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from matplotlib import rcParams
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 
 from hessalign.files import replacing
 from hessalign.markup import plot_text, visible
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 # Colours that colour-blind readers tell apart (Okabe and Ito, "Color Universal Design", 2008).
 COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7")
@@ -21,9 +21,6 @@ def figure_text(text: str) -> str:
 
     For other scripts name a font that has them: ``matplotlib.rcParams["font.family"]`` takes several.
     """
-    from matplotlib import rcParams  # noqa: PLC0415  matplotlib, only for those who plot
-    from matplotlib.font_manager import FontProperties, findfont, get_font  # noqa: PLC0415
-
     fonts = [get_font(findfont(FontProperties(family=[family]))) for family in rcParams["font.family"]]
     signs = (
         sign
@@ -51,7 +48,7 @@ def check_figure_path(path: Path) -> None:
         raise ValueError(f"plot: {path} is a folder; choose the name of a file")
 
 
-def save_figure(figure: "Figure", path: Path, *, dpi: int = 200, description: str | None = None) -> None:
+def save_figure(figure: Figure, path: Path, *, dpi: int = 200, description: str | None = None) -> None:
     """Write a figure, whole or not at all.
 
     Args:
