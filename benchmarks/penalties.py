@@ -1,4 +1,4 @@
-"""Penalties on a batch of PACS size: 3 domains of 32 samples, 7 classes, 2,048 features.
+"""Penalties on a batch of PACS size, where nothing else is said: 3 domains of 32, 7 classes, 2,048 features.
 
 The baselines differentiate twice (HGP) or sample Hutchinson's probes (diagonal) the way the published
 DomainBed code does: domain by domain, centre detached, averaged over domains. All times are forward plus
@@ -6,6 +6,7 @@ backward to features and head.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -33,13 +34,14 @@ def by_double_backward(
     features: Tensor,
     targets: Tensor,
     head: nn.Linear,
+    samples: int = SAMPLES,
 ) -> Tensor:
     """The penalty with a statistic of the Hessian that is found by differentiating twice."""
     losses = torch.stack(
         [
             F.cross_entropy(head(domain_features), domain_targets)
             for domain_features, domain_targets in zip(
-                features.split(SAMPLES), targets.split(SAMPLES), strict=True
+                features.split(samples), targets.split(samples), strict=True
             )
         ]
     )
@@ -50,7 +52,7 @@ def by_double_backward(
         gradient = head_gradient(loss, head)
         penalty = penalty + (statistic(loss, gradient, head) - centre).square().sum()
         penalty = penalty + (gradient - mean_gradient.detach()).square().sum()
-    return penalty / DOMAINS
+    return penalty / len(losses)
 
 
 def through_the_norm(_loss: Tensor, gradient: Tensor, head: nn.Linear) -> Tensor:
@@ -68,41 +70,117 @@ def by_probes(_loss: Tensor, gradient: Tensor, head: nn.Linear) -> Tensor:
     return estimate / PROBES
 
 
+@dataclass(frozen=True)
+class Batch:
+    """A random batch of ``domains`` domains with ``samples`` samples each, and a head."""
+
+    domains: int
+    samples: int
+    classes: int
+    width: int
+
+    def steps(self) -> dict[str, Callable[[], None]]:
+        """Forward and backward of the head with its loss alone, and with each penalty alone."""
+        torch.manual_seed(0)
+        head = nn.Linear(self.width, self.classes)
+        size = self.domains * self.samples
+        features = torch.randn(size, self.width, requires_grad=True)
+        targets = torch.randint(0, self.classes, (size,))
+        ids = torch.arange(self.domains).repeat_interleave(self.samples)
+
+        def ours(penalty: nn.Module) -> Callable[[], None]:
+            return lambda: penalty(features, head(features), targets, ids).backward()
+
+        def aligned(method: str, **settings) -> Callable[[], None]:
+            return ours(ha.HessianAlignment(method, 1.0, 1.0, **settings))
+
+        def theirs(statistic: Callable[[Tensor, Tensor, nn.Linear], Tensor]) -> Callable[[], None]:
+            return lambda: by_double_backward(statistic, features, targets, head, self.samples).backward()
+
+        product = {"centre": "mean_product"}
+        steps = {
+            "erm": lambda: F.cross_entropy(head(features), targets).backward(),
+            "gradient": aligned("gradient"),
+            "HGP": aligned("hgp"),
+            "exact diagonal": aligned("diagonal"),
+            "whole Hessian": aligned("frobenius"),
+            "expected Hutchinson": aligned("hutchinson", probes=PROBES, expected=True),
+            "off-diagonal flatness": ours(ha.HessianFlatness(1.0, "off_diagonal")),
+            "sampled Hutchinson": aligned("hutchinson", probes=PROBES),
+            "HGP by double backward": theirs(through_the_norm),
+            "probes by double backward": theirs(by_probes),
+            "HGP around the products": aligned("hgp", **product),
+            "unbiased gradient": aligned("gradient", unbiased=True),
+            "unbiased exact diagonal": aligned("diagonal", unbiased=True),
+            "unbiased whole Hessian": aligned("frobenius", unbiased=True),
+        }
+        if self.samples >= 4:
+            steps["unbiased HGP around the products"] = aligned("hgp", unbiased=True, **product)
+        return steps
+
+    def seconds(self, *names: str, rounds: int) -> dict[str, float]:
+        """Median times of some of the steps, side by side."""
+        steps = self.steps()
+        return median_seconds(
+            {name: steps[name] for name in names}, rounds=rounds, warm_up=max(1, rounds // 10)
+        )
+
+
+PENALTIES = (
+    "gradient",
+    "HGP",
+    "exact diagonal",
+    "whole Hessian",
+    "expected Hutchinson",
+    "off-diagonal flatness",
+)
+PLUG_INS = ("gradient", "exact diagonal", "whole Hessian", "HGP around the products")
+
+
 def run() -> list[Comparison]:
     """Time all penalties."""
-    torch.manual_seed(0)
-    head = nn.Linear(WIDTH, CLASSES)
-    features = torch.randn(DOMAINS * SAMPLES, WIDTH, requires_grad=True)
-    targets = torch.randint(0, CLASSES, (DOMAINS * SAMPLES,))
-    domains = torch.arange(DOMAINS).repeat_interleave(SAMPLES)
-
-    def ours(method: str, **settings) -> Callable[[], None]:
-        penalty = ha.HessianAlignment(method, 1.0, 1.0, **settings)
-        return lambda: penalty(features, head(features), targets, domains).backward()
-
-    def theirs(statistic: Callable[[Tensor, Tensor, nn.Linear], Tensor]) -> Callable[[], None]:
-        return lambda: by_double_backward(statistic, features, targets, head).backward()
-
-    quick = median_seconds(
-        {
-            "diagonal": ours("diagonal"),
-            "frobenius": ours("frobenius"),
-            "expected": ours("hutchinson", probes=PROBES, expected=True),
-        },
-        rounds=200,
-        warm_up=20,
-    )
-    hgp = median_seconds({"ours": ours("hgp"), "theirs": theirs(through_the_norm)}, rounds=200, warm_up=20)
-    slow = median_seconds(
-        {"ours": ours("hutchinson", probes=PROBES), "theirs": theirs(by_probes)}, rounds=5, warm_up=1
-    )
-    double = "double backward through the gradient norm"
-    sampled = f"{PROBES}-probe double backward"
-    return [
-        Comparison("exact diagonal", sampled, quick["diagonal"], slow["theirs"], "faster", 300),
-        Comparison("expected Hutchinson", sampled, quick["expected"], slow["theirs"], "faster"),
-        Comparison("sampled Hutchinson", sampled, slow["ours"], slow["theirs"], "faster"),
-        Comparison("whole Hessian", sampled, quick["frobenius"], slow["theirs"], "faster"),
-        Comparison("whole Hessian", "exact diagonal", quick["frobenius"], quick["diagonal"], "cost", 1.0),
-        Comparison("HGP", double, hgp["ours"], hgp["theirs"], "faster", 2.5),
+    double, sampled = "double backward through the gradient norm", f"{PROBES}-probe double backward"
+    erm = "the head's own ERM step"
+    pacs = Batch(DOMAINS, SAMPLES, CLASSES, WIDTH)
+    unbiased = [f"unbiased {name}" for name in PLUG_INS]
+    quick = pacs.seconds("erm", *PENALTIES, "HGP by double backward", *PLUG_INS[3:], *unbiased, rounds=100)
+    slow = pacs.seconds("sampled Hutchinson", "probes by double backward", rounds=3)[
+        "probes by double backward"
     ]
+    slow_ours = pacs.seconds("sampled Hutchinson", rounds=3)["sampled Hutchinson"]
+    rows = [
+        Comparison("exact diagonal", sampled, quick["exact diagonal"], slow, "faster", 600),
+        Comparison("expected Hutchinson", sampled, quick["expected Hutchinson"], slow, "faster"),
+        Comparison("sampled Hutchinson", sampled, slow_ours, slow, "faster"),
+        Comparison("whole Hessian", sampled, quick["whole Hessian"], slow, "faster"),
+        Comparison(
+            "whole Hessian", "exact diagonal", quick["whole Hessian"], quick["exact diagonal"], "cost", 1.0
+        ),
+        Comparison("HGP", double, quick["HGP"], quick["HGP by double backward"], "faster", 6),
+    ]
+    for batch, target, rounds in ((Batch(3, 32, 65, 2048), 4, 20), (Batch(5, 32, 345, 2048), 9, 5)):
+        found = batch.seconds("HGP", "HGP by double backward", rounds=rounds)
+        what = f"HGP, {batch.classes} classes, {batch.domains} domains"
+        rows.append(Comparison(what, double, found["HGP"], found["HGP by double backward"], "faster", target))
+    rows += [
+        Comparison(f"{name}, 7 classes", erm, quick[name], quick["erm"], "cost", 6) for name in PENALTIES
+    ]
+    rows += [
+        Comparison(f"unbiased {name}", "plug-in", quick[f"unbiased {name}"], quick[name], "cost", 1.1)
+        for name in PLUG_INS
+    ]
+    many = Batch(323, 2, 182, 1280).seconds("erm", *PENALTIES, rounds=3)
+    rows += [
+        Comparison(f"{name}, 323 domains of 2, 182 classes", erm, many[name], many["erm"], "cost", 10)
+        for name in PENALTIES
+    ]
+    few, spread = (Batch(count, 600 // count, 182, 1280).seconds(*PENALTIES, rounds=3) for count in (3, 300))
+    rows += [
+        Comparison(f"{name}, 300 domains", "3 domains, the same batch", spread[name], few[name], "cost", 1.5)
+        for name in PENALTIES
+    ]
+    wide = Batch(3, 32, 10_000, 768).seconds("HGP", "whole Hessian", rounds=3)
+    rows.append(
+        Comparison("whole Hessian, 10,000 classes", "HGP", wide["whole Hessian"], wide["HGP"], "cost", 1.0)
+    )
+    return rows

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import numpy as np
+import polars as pl
 import pytest
 import torch
 from hypothesis import given
@@ -9,6 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import hessalign as ha
+from hessalign.alignment import SortedDomains
+from hessalign.exceptions import NoEffectWarning
 from tests.cases import Case, cases, make_case
 
 SETTINGS = {
@@ -88,6 +92,7 @@ def test_published_conventions(kind: str, method: str, detach_centre: bool, redu
 def test_order_and_names_of_domains_do_not_matter(method: str, case: Case, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     domains = torch.randint(0, 3, (len(case.features),), generator=generator)
+    domains[:2] = torch.tensor([0, 1])
     order = torch.randperm(len(domains), generator=generator)
     names = torch.tensor([99, -5, 12])
     penalty = make_penalty(method, loss=case.loss)
@@ -104,7 +109,10 @@ def test_order_and_names_of_domains_do_not_matter(method: str, case: Case, seed:
 def test_one_domain_gives_exactly_zero_with_zero_derivatives(method: str, overrides: dict) -> None:
     case = make_case("cross_entropy", 5, 3, 3, 0)
     features, logits = case.features.requires_grad_(), case.logits.detach().requires_grad_()
-    value = make_penalty(method, **overrides)(features, logits, case.targets, torch.full((5,), 3))
+    penalty = make_penalty(method, **overrides)
+    with pytest.warns(NoEffectWarning, match="the batch holds one domain"):
+        value = penalty(features, logits, case.targets, torch.full((5,), 3))
+    value = value + penalty(features, logits, case.targets, torch.full((5,), 3))  # told once
     value.backward()
     assert value == 0
     assert (features.grad == 0).all()
@@ -140,7 +148,8 @@ def test_parts_without_weight_and_parts_of_one_domain_are_left_out() -> None:
     two, one = torch.arange(6) // 3, torch.zeros(6, dtype=torch.long)
     assert ha.HessianAlignment("hgp", 0.0, 0.3).with_parts(*arguments, two)[1].keys() == {"gradient"}
     assert ha.HessianAlignment("hgp", 0.7, 0.0).with_parts(*arguments, two)[1].keys() == {"hessian"}
-    assert ha.HessianAlignment("hgp").with_parts(*arguments, one)[1] == {}
+    with pytest.warns(NoEffectWarning):
+        assert ha.HessianAlignment("hgp").with_parts(*arguments, one)[1] == {}
 
 
 @pytest.mark.parametrize("method", ["hgp", "diagonal", "frobenius", "hutchinson"])
@@ -255,3 +264,179 @@ def test_no_domains_are_refused() -> None:
 
 def test_settings_are_shown() -> None:
     assert "'hutchinson', alpha=0.7, beta=0.3, probes=3, expected=True" in repr(make_penalty("hutchinson"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ((12, 20, 12, 12), "features, logits and targets: must have one row"),
+        ((20, 12, 12, 12), "features, logits and targets: must have one row"),
+        ((12, 12, 20, 12), "features, logits and targets: must have one row"),
+        ((12, 12, 12, 20), "domains: must hold one integer id for each of the 12 samples"),
+    ],
+)
+@pytest.mark.parametrize("penalty", [ha.HessianAlignment("hgp"), ha.HessianFlatness()])
+def test_lengths_are_compared_before_anything_is_indexed(rows: tuple, message: str, penalty) -> None:
+    features, logits, targets, domains = rows
+    given = (torch.randn(features, 5), torch.randn(logits, 3), torch.zeros(targets).long())
+    with pytest.raises(ValueError, match=message):
+        penalty(*given, torch.arange(domains) % 3)
+
+
+@EVERY_METHOD
+def test_a_head_without_bias_has_no_derivative_for_it(method: str) -> None:
+    """Features without and with a column of ones: the latter's head without bias is the former's with one."""
+    case = make_case("cross_entropy", 9, 4, 3, 0)
+    domains = torch.arange(9) % 3
+    ones = torch.cat([case.features, torch.ones(9, 1, dtype=torch.float64)], dim=1)
+    with_bias = make_penalty(method)(case.features, case.logits, case.targets, domains)
+    without = make_penalty(method, bias=False)(ones, case.logits, case.targets, domains)
+    torch.testing.assert_close(without, with_bias)
+    flat = [ha.HessianFlatness(1.0, "off_diagonal", bias=bias) for bias in (True, False)]
+    torch.testing.assert_close(
+        flat[1](ones, case.logits, case.targets, domains),
+        flat[0](case.features, case.logits, case.targets, domains),
+    )
+
+
+def test_a_head_without_bias_against_autograd() -> None:
+    generator = torch.Generator().manual_seed(0)
+    features, targets = torch.randn(12, 6, generator=generator), torch.arange(12) % 3
+    head, domains = torch.nn.Linear(6, 3, bias=False), torch.arange(12) // 6
+    gradients = [
+        torch.autograd.grad(
+            torch.nn.functional.cross_entropy(head(features[rows]), targets[rows]), head.weight
+        )[0]
+        for rows in (domains == 0, domains == 1)
+    ]
+    expected = (gradients[0] - gradients[1]).square().sum() / 4
+    penalty = ha.HessianAlignment("gradient", beta=1.0, bias=False)
+    torch.testing.assert_close(penalty(features, head(features), targets, domains), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("alpha", -5, "alpha: must be a finite number of at least 0, got -5"),
+        ("alpha", "1", "alpha: must be a finite number of at least 0, got '1'"),
+        ("alpha", torch.ones(2), "alpha: must be .* or a scalar tensor, got a tensor"),
+        ("beta", True, "beta: must be a finite number"),
+        ("probes", 0, "probes: must be a whole number of at least 1"),
+        ("detach_centre", "no", "detach_centre: must be True or False, got 'no'"),
+        ("expected", "no", "expected: must be True or False"),
+        ("unbiased", 1, "unbiased: must be True or False"),
+        ("bias", None, "bias: must be True or False"),
+        ("reduction", "max", "reduction: 'max' is not known"),
+        ("loss", [1], "loss: .1. is not known"),
+    ],
+)
+def test_settings_are_checked_at_every_assignment(name: str, value: object, message: str) -> None:
+    penalty = make_penalty("hutchinson")
+    before = getattr(penalty, name)
+    with pytest.raises(ValueError, match=message):
+        setattr(penalty, name, value)
+    assert getattr(penalty, name) == before
+    with pytest.raises(ValueError, match=message.replace("probes: must be", "probes: .* needs")):
+        ha.HessianAlignment("hutchinson", **{"probes": 3, name: value})
+
+
+def test_numpy_numbers_are_numbers_and_true_is_no_number_of_probes() -> None:
+    penalty = ha.HessianAlignment("hutchinson", np.float32(0.5), probes=np.int64(3), expected=np.True_)
+    assert (penalty.alpha, penalty.probes, penalty.expected) == (0.5, 3, True)
+    with pytest.raises(ValueError, match="probes: 'hutchinson' needs a whole number of at least 1, got True"):
+        ha.HessianAlignment("hutchinson", probes=True)
+
+
+@pytest.mark.parametrize("method", SETTINGS)
+def test_features_too_large_for_the_type_are_named(method: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    features, targets = 1e25 * torch.randn(12, 5, generator=generator), torch.arange(12) % 3
+    logits = torch.randn(12, 3, generator=generator)
+    with pytest.raises(
+        ValueError, match=r"features: values up to \d.*e\+25 let the penalty overflow float32"
+    ):
+        make_penalty(method)(features, logits, targets, torch.arange(12) // 6)
+
+
+def test_targets_too_large_for_the_type_are_named() -> None:
+    features, logits = torch.randn(8, 3), torch.randn(8, 1)
+    penalty = ha.HessianAlignment("hgp", loss=ha.SquaredError())
+    with pytest.raises(ValueError, match=r"targets: values up to 1e\+30 let the penalty overflow float32"):
+        penalty(features, logits, torch.full((8,), 1e30), torch.arange(8) // 4)
+
+
+SIZED = {**SETTINGS, "hutchinson-sampled": {"probes": 3}, "hgp-unbiased": {"unbiased": True}}
+
+
+@pytest.mark.parametrize("method", sorted(set(SIZED) - {"spectral"}))
+def test_sizes_in_the_place_of_ids_read_no_value(method: str) -> None:
+    """On the meta device whatever needs a value raises; weights may lie there, too."""
+    case = make_case("cross_entropy", 12, 4, 3, 0)
+    options = dict(SIZED[method])
+    if method == "hgp-unbiased":
+        options["centre"] = "mean_product"
+    penalty = ha.HessianAlignment(method.partition("-")[0], 0.7, 0.3, **options)
+    given = (case.features.float(), case.logits.float(), case.targets)
+    if method != "hutchinson-sampled":
+        ids = torch.arange(3).repeat_interleave(4)
+        torch.testing.assert_close(penalty(*given, SortedDomains([4, 4, 4])), penalty(*given, ids))
+    features, logits, targets = (tensor.to("meta") for tensor in given)
+    penalty.alpha, penalty.beta = torch.tensor(0.7, device="meta"), torch.tensor(0.3, device="meta")
+    features.requires_grad_()
+    for each in (penalty, ha.HessianFlatness(penalty.beta, "off_diagonal")):
+        value, terms = each.with_terms(features, logits, targets, SortedDomains([4, 4, 4]))
+        value.backward()
+        assert features.grad.shape == features.shape
+        assert all(term.shape == (3,) for term in terms.values())
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ([], "sizes: at least one domain"),
+        ([3, 0], "sizes: must be .* at least 1, got 0"),
+        ([2.5], "sizes: must be"),
+    ],
+)
+def test_bad_sizes_are_named(sizes: list, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SortedDomains(sizes)
+    with pytest.raises(ValueError, match="domains: sizes must add up to the 6 samples, got 5"):
+        ha.HessianAlignment("hgp")(
+            torch.randn(6, 2), torch.randn(6, 2), torch.zeros(6).long(), SortedDomains([5])
+        )
+
+
+def test_a_gradient_looked_at_without_recording_leaves_the_penalty_its_derivative() -> None:
+    case = make_case("cross_entropy", 8, 4, 3, 0)
+    features = case.features.clone().requires_grad_()
+    domains = ha.HeadDerivatives.from_logits(features, case.logits, case.targets).split([4, 4])
+    with torch.no_grad():
+        norms = [domain.gradient().norm() for domain in domains]
+        make_penalty("hgp").from_derivatives(domains)
+    make_penalty("hgp").from_derivatives(domains).backward()
+    assert all(norm > 0 for norm in norms)
+    assert features.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("container", [list, tuple, np.asarray, pl.Series, torch.tensor])
+def test_domains_and_data_in_any_container(container: Callable) -> None:
+    case = make_case("cross_entropy", 8, 4, 3, 0)
+    penalty = make_penalty("hgp")
+    expected = penalty(case.features, case.logits, case.targets, torch.arange(8) % 3)
+    arrays = (case.features.numpy(), case.logits.numpy(), container(case.targets.tolist()))
+    torch.testing.assert_close(penalty(*arrays, container([i % 3 for i in range(8)])), expected)
+    if container is not torch.tensor:
+        names = ["art", "photo", "sketch"]
+        found = penalty(case.features, case.logits, case.targets, container([names[i % 3] for i in range(8)]))
+        torch.testing.assert_close(found, expected)
+
+
+def test_weights_may_be_tensors() -> None:
+    case = make_case("cross_entropy", 9, 4, 3, 0)
+    arguments = (case.features, case.logits, case.targets, torch.arange(9) % 3)
+    weight = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    value, terms = ha.HessianAlignment("hgp", weight, torch.tensor(0.3)).with_terms(*arguments)
+    torch.testing.assert_close(value, make_penalty("hgp")(*arguments))
+    value.backward()
+    torch.testing.assert_close(weight.grad, terms["hessian"].mean())

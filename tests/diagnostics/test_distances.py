@@ -13,8 +13,7 @@ from hessalign.diagnostics import alignment_report, hessian_means
 from hessalign.diagnostics.bootstrap import _quantiles
 from hessalign.diagnostics.distances import PairDistance, mean_distances, spectral_distances
 from hessalign.diagnostics.means import DomainMeans, diagonal_means, gradient_means
-from hessalign.diagnostics.spectra import leading_eigenpairs
-from hessalign.head import HeadDerivatives
+from hessalign.head import HeadDerivatives, leading_eigenpairs
 from tests.cases import KINDS, Case, make_case
 
 WAYS = {"blocks": hessian_means._by_blocks, "samples": hessian_means._by_samples}

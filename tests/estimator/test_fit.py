@@ -41,7 +41,13 @@ def dense_distance(
 
 
 def dense_objective(
-    samples: Samples, method: str, alpha: float, beta: float, decay: float, sample_loss: Callable
+    samples: Samples,
+    method: str,
+    alpha: float,
+    beta: float,
+    decay: float,
+    sample_loss: Callable,
+    intercept: bool = True,
 ) -> Callable[[Tensor], Tensor]:
     """What the docstrings say is minimised, by torch.func on whole Hessians, as a function of ``[W | b]``."""
     features, targets = torch.from_numpy(samples.X), torch.from_numpy(samples.y)
@@ -56,9 +62,13 @@ def dense_objective(
         if method == "none":
             return value
         members = [torch.from_numpy(np.flatnonzero(samples.domains == d)) for d in np.unique(samples.domains)]
-        gradients = [torch.func.grad(mean_loss)(weight, chosen).flatten() for chosen in members]
+        aligned = torch.ones_like(weight, dtype=torch.bool)
+        aligned[:, -1] = intercept
+        aligned = aligned.flatten()
+        gradients = [torch.func.grad(mean_loss)(weight, chosen).flatten()[aligned] for chosen in members]
         size = weight.numel()
         hessians = [torch.func.hessian(mean_loss)(weight, chosen).reshape(size, size) for chosen in members]
+        hessians = [hessian[aligned][:, aligned] for hessian in hessians]
         mean_gradient, mean = torch.stack(gradients).mean(0), torch.stack(hessians).mean(0)
         distances = [
             alpha * dense_distance(method, hessian, mean, gradient, mean_gradient)
@@ -122,7 +132,7 @@ def test_without_an_intercept_the_rest_is_stationary() -> None:
     classifier = ha.HessianAlignedClassifier("diagonal", 2.0, 3.0, fit_intercept=False)
     classifier.fit(samples.X, samples.y, sample_domain=samples.domains)
     assert (classifier.intercept_ == 0).all()
-    objective = dense_objective(samples, "diagonal", 2.0, 3.0, 1 / len(samples.X), softmax_loss)
+    objective = dense_objective(samples, "diagonal", 2.0, 3.0, 1 / len(samples.X), softmax_loss, False)
     assert_stationary(classifier, objective)
 
 
@@ -302,7 +312,8 @@ def test_products_with_the_hessian_of_the_objective(method: str, fit_intercept: 
     theta = torch.from_numpy(random.normal(size=(3, 4)))
     free = torch.ones(3, 4, dtype=torch.bool)
     free[:, -1] = fit_intercept
-    dense = torch.func.hessian(dense_objective(samples, method, *weights, 0.1, softmax_loss))(theta)
+    written_out = dense_objective(samples, method, *weights, 0.1, softmax_loss, fit_intercept)
+    dense = torch.func.hessian(written_out)(theta)
     dense = dense.reshape(12, 12) * free.ravel() * free.ravel()[:, None]
     products = objective.hessian(theta.numpy().ravel()) @ np.eye(12)
     np.testing.assert_allclose(products, dense.numpy(), rtol=1e-8, atol=1e-10)

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
 
 import hessalign as ha
-from hessalign.head.gram import _by_blocks, _by_samples
 from hessalign.head.losses import resolve_loss
 from tests.cases import KINDS, Case, cases, make_case
 
@@ -65,37 +64,10 @@ def test_inner_product_of_two_domains(case: Case, first_size: int) -> None:
     torch.testing.assert_close(first.derivatives().inner(second.derivatives()), expected, **EXACT)
 
 
-@given(cases(min_samples=3))
-def test_both_ways_to_inner_products_agree_with_dense_ones(case: Case) -> None:
-    indices = torch.arange(len(case.features))
-    domains = [case.rows(indices[:1]), case.rows(indices[1:2]), case.rows(indices[2:])]
-    dense = torch.stack([domain.dense_hessian().flatten() for domain in domains])
-    features = [domain.features for domain in domains]
-    curvatures = [domain.derivatives().curvature for domain in domains]
-    products, diagonals = _by_blocks(features, curvatures)
-    torch.testing.assert_close(products, dense @ dense.T, **EXACT)
-    torch.testing.assert_close(_by_samples(features, curvatures), products, **EXACT)
-    expected = torch.stack([domain.dense_hessian().diagonal().view_as(case.weight) for domain in domains])
-    torch.testing.assert_close(diagonals, expected, **EXACT)
-
-
 def test_inner_product_of_different_losses() -> None:
     softmax, squared = make_case("cross_entropy", 5, 3, 2, 0), make_case("tanh", 4, 3, 2, 1)
     expected = (softmax.dense_hessian() * squared.dense_hessian()).sum()
     torch.testing.assert_close(softmax.derivatives().inner(squared.derivatives()), expected, **EXACT)
-
-
-def test_inner_products_do_not_depend_on_how_many_rows_are_held_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    case = make_case("cross_entropy", 7, 4, 3, 0)
-    derivatives = case.derivatives()
-    arguments = ([derivatives.features[:3], derivatives.features[3:]], derivatives.curvature.split([3, 4]))
-    whole = (_by_samples(*arguments), _by_blocks(*arguments), derivatives.diagonal())
-    monkeypatch.setattr("hessalign.head.gram.ROWS_AT_ONCE", 2)
-    monkeypatch.setattr("hessalign.head.gram.ROWS_IN_CACHE", 2)
-    parts = (_by_samples(*arguments), _by_blocks(*arguments), derivatives.diagonal())
-    torch.testing.assert_close(parts, whole)
 
 
 @pytest.mark.parametrize("kind", KINDS)

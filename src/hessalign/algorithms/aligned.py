@@ -11,9 +11,6 @@ from hessalign.alignment import HessianAlignment
 from hessalign.head import HeadDerivatives
 from hessalign.head.precision import without_autocast
 
-WEIGHTS = {"hessian": "alpha", "gradient": "beta"}
-"""Which hyper-parameter weighs which part of the penalty."""
-
 
 class AlignedHParams(HParams):
     """Batch sizes as the paper's code draws them, from exponents of at least 4 where DomainBed begins at 3.
@@ -54,7 +51,7 @@ class AlignedHead(Algorithm):
         """The penalty with its weights."""
 
     def build(self) -> None:
-        """Make the penalty."""
+        """Check the hyper-parameters."""
         self.penalty = self.alignment()
 
     def objective(self, batch: DomainBatch) -> tuple[Tensor, Metrics]:
@@ -64,22 +61,23 @@ class AlignedHead(Algorithm):
         risk = cross_entropies(logits, batch).mean()
         # Mixed precision would round the differences of Hessians away.
         with without_autocast(features.device):
-            penalty, parts = self.head_penalty(head_derivatives(features, logits, batch))
-        return risk + penalty, {"risk": risk.detach(), "penalty": penalty.detach(), **_by_name(parts)}
+            penalty, terms = self.head_penalty(head_derivatives(features, logits, batch))
+        return risk + penalty, {"risk": risk.detach(), "penalty": penalty.detach(), **_by_name(terms)}
 
     def head_penalty(self, domains: Sequence[HeadDerivatives]) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """What is added to the risk, and its parts of each domain without weights, detached."""
-        distances = self.penalty.distances(domains)
-        penalty = domains[0].features.new_zeros(())
-        for name, distance in distances.items():
-            penalty = penalty + getattr(self.hparams, WEIGHTS[name]) * distance.mean()
-        return penalty, {name: distance.detach() for name, distance in distances.items()}
+        """What is added to the risk, and its terms of each domain without weights, detached."""
+        penalty = self.alignment()
+        # Runs that are trained together have tensors for weights; which of them are 0 all have in common.
+        for name in ("alpha", "beta"):
+            if getattr(self.penalty, name) == 0:
+                setattr(penalty, name, 0.0)
+        return penalty.evaluate(domains)
 
 
-def _by_name(parts: Mapping[str, Tensor]) -> Metrics:
-    """Mean over domains, and value of each domain, of every part."""
+def _by_name(terms: Mapping[str, Tensor]) -> Metrics:
+    """Mean over domains, and value of each domain, of every term."""
     metrics = {}
-    for name, distances in parts.items():
+    for name, distances in terms.items():
         metrics[name] = distances.mean()
         for domain, distance in enumerate(distances.unbind()):
             metrics[f"{name}_{domain}"] = distance

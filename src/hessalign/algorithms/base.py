@@ -17,7 +17,7 @@ from hessalign.algorithms.hparams import HParams
 from hessalign.algorithms.registry import register as register  # noqa: PLC0414 (mypy: exported from here, too)
 from hessalign.checks import require_same_length, require_whole
 from hessalign.exceptions import NoEffectWarning
-from hessalign.head import CrossEntropy, HeadDerivatives
+from hessalign.head import CrossEntropy, DomainDerivatives, HeadDerivatives
 from hessalign.inputs import as_domain_ids, as_tensor, read_domains
 
 Optimizers = dict[str, Optimizer]
@@ -392,17 +392,14 @@ def cross_entropies(logits: Tensor, batch: DomainBatch) -> Tensor:
     return losses.view(batch.domain_count, -1).mean(1)
 
 
-def head_derivatives(features: Tensor, logits: Tensor, batch: DomainBatch) -> list[HeadDerivatives]:
+def head_derivatives(features: Tensor, logits: Tensor, batch: DomainBatch) -> DomainDerivatives:
     """Derivatives of each domain's mean cross-entropy, in float32 at least; values are not checked.
 
     Unlike [HeadDerivatives.from_logits][hessalign.HeadDerivatives.from_logits] it never looks at a value:
     that would make a GPU wait, and runs that are trained together do not have a single one.
     """
-    dtype = torch.promote_types(torch.promote_types(features.dtype, logits.dtype), torch.float32)
-    classes = torch.arange(logits.shape[1], device=logits.device)
-    one_hot = (batch.targets.unsqueeze(1) == classes).to(dtype)
-    derivatives = HeadDerivatives(features.to(dtype), *CrossEntropy().derivatives(logits.to(dtype), one_hot))
-    return derivatives.split([batch.samples_per_domain] * batch.domain_count)
+    derivatives = HeadDerivatives.from_checked(features, logits, batch.targets, CrossEntropy())
+    return DomainDerivatives(derivatives, [batch.samples_per_domain] * batch.domain_count)
 
 
 def reset(optimizer: Optimizer) -> None:

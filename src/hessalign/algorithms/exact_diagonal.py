@@ -12,10 +12,13 @@ class ExactDiagonalHParams(AlignedHParams):
     Attributes:
         alpha: Weight of the Hessian distance.
         beta: Weight of the gradient distance.
+        unbiased: U-statistics, whose expected value does not depend on the batch size. Needs 2 samples of
+            each domain in a batch.
     """
 
     alpha: float = hparam(1e-3, LogUniform(-4, 4), reference_name="penalty_alpha")
     beta: float = hparam(5e-3, LogUniform(-3, 6), reference_name="penalty_beta")
+    unbiased: bool = False
 
 
 @register("exact_diagonal", reference_name="ExactDiagonal")
@@ -31,4 +34,6 @@ class ExactDiagonal(AlignedHead):
 
     def alignment(self) -> HessianAlignment:
         """See the class."""
-        return HessianAlignment("diagonal", self.hparams.alpha, self.hparams.beta)
+        return HessianAlignment(
+            "diagonal", self.hparams.alpha, self.hparams.beta, unbiased=self.hparams.unbiased
+        )

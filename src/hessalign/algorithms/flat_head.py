@@ -12,8 +12,7 @@ from torch import Tensor
 from hessalign.algorithms.aligned import AlignedHead, AlignedHParams
 from hessalign.algorithms.base import register
 from hessalign.algorithms.hparams import HParams, LogUniform, hparam
-from hessalign.alignment import HessianAlignment
-from hessalign.alignment.flatness import hessian_squares
+from hessalign.alignment import HessianAlignment, HessianFlatness
 from hessalign.head import HeadDerivatives
 
 
@@ -55,6 +54,6 @@ class FlatHead(AlignedHead):
 
     def head_penalty(self, domains: Sequence[HeadDerivatives]) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Gradient distance and size of the Hessians, which is reported as ``hessian_size``."""
-        penalty, parts = super().head_penalty(domains)
-        squares = hessian_squares(domains, self.hparams.part)
-        return penalty + self.hparams.gamma * squares.mean(), {**parts, "hessian_size": squares.detach()}
+        penalty, terms = super().head_penalty(domains)
+        flatness, sizes = HessianFlatness(self.hparams.gamma, self.hparams.part).evaluate(domains)
+        return penalty + flatness, {**terms, **sizes}

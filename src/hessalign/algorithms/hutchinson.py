@@ -25,12 +25,15 @@ class HutchinsonHParams(AlignedHParams):
         probes: For each estimate.
         variant: ``"expected"`` (default): the expectation over the probes in closed form, the probes' noise
             term included. ``"domainbed"``: drawn probes, as the published code has them.
+        unbiased: With ``"expected"`` only: U-statistics, whose expected value does not depend on the batch
+            size. Needs 2 samples of each domain in a batch.
     """
 
     alpha: float = hparam(1e-3, LogUniform(4, 1), reference_name="penalty_alpha")
     beta: float = hparam(5e-3, LogUniform(6, 2), reference_name="penalty_beta")
     probes: int = Field(PUBLISHED_PROBES, ge=1)
     variant: Literal["expected", "domainbed"] = "expected"
+    unbiased: bool = False
 
 
 @register("hutchinson", reference_name="Hutchinson")
@@ -59,6 +62,7 @@ class Hutchinson(AlignedHead):
             self.hparams.beta,
             probes=self.hparams.probes,
             expected=self.hparams.variant == "expected",
+            unbiased=self.hparams.unbiased,
         )
 
     def no_effect(self) -> str | None:

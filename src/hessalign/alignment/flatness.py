@@ -13,43 +13,20 @@ summed over domains, ``diagonal`` and ``Frobenius`` being the distances of these
 that of ``diagonal + (1/k) Σ_e off(H_e)``.
 """
 
-import math
-from collections.abc import Sequence
-from typing import Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal, get_args
 
 import torch
-from torch import Tensor, nn
 
-from hessalign.alignment.domains import derivatives_by_domain
+from hessalign.alignment.distances import hessian_squares
+from hessalign.alignment.penalty import HeadPenalty, Reduction, Terms, Weight
 from hessalign.checks import require_choice
-from hessalign.head import (
-    HeadDerivatives,
-    HeadLoss,
-    hessian_inner_products,
-    hessian_inner_products_and_diagonals,
-)
-from hessalign.head.losses import resolve_loss
-from hessalign.head.precision import without_autocast
+from hessalign.head import HeadDerivatives, HeadLoss
 
 Part = Literal["whole", "off_diagonal"]
-Reduction = Literal["mean", "sum"]
 
 
-def hessian_squares(domains: Sequence[HeadDerivatives], part: Part = "whole") -> Tensor:
-    """``‖H_e‖_F²`` of each domain, or ``off(H_e) = ‖H_e‖_F² − ‖diag H_e‖²``; no Hessian is formed.
-
-    Args:
-        domains: Derivatives of ``m`` domains.
-        part: ``"whole"`` (default) or ``"off_diagonal"``.
-
-    Returns:
-        ``(m,)``; rounding is kept from making it negative.
-    """
-    measure = _square if part == "whole" else _off_diagonal_square
-    return torch.stack([measure(domain) for domain in domains]).clamp(min=0)
-
-
-class HessianFlatness(nn.Module):
+class HessianFlatness(HeadPenalty):
     r"""Penalty ``γ Σ_e ‖H_e‖_F²``, summed or averaged over domains, or of the off-diagonal elements alone.
 
     ``H_e`` is the Hessian of domain ``e``'s mean loss with respect to the linear head, in closed form.
@@ -58,10 +35,11 @@ class HessianFlatness(nn.Module):
     far. With one domain it is still the size of that domain's Hessian.
 
     Args:
-        gamma: Weight, default 1e-3; 0 switches the penalty off.
+        gamma: Weight, a number or a scalar tensor, default 1e-3; 0 switches the penalty off.
         part: ``"whole"`` (default), ``‖H_e‖_F²``, or ``"off_diagonal"``, ``‖H_e‖_F² − ‖diag H_e‖²``: the
             regulariser that ``k`` Hutchinson probes imply, with weight ``1/k`` of theirs (``2/k`` where the
             centre is not detached).
+        bias: Whether the head has a bias, default True.
         reduction: ``"mean"`` (default) or ``"sum"`` over domains.
         loss: Loss of the head, as
             [HeadDerivatives.from_logits][hessalign.HeadDerivatives.from_logits] takes it.
@@ -81,70 +59,39 @@ class HessianFlatness(nn.Module):
         >>> loss.backward()
     """
 
+    weights: ClassVar[Mapping[str, str]] = {"hessian_size": "gamma"}
+
     def __init__(
         self,
-        gamma: float = 1e-3,
+        gamma: Weight = 1e-3,
         part: Part = "whole",
         *,
+        bias: bool = True,
         reduction: Reduction = "mean",
         loss: str | HeadLoss = "cross_entropy",
     ) -> None:
         super().__init__()
-        if not (math.isfinite(gamma) and gamma >= 0):
-            raise ValueError(f"gamma: must be a finite number of at least 0, got {gamma!r}")
         require_choice("part", part, get_args(Part))
-        require_choice("reduction", reduction, get_args(Reduction))
-        self.gamma = gamma
+        self.gamma: Weight = gamma
         self.part: Part = part
-        self.reduction: Reduction = reduction
-        self.loss = resolve_loss(loss)
+        self.bias = bias
+        self.reduction = reduction
+        self.loss = loss  # type: ignore[assignment]
 
-    def forward(self, features: Tensor, logits: Tensor, targets: Tensor, domains: Tensor) -> Tensor:
-        """The penalty of a batch.
-
-        Args:
-            features: Input of the linear head, ``(n, d)``.
-            logits: Output of the linear head, ``(n, C)``; ``(n,)`` for one logit.
-            targets: As the loss takes them, ``(n,)`` or ``(n, C)``.
-            domains: Integer domain id of each sample, ``(n,)``, in any order.
-
-        Returns:
-            Scalar, differentiable with respect to features and logits; in float32 at least.
-
-        Raises:
-            ValueError: If lengths or shapes do not match, a value is NaN or infinite, or a target is out of
-                range.
-        """
-        # Mixed precision would round small Hessians away.
-        with without_autocast(features.device):
-            return self.from_derivatives(derivatives_by_domain(features, logits, targets, domains, self.loss))
-
-    def from_derivatives(self, domains: Sequence[HeadDerivatives]) -> Tensor:
-        """The penalty of domains whose head derivatives are at hand.
+    def distances(
+        self, domains: Sequence[HeadDerivatives], generator: torch.Generator | None = None
+    ) -> Terms:
+        """The Hessians' squared sizes, ``(m,)``, by the name ``"hessian_size"``.
 
         Args:
-            domains: Derivatives of each domain, at least one.
-
-        Returns:
-            Scalar.
-
-        Raises:
-            ValueError: If there is no domain.
+            domains: Derivatives of each domain.
+            generator: Not used: nothing is drawn.
         """
-        if not domains:
-            raise ValueError("domains: at least 1 is needed, got none")
-        squares = hessian_squares(domains, self.part)
-        return self.gamma * (squares.mean() if self.reduction == "mean" else squares.sum())
+        return {"hessian_size": hessian_squares(domains, self.part)}
 
     def extra_repr(self) -> str:
         """Settings, as ``print(penalty)`` shows them."""
-        return f"gamma={self.gamma}, part={self.part!r}, reduction={self.reduction!r}, loss={self.loss}"
-
-
-def _square(domain: HeadDerivatives) -> Tensor:
-    return hessian_inner_products([domain])[0, 0]
-
-
-def _off_diagonal_square(domain: HeadDerivatives) -> Tensor:
-    products, diagonals = hessian_inner_products_and_diagonals([domain])
-    return products[0, 0] - diagonals.square().sum()
+        return (
+            f"gamma={self.gamma}, part={self.part!r}, reduction={self.reduction!r}, bias={self.bias}, "
+            f"loss={self.loss}"
+        )

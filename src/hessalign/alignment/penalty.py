@@ -1,31 +1,171 @@
 r"""One penalty for any training loop: alignment of the head's gradients and Hessians across domains."""
 
-import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from hessalign.alignment.diagonal import diagonal_distances
-from hessalign.alignment.domains import derivatives_by_domain
-from hessalign.alignment.frobenius import frobenius_distances
-from hessalign.alignment.gradient import gradient_distances
-from hessalign.alignment.hgp import Centre, hgp_distances
-from hessalign.alignment.hutchinson import expected_hutchinson_distances, sampled_hutchinson_distances
-from hessalign.alignment.spectral import spectral_distances
-from hessalign.checks import require_choice
-from hessalign.head import HeadDerivatives, HeadLoss
+from hessalign.alignment.distances import (
+    diagonal_distances,
+    expected_hutchinson_distances,
+    frobenius_distances,
+    gradient_distances,
+    hgp_distances,
+    sampled_hutchinson_distances,
+    spectral_distances,
+)
+from hessalign.alignment.grouping import SortedDomains, derivatives_by_domain
+from hessalign.checks import require_choice, require_flag, require_number, require_whole
+from hessalign.exceptions import NoEffectWarning
+from hessalign.head import DomainDerivatives, HeadDerivatives, HeadLoss, Statistics
 from hessalign.head.losses import resolve_loss
 from hessalign.head.precision import without_autocast
+from hessalign.head.statistics import Centre, Quantity
+from hessalign.inputs import as_tensor
 
 Method = Literal["gradient", "hgp", "hutchinson", "diagonal", "frobenius", "spectral"]
 Reduction = Literal["mean", "sum"]
-Distances = Callable[[Sequence[HeadDerivatives]], Tensor]
+Weight = float | Tensor
+Terms = dict[str, Tensor]
+
+QUANTITIES: dict[str, tuple[Quantity, ...]] = {
+    "gradient": (),
+    "hgp": ("hgp",),
+    "hutchinson": ("hessian", "diagonal"),
+    "diagonal": ("diagonal",),
+    "frobenius": ("hessian",),
+    "spectral": (),
+}
+"""What each method needs of the statistics beside the gradient."""
 
 
-class HessianAlignment(nn.Module):
+class HeadPenalty(nn.Module):
+    """What the penalties share: checked settings, a batch in, weighted terms of the domains out."""
+
+    weights: ClassVar[Mapping[str, str]]
+    """Which attribute weighs which term."""
+    reduction: Reduction
+    loss: HeadLoss
+    bias: bool
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; a setting is checked, whenever it is set."""
+        check = _CHECKS.get(name)
+        super().__setattr__(name, value if check is None else check(value))
+
+    def forward(
+        self,
+        features: Tensor,
+        logits: Tensor,
+        targets: Tensor,
+        domains: Tensor | SortedDomains,
+        *,
+        sample_weight: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The penalty alone of what [with_terms][] gives, from the same arguments."""
+        return self.with_terms(
+            features, logits, targets, domains, sample_weight=sample_weight, generator=generator
+        )[0]
+
+    def with_terms(
+        self,
+        features: Tensor,
+        logits: Tensor,
+        targets: Tensor,
+        domains: Tensor | SortedDomains,
+        *,
+        sample_weight: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Terms]:
+        """The penalty of a batch, and what it is made of.
+
+        Args:
+            features: Input of the linear head, ``(n, d)``; tensor, array or rows of numbers.
+            logits: Output of the linear head, ``(n, C)``; ``(n,)`` for one logit.
+            targets: As the loss takes them, ``(n,)`` or ``(n, C)``.
+            domains: Domain id of each sample, ``(n,)``, integers or strings in any container and any order;
+                ids need not be contiguous and domains need not be of one size. Or
+                [SortedDomains][hessalign.alignment.SortedDomains] for a batch that is sorted by domain: then
+                no value is read, so that nothing waits for the device, and none is checked.
+            sample_weight: Weight of each sample in its domain's mean loss, ``(n,)``; equal by default.
+            generator: Source of sampled Hutchinson probes; torch's global one by default.
+
+        Returns:
+            Scalar, differentiable with respect to features and logits; in float32 at least. And, detached,
+            the unweighted terms of each domain, in ascending order of the ids, by name; a term that the
+            penalty does without is left out.
+
+        Raises:
+            ValueError: If lengths or shapes do not match, a value is NaN or infinite, a target is out of
+                range, or the penalty overflows.
+        """
+        features = as_tensor("features", features)
+        # Mixed precision would round the differences of Hessians away.
+        with without_autocast(features.device):
+            grouped = derivatives_by_domain(
+                features, logits, targets, domains, self.loss, self.bias, sample_weight
+            )
+            self._warn_of_no_effect(len(grouped))
+            penalty, terms = self.evaluate(grouped, generator)
+        if not isinstance(domains, SortedDomains) and not torch.isfinite(penalty.detach()):
+            raise ValueError(_overflow(features, logits, targets, penalty))
+        return penalty, terms
+
+    def from_derivatives(
+        self, domains: Sequence[HeadDerivatives], generator: torch.Generator | None = None
+    ) -> Tensor:
+        """The penalty of domains whose head derivatives are at hand.
+
+        Args:
+            domains: Derivatives of each domain, at least one.
+            generator: Source of sampled Hutchinson probes; torch's global one by default.
+
+        Returns:
+            Scalar.
+
+        Raises:
+            ValueError: If there is no domain.
+        """
+        grouped = DomainDerivatives.of(domains)
+        self._warn_of_no_effect(len(grouped))
+        return self.evaluate(grouped, generator)[0]
+
+    def evaluate(
+        self, domains: Sequence[HeadDerivatives], generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Terms]:
+        """[from_derivatives][], and the detached terms as [with_terms][] gives them; without any warning."""
+        distances = self.distances(domains, generator)
+        dtype = (
+            domains[0].features.dtype
+            if not isinstance(domains, DomainDerivatives)
+            else domains.like.features.dtype
+        )
+        parts = []
+        for name, distance in distances.items():
+            reduced = distance.mean() if self.reduction == "mean" else distance.sum()
+            parts.append(getattr(self, self.weights[name]) * reduced)
+        penalty = sum(parts[1:], parts[0]).to(dtype) if parts else _connected_zero(domains)
+        return penalty, {name: distance.detach().to(dtype) for name, distance in distances.items()}
+
+    def distances(
+        self, domains: Sequence[HeadDerivatives], generator: torch.Generator | None = None
+    ) -> Terms:
+        """What is weighted and reduced: terms ``(m,)`` of the domains by the names of [with_terms][].
+
+        Args:
+            domains: Derivatives of each domain.
+            generator: Source of sampled Hutchinson probes; torch's global one by default.
+        """
+        raise NotImplementedError
+
+    def _warn_of_no_effect(self, count: int) -> None:
+        """Tell once where the penalty can only be 0."""
+
+
+class HessianAlignment(HeadPenalty):
     r"""Penalty ``Σ_e α·(Hessian distance of domain e) + β·‖G_e − Ḡ‖²``, summed or averaged over domains.
 
     ``G_e`` and ``H_e`` are gradient and Hessian of domain ``e``'s mean loss with respect to the linear head,
@@ -45,19 +185,28 @@ class HessianAlignment(nn.Module):
     ``reduction="mean"``); the Colored MNIST one is ``detach_centre=False, reduction="sum"``.
 
     A batch with a single domain has nothing to align: the penalty is exactly 0 for every method, and its
-    derivatives are defined and zero.
+    derivatives are defined and zero. The first time, a
+    [NoEffectWarning][hessalign.exceptions.NoEffectWarning] says so.
+
+    Weights may be scalar tensors, so that a schedule can change them on their device; like numbers they may
+    be set at any time: ``penalty.alpha = ...``.
 
     Args:
         method: Which Hessian distance.
-        alpha: Weight of the Hessian distance, default 1e-4; 0 skips it.
-        beta: Weight of the gradient distance, default 5e-3; 0 skips it. Both defaults are those of the
-            published DomainBed runs of HGP.
+        alpha: Weight of the Hessian distance, default 1e-4; the number 0 skips it.
+        beta: Weight of the gradient distance, default 5e-3; the number 0 skips it. Both defaults are those
+            of the published DomainBed runs of HGP.
         probes: ``k``, probes for each estimate; required by ``"hutchinson"``, not allowed elsewhere.
         expected: ``"hutchinson"`` only: the closed-form expectation over the probes instead of a sample.
         centre: ``"hgp"`` only: ``"mean_loss"`` (default), ``c = H̄ Ḡ``, or ``"mean_product"``,
             ``c = (1/m) Σ_e H_e G_e``.
         detach_centre: No derivative flows through the centre. Matters for HGP with ``"mean_loss"``, for
             Hutchinson and for spectral; elsewhere the derivative is the same either way.
+        unbiased: U-statistics over distinct samples, so that the expected penalty does not depend on the
+            batch size; it can be negative. Needs 2 samples of each domain, for ``"hgp"`` 4 and
+            ``centre="mean_product"``; not for ``"spectral"`` nor sampled probes. Default False, the published
+            plug-in distances.
+        bias: Whether the head has a bias, default True.
         reduction: ``"mean"`` (default) or ``"sum"`` over domains.
         loss: Loss of the head, as
             [HeadDerivatives.from_logits][hessalign.HeadDerivatives.from_logits] takes it.
@@ -78,119 +227,66 @@ class HessianAlignment(nn.Module):
         >>> loss.backward()
     """
 
+    weights: ClassVar[Mapping[str, str]] = {"gradient": "beta", "hessian": "alpha"}
+
     def __init__(
         self,
         method: Method,
-        alpha: float = 1e-4,
-        beta: float = 5e-3,
+        alpha: Weight = 1e-4,
+        beta: Weight = 5e-3,
         *,
         probes: int | None = None,
         expected: bool = False,
         centre: Centre = "mean_loss",
         detach_centre: bool = True,
+        unbiased: bool = False,
+        bias: bool = True,
         reduction: Reduction = "mean",
         loss: str | HeadLoss = "cross_entropy",
     ) -> None:
         super().__init__()
         require_choice("method", method, get_args(Method))
-        require_choice("centre", centre, get_args(Centre))
-        require_choice("reduction", reduction, get_args(Reduction))
-        for name, weight in (("alpha", alpha), ("beta", beta)):
-            if not (math.isfinite(weight) and weight >= 0):
-                raise ValueError(f"{name}: must be a finite number of at least 0, got {weight!r}")
-        _check_probes(method, probes, expected)
-        self.method: Method = method
-        self.alpha = alpha
-        self.beta = beta
-        self.probes = probes
         self.expected = expected
+        self.unbiased = unbiased
         self.centre: Centre = centre
+        _check_probes(method, probes, expected)
+        _check_unbiased(method, expected, centre, unbiased)
+        self.method: Method = method
+        self.probes = probes
+        self.alpha: Weight = alpha
+        self.beta: Weight = beta
         self.detach_centre = detach_centre
-        self.reduction: Reduction = reduction
-        self.loss = resolve_loss(loss)
+        self.bias = bias
+        self.reduction = reduction
+        self.loss = loss  # type: ignore[assignment]
+        self.has_warned = False
 
-    def forward(
-        self,
-        features: Tensor,
-        logits: Tensor,
-        targets: Tensor,
-        domains: Tensor,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """The penalty alone of what [with_parts][] gives, from the same arguments."""
-        return self.with_parts(features, logits, targets, domains, generator=generator)[0]
-
-    def with_parts(
-        self,
-        features: Tensor,
-        logits: Tensor,
-        targets: Tensor,
-        domains: Tensor,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The penalty of a batch, and what it is made of.
-
-        Args:
-            features: Input of the linear head, ``(n, d)``.
-            logits: Output of the linear head, ``(n, C)``; ``(n,)`` for one logit.
-            targets: As the loss takes them, ``(n,)`` or ``(n, C)``.
-            domains: Integer domain id of each sample, ``(n,)``, in any order; ids need not be contiguous
-                and domains need not be of one size.
-            generator: Source of sampled Hutchinson probes; torch's global one by default.
-
-        Returns:
-            Scalar, differentiable with respect to features and logits; in float32 at least. And, detached,
-            the unweighted distances of each domain, in ascending order of the ids, by the names
-            ``"gradient"`` and ``"hessian"``; a part that the penalty does without is left out.
-
-        Raises:
-            ValueError: If lengths or shapes do not match, a value is NaN or infinite, or a target is out of
-                range.
-        """
-        # Mixed precision would round the differences of Hessians away.
-        with without_autocast(features.device):
-            parts = derivatives_by_domain(features, logits, targets, domains, self.loss)
-            distances = self.distances(parts, generator)
-            penalty = self._weigh(parts, distances)
-        return penalty, {name: distance.detach() for name, distance in distances.items()}
-
-    def from_derivatives(
-        self, domains: Sequence[HeadDerivatives], generator: torch.Generator | None = None
-    ) -> Tensor:
-        """The penalty of domains whose head derivatives are at hand.
-
-        Args:
-            domains: Derivatives of each domain, at least one.
-            generator: Source of sampled Hutchinson probes; torch's global one by default.
-
-        Returns:
-            Scalar.
-
-        Raises:
-            ValueError: If there is no domain.
-        """
-        if not domains:
-            raise ValueError("domains: at least 1 is needed, got none")
-        return self._weigh(domains, self.distances(domains, generator))
+    with_parts = HeadPenalty.with_terms
 
     def distances(
         self, domains: Sequence[HeadDerivatives], generator: torch.Generator | None = None
-    ) -> dict[str, Tensor]:
-        """What is weighted and reduced: distances ``(m,)`` of the domains by the names of [with_parts][].
+    ) -> Terms:
+        """What is weighted and reduced: distances ``(m,)`` of the domains, ``"gradient"`` and ``"hessian"``.
 
-        A part whose weight is 0 is left out, and so are both where there is one domain.
+        A term whose weight is the number 0 is left out, and so are both where there is one domain.
 
         Args:
             domains: Derivatives of each domain.
             generator: Source of sampled Hutchinson probes; torch's global one by default.
         """
+        aligns_gradients = len(domains) > 1 and _is_on(self.beta)
+        aligns_hessians = len(domains) > 1 and _is_on(self.alpha) and self.method != "gradient"
+        grouped = DomainDerivatives.of(domains)
+        wanted: tuple[Quantity, ...] = ("gradient",) if aligns_gradients else ()
+        drawn = self.method == "hutchinson" and not self.expected
+        if aligns_hessians and not drawn:
+            wanted += QUANTITIES[self.method]
+        statistics = Statistics(grouped, wanted, self.unbiased and bool(wanted))
         distances = {}
-        if len(domains) > 1 and self.beta > 0:
-            distances["gradient"] = gradient_distances(domains)
-        if len(domains) > 1 and self.alpha > 0 and self.method != "gradient":
-            distances["hessian"] = self._hessian_distances(generator)(domains)
+        if aligns_gradients:
+            distances["gradient"] = gradient_distances(statistics)
+        if aligns_hessians:
+            distances["hessian"] = self._hessian_distances(grouped, statistics, generator)
         return distances
 
     def extra_repr(self) -> str:
@@ -198,52 +294,130 @@ class HessianAlignment(nn.Module):
         return (
             f"{self.method!r}, alpha={self.alpha}, beta={self.beta}, probes={self.probes}, "
             f"expected={self.expected}, centre={self.centre!r}, detach_centre={self.detach_centre}, "
-            f"reduction={self.reduction!r}, loss={self.loss}"
+            f"unbiased={self.unbiased}, bias={self.bias}, reduction={self.reduction!r}, loss={self.loss}"
         )
 
-    def _weigh(self, domains: Sequence[HeadDerivatives], distances: Mapping[str, Tensor]) -> Tensor:
-        weights = {"gradient": self.beta, "hessian": self.alpha}
-        parts = [weights[name] * self._reduce(distance) for name, distance in distances.items()]
-        return torch.stack(parts).sum() if parts else _connected_zero(domains)
-
-    def _hessian_distances(self, generator: torch.Generator | None) -> Distances:
+    def _hessian_distances(
+        self, domains: DomainDerivatives, statistics: Statistics, generator: torch.Generator | None
+    ) -> Tensor:
         if self.method == "hgp":
-            return partial(hgp_distances, centre=self.centre, detach_centre=self.detach_centre)
-        if self.method == "hutchinson":
-            assert self.probes is not None
-            if self.expected:
-                return partial(
-                    expected_hutchinson_distances, probes=self.probes, detach_centre=self.detach_centre
-                )
-            return partial(
-                sampled_hutchinson_distances,
-                probes=self.probes,
-                generator=generator,
-                detach_centre=self.detach_centre,
-            )
+            return hgp_distances(statistics, self.centre, self.detach_centre, self.unbiased)
+        if self.method == "diagonal":
+            return diagonal_distances(statistics)
+        if self.method == "frobenius":
+            return frobenius_distances(statistics)
         if self.method == "spectral":
-            return partial(spectral_distances, detach_centre=self.detach_centre)
-        return diagonal_distances if self.method == "diagonal" else frobenius_distances
+            return spectral_distances(domains, self.detach_centre)
+        assert self.probes is not None
+        if self.expected:
+            return expected_hutchinson_distances(statistics, self.probes, self.detach_centre)
+        return sampled_hutchinson_distances(domains, self.probes, generator, self.detach_centre)
 
-    def _reduce(self, distances: Tensor) -> Tensor:
-        return distances.mean() if self.reduction == "mean" else distances.sum()
+    def _warn_of_no_effect(self, count: int) -> None:
+        if count > 1 or self.has_warned or not (_is_on(self.alpha) or _is_on(self.beta)):
+            return
+        self.has_warned = True
+        warnings.warn(
+            "the batch holds one domain, so the alignment penalty is 0: "
+            "batches need samples of at least 2 domains",
+            NoEffectWarning,
+            stacklevel=6,  # past forward and what torch calls it through
+        )
+
+
+def check_weight(name: str, value: Any) -> Weight:
+    """A weight as a float, or a scalar tensor as it is.
+
+    Raises:
+        ValueError: If it is neither a finite number of at least 0 nor a scalar tensor of real numbers.
+    """
+    if isinstance(value, Tensor):
+        if value.ndim or value.is_complex() or value.dtype == torch.bool:
+            raise ValueError(
+                f"{name}: must be a finite number of at least 0 or a scalar tensor, "
+                f"got a tensor of {value.dtype} and shape {tuple(value.shape)}"
+            )
+        return value
+    return require_number(name, value, least=0)
+
+
+def _weight(name: str) -> Callable[[Any], Weight]:
+    return lambda value: check_weight(name, value)
+
+
+def _flag(name: str) -> Callable[[Any], bool]:
+    return lambda value: require_flag(name, value)
+
+
+def _choice(name: str, kind: Any) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        require_choice(name, value, get_args(kind))
+        return value
+
+    return check
+
+
+_CHECKS: dict[str, Callable[[Any], Any]] = {
+    **{name: _weight(name) for name in ("alpha", "beta", "gamma")},
+    **{name: _flag(name) for name in ("expected", "detach_centre", "unbiased", "bias")},
+    "reduction": _choice("reduction", Reduction),
+    "centre": _choice("centre", Centre),
+    "probes": lambda value: None if value is None else require_whole("probes", value, least=1),
+    "loss": resolve_loss,
+}
+
+
+def _is_on(weight: Weight) -> bool:
+    """Whether a weight can be other than 0; a tensor's value is not looked at."""
+    return isinstance(weight, Tensor) or weight > 0
 
 
 def _connected_zero(domains: Sequence[HeadDerivatives]) -> Tensor:
     """Exactly 0 whatever the values, with a derivative of 0 for features and logits: sums of no rows."""
-    empty = [domain.features[:0].sum() + domain.residual[:0].sum() for domain in domains]
+    parts = [domains.like] if isinstance(domains, DomainDerivatives) and domains.is_joined else domains
+    empty = [part.features[:0].sum() + part.residual[:0].sum().to(part.features.dtype) for part in parts]
     return torch.stack(empty).sum()
 
 
-def _check_probes(method: Method, probes: int | None, expected: bool) -> None:
+def _check_probes(method: str, probes: Any, expected: bool) -> None:
     if method == "hutchinson":
-        if not isinstance(probes, int) or probes < 1:
+        try:
+            require_whole("probes", probes, least=1)
+        except ValueError:
             raise ValueError(
                 f"probes: 'hutchinson' needs a whole number of at least 1, got {probes!r} "
                 "(for the limit of many probes use method='diagonal')"
-            )
+            ) from None
     elif probes is not None or expected:
         raise ValueError(
             f"probes, expected: only 'hutchinson' takes them, got probes={probes!r} and "
             f"expected={expected!r} for {method!r}"
         )
+
+
+def _check_unbiased(method: str, expected: bool, centre: str, unbiased: bool) -> None:
+    if not unbiased:
+        return
+    if method == "spectral":
+        raise ValueError("unbiased: a spectral norm has no unbiased estimate; use 'frobenius'")
+    if method == "hutchinson" and not expected:
+        raise ValueError("unbiased: drawn probes have noise of their own; use expected=True or 'diagonal'")
+    if method == "hgp" and centre != "mean_product":
+        raise ValueError(
+            "unbiased: 'hgp' needs centre='mean_product'; the centre of 'mean_loss' multiplies "
+            "Hessian and gradient of different domains"
+        )
+
+
+def _overflow(features: Any, logits: Any, targets: Any, penalty: Tensor) -> str:
+    """Which argument is the largest, in one sentence."""
+    sizes = {}
+    for name, given in (("features", features), ("logits", logits), ("targets", targets)):
+        values = as_tensor(name, given)
+        if values.is_floating_point():
+            sizes[name] = float(values.detach().abs().max())
+    name, kind = max(sizes, key=lambda key: sizes[key]), str(penalty.dtype).removeprefix("torch.")
+    return (
+        f"{name}: values up to {sizes[name]:.3g} let the penalty overflow {kind}; "
+        "it grows with up to the sixth power of the features' scale, so scale them down first"
+    )

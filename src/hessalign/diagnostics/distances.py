@@ -15,8 +15,8 @@ from hessalign.diagnostics.bootstrap import (
     squared_distance_interval,
 )
 from hessalign.diagnostics.means import DomainMeans
-from hessalign.diagnostics.spectra import bilinear_forms, curved_squares, leading_eigenpairs
-from hessalign.head import HeadDerivatives
+from hessalign.diagnostics.spectra import bilinear_forms, curved_squares
+from hessalign.head import HeadDerivatives, leading_eigenpairs
 
 # Leading eigenvalues of a difference that replicates let mix.
 MIXING_EIGENVALUES = 6
@@ -128,6 +128,7 @@ def _spectral_distance(
     values, vectors = leading_eigenpairs(
         lambda v: first.hvp(v) - second.hvp(v), first.gradient(), MIXING_EIGENVALUES
     )
+    values = values.double()
     modulus, direction = abs(float(values[0])), (1 if values[0] >= 0 else -1)
     forms = [bilinear_forms(domain, vectors) for domain in chosen]
     sizes = [len(domain) for domain in chosen]

@@ -2,8 +2,8 @@ r"""Whole Hessians of ``m`` domains compared in the Frobenius norm, part by part
 
 ``z̃ z̃ᵀ`` has a corner of one, an edge ``z`` and a body ``z zᵀ``. So the Hessian has a part for the confidence,
 one for the confidence-weighted features and one for their second moments, and squared distances add up over
-them and over the rows of outputs. As in [hessalign.head.gram][] there are two exact ways to sum, over blocks
-of outputs and over pairs of samples; the cheaper one is taken.
+them and over the rows of outputs. As in [hessalign.head.statistics][] there are two exact ways to sum, over
+blocks of outputs and over pairs of samples; the cheaper one is taken.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,8 @@ from torch import Tensor
 
 from hessalign.diagnostics.means import DomainMeans
 from hessalign.head import HeadDerivatives
-from hessalign.head.gram import ROWS_AT_ONCE, ROWS_IN_CACHE
+from hessalign.head.gram import weighted_gram
+from hessalign.head.statistics import ROWS_AT_ONCE
 
 PARTS = 3
 """Corner, edge and body of ``z̃ z̃ᵀ``: orders 0, 1 and 2 in the features."""
@@ -23,8 +24,6 @@ PARTS = 3
 # Multiplications that may be spent on the contributions of single samples of large domains.
 CONTRIBUTION_BUDGET = 1e11
 FEWEST_ROWS = 250
-# Columns of a symmetric block that are multiplied at once: those left of them are known by symmetry.
-PANEL = 128
 
 
 def hessian_means(
@@ -60,7 +59,10 @@ def _by_blocks(domains: Sequence[HeadDerivatives], generator: torch.Generator) -
     for row, column in pairs:
         weights = [domain.curvature.entry(row, column) for domain in domains]
         blocks = torch.stack(
-            [_block(features, weight) for features, weight in zip(padded, weights, strict=True)]
+            [
+                weighted_gram(domain.features, (weight / len(domain)).to(domain.features.dtype), bias=True)
+                for domain, weight in zip(domains, weights, strict=True)
+            ]
         )
         squares = torch.zeros(count, count, PARTS, dtype=torch.float64)
         for first, second in combinations(range(count), 2):
@@ -110,7 +112,7 @@ def _assemble(
     rows: list[Tensor],
 ) -> DomainMeans:
     mean_squares = [
-        (_curvature_squares(domain) * (1 + domain.features.double().square().sum(1)).square()).mean()
+        (domain.curvature.squares().double() * (1 + domain.features.double().square().sum(1)).square()).mean()
         for domain in domains
     ]
     return DomainMeans(
@@ -123,18 +125,6 @@ def _assemble(
     )
 
 
-def _block(padded: Tensor, weights: Tensor) -> Tensor:
-    """``(1/n) Σ_i w_i z̃_i z̃_iᵀ``, ``(d+1, d+1)``; symmetry saves almost half of the multiplications."""
-    width = padded.shape[1]
-    block = padded.new_zeros(width, width)
-    for rows, row_weights in zip(padded.split(ROWS_IN_CACHE), weights.split(ROWS_IN_CACHE), strict=True):
-        weighted = rows * row_weights.unsqueeze(1)
-        for start in range(0, width, PANEL):
-            block[start : start + PANEL, start:] += weighted[:, start : start + PANEL].T @ rows[:, start:]
-    block /= len(padded)
-    return block.triu() + block.triu(1).T
-
-
 def _part_squares(block: Tensor) -> Tensor:
     """Squared norms of corner, edges and body of a block with the constant feature last, ``(3,)``."""
     squares = block.double().square()
@@ -145,14 +135,6 @@ def _curvature_row(domain: HeadDerivatives, output: int) -> Tensor:
     """``A_i[output, :]`` of each sample, ``(n, C)``."""
     columns = range(domain.residual.shape[1])
     return torch.stack([domain.curvature.entry(output, column) for column in columns], dim=1)
-
-
-def _curvature_squares(domain: HeadDerivatives) -> Tensor:
-    """``‖A_i‖_F²``, ``(n,)``, float64."""
-    total = torch.zeros(len(domain), dtype=torch.float64)
-    for row, column in domain.curvature.upper_pairs():
-        total += (1 if row == column else 2) * domain.curvature.entry(row, column).double().square()
-    return total
 
 
 def _contributing_rows(

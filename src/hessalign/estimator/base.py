@@ -17,13 +17,13 @@ from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped
 from sklearn.utils.validation import check_is_fitted, validate_data  # type: ignore[import-untyped]
 
 from hessalign.alignment import HessianAlignment
-from hessalign.alignment.hgp import Centre
 from hessalign.alignment.penalty import Method as PenaltyMethod
 from hessalign.estimator.auto import Head, choose_weights
 from hessalign.estimator.objective import HeadData, Objective
 from hessalign.estimator.persistence import load_estimator, save_estimator
 from hessalign.estimator.solver import Solution, solve
 from hessalign.head import HeadLoss
+from hessalign.head.statistics import Centre
 from hessalign.inputs import Domains, read_domains
 
 Method = PenaltyMethod | Literal["none"]

@@ -10,11 +10,11 @@ from sklearn.base import ClassifierMixin  # type: ignore[import-untyped]
 from sklearn.utils.multiclass import check_classification_targets  # type: ignore[import-untyped]
 from sklearn.utils.validation import validate_data  # type: ignore[import-untyped]
 
-from hessalign.alignment.hgp import Centre
 from hessalign.estimator.auto import Head
 from hessalign.estimator.base import HeadEstimator, Method, Weight
 from hessalign.estimator.objective import HeadData
 from hessalign.head import BinaryCrossEntropy, CrossEntropy, HeadLoss
+from hessalign.head.statistics import Centre
 
 
 class HessianAlignedClassifier(ClassifierMixin, HeadEstimator):  # type: ignore[misc]
@@ -45,8 +45,7 @@ class HessianAlignedClassifier(ClassifierMixin, HeadEstimator):  # type: ignore[
         probes: Read by ``"hutchinson"`` only, default 100.
         centre: Read by ``"hgp"`` only: ``"mean_loss"`` (default) or ``"mean_product"``.
         C: Inverse strength of ``‖W‖²``, as in ``LogisticRegression``; default 1.
-        fit_intercept: False fixes the intercept at 0. The penalty then still aligns the derivatives with
-            respect to it.
+        fit_intercept: False fixes the intercept at 0, and the penalty leaves the derivatives for it out.
         tol: The fit has converged where no element of the objective's gradient exceeds ``tol`` times the
             largest one at ``W = 0``, of the objective or, where larger, of a sample (root mean square);
             default 1e-8.

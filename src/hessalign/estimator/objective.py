@@ -11,7 +11,7 @@ from scipy.sparse.linalg import LinearOperator  # type: ignore[import-untyped]
 from torch import Tensor
 
 from hessalign.alignment import HessianAlignment
-from hessalign.head import HeadDerivatives, HeadLoss
+from hessalign.head import DomainDerivatives, HeadDerivatives, HeadLoss
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ class Objective:
         data: The samples.
         penalty: Its ``loss`` is the head's loss.
         decay: ``≥ 0``.
-        fit_intercept: False keeps the intercept where it starts.
+        fit_intercept: False keeps the intercept where it starts; the penalty then has no derivatives for it.
     """
 
     data: HeadData
@@ -101,7 +101,8 @@ class Objective:
         size = self.decay / 2 * weight[:, :-1].square().sum()
         if not self.aligns:
             return mean_loss, torch.zeros_like(mean_loss), size
-        alignment = self.penalty.from_derivatives(self._derivatives(logits).split(self.data.sizes))
+        domains = DomainDerivatives(self._derivatives(logits), self.data.sizes)
+        alignment = self.penalty.from_derivatives(domains)
         return mean_loss, alignment, size
 
     def value_and_gradient(self, theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
@@ -135,14 +136,12 @@ class Objective:
         _, gradient = self.value_and_gradient(np.zeros(self.shape).ravel())
         samples = self._derivatives(self._logits(self.data.features.new_zeros(self.shape)))
         mean_squares = samples.gradient_variance() + samples.gradient().square()
-        if not self.fit_intercept:
-            mean_squares = mean_squares[:, :-1]
         return max(mean_squares.max().sqrt().item(), float(np.abs(gradient).max()))
 
     @property
     def aligns(self) -> bool:
         """Whether the penalty is anything but 0."""
-        return len(self.data.sizes) > 1 and (self.penalty.alpha > 0 or self.penalty.beta > 0)
+        return len(self.data.sizes) > 1 and bool(self.penalty.alpha > 0 or self.penalty.beta > 0)
 
     def _value(self, theta: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
         """The head ``(C, d+1)`` as a tensor, and the objective as a function of it."""
@@ -161,4 +160,5 @@ class Objective:
 
     def _derivatives(self, logits: Tensor) -> HeadDerivatives:
         # HeadDerivatives.from_logits would check all features at every step; here they do not change.
-        return HeadDerivatives(self.data.features, *self.penalty.loss.derivatives(logits, self.data.targets))
+        residual, curvature = self.penalty.loss.derivatives(logits, self.data.targets)
+        return HeadDerivatives(self.data.features, residual, curvature, bias=self.fit_intercept)

@@ -10,12 +10,12 @@ from sklearn.base import RegressorMixin  # type: ignore[import-untyped]
 from sklearn.utils import Tags  # type: ignore[import-untyped]
 from sklearn.utils.validation import validate_data  # type: ignore[import-untyped]
 
-from hessalign.alignment.hgp import Centre
 from hessalign.estimator.auto import Head
 from hessalign.estimator.base import HeadEstimator, Method, Weight, require_number
 from hessalign.estimator.objective import HeadData
 from hessalign.head import SquaredError
 from hessalign.head.losses import Activation
+from hessalign.head.statistics import Centre
 
 
 class HessianAlignedRegressor(RegressorMixin, HeadEstimator):  # type: ignore[misc]

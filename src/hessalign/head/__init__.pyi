@@ -1,16 +1,19 @@
-from .derivatives import HeadDerivatives, hessian_inner_products, hessian_inner_products_and_diagonals
+from .derivatives import HeadDerivatives
 from .losses import AutogradLoss, BinaryCrossEntropy, CrossEntropy, HeadLoss, SquaredError
-from .spectrum import hessian_distance, spectral_norm
+from .spectrum import hessian_distance, leading_eigenpairs, spectral_norm
+from .statistics import DomainDerivatives, Spread, Statistics
 
 __all__ = [
     "AutogradLoss",
     "BinaryCrossEntropy",
     "CrossEntropy",
+    "DomainDerivatives",
     "HeadDerivatives",
     "HeadLoss",
+    "Spread",
     "SquaredError",
+    "Statistics",
     "hessian_distance",
-    "hessian_inner_products",
-    "hessian_inner_products_and_diagonals",
+    "leading_eigenpairs",
     "spectral_norm",
 ]

@@ -52,6 +52,11 @@ class Curvature(ABC):
         outputs = self.values.shape[1]
         return [(row, column) for row in range(outputs) for column in range(row, outputs)]
 
+    def block_count(self) -> int:
+        """How many [upper_pairs][] there are."""
+        outputs = self.values.shape[1]
+        return outputs * (outputs + 1) // 2
+
     def inner(self, other: "Curvature") -> Tensor:
         """Pairwise Frobenius inner products ``⟨A_i, B_j⟩``.
 
@@ -62,6 +67,18 @@ class Curvature(ABC):
             ``(n, m)``.
         """
         return self.dense().flatten(1) @ other.dense().flatten(1).T
+
+    def squares(self) -> Tensor:
+        """``‖A_i‖_F²`` of each sample, ``(n,)``."""
+        return self.dense().square().sum((1, 2))
+
+    def to(self, dtype: torch.dtype) -> Self:
+        """The same in another floating-point type."""
+        return self if self.values.dtype == dtype else type(self)(self.values.to(dtype))
+
+    def take(self, index: Tensor | slice) -> Self:
+        """The samples at the given positions."""
+        return type(self)(self.values[index])
 
     def split(self, sizes: Sequence[int]) -> list[Self]:
         """Consecutive groups of samples, of the given sizes."""
@@ -98,6 +115,14 @@ class DiagonalCurvature(Curvature):
         """The diagonal only."""
         return [(output, output) for output in range(self.values.shape[1])]
 
+    def block_count(self) -> int:
+        """The number of outputs."""
+        return self.values.shape[1]
+
+    def squares(self) -> Tensor:
+        """``‖k_i‖²``, ``(n,)``."""
+        return self.values.square().sum(1)
+
     def inner(self, other: Curvature) -> Tensor:
         """``k_i · k_j`` if both are diagonal, ``(n, m)``."""
         if isinstance(other, DiagonalCurvature):
@@ -131,7 +156,15 @@ class SoftmaxCurvature(Curvature):
             return super().inner(other)
         p, q = self.values, other.values
         overlap = p @ q.T
-        return overlap * (1 + overlap) - p @ q.square().T - p.square() @ q.T
+        mixed = p @ q.square().T
+        mirrored = mixed.T if q is p else p.square() @ q.T
+        return overlap * (1 + overlap) - mixed - mirrored
+
+    def squares(self) -> Tensor:
+        """``p·p − 2 p·p² + (p·p)²``, ``(n,)``."""
+        squared = self.values.square()
+        overlap = squared.sum(1)
+        return overlap * (1 + overlap) - 2 * (self.values * squared).sum(1)
 
 
 class DenseCurvature(Curvature):

@@ -3,87 +3,149 @@ r"""Gradient and Hessian of a linear head's mean loss, in closed form.
 Notation: ``n`` samples, ``d`` features ``z``, ``C`` logits ``a = W z + b``, ``z̃ = (z, 1)`` and the augmented
 weight ``θ = [W | b]``, ``(C, d+1)``. With each sample's residual ``r_i = ∂ℓ/∂a`` and curvature
 ``A_i = ∂²ℓ/∂a²``, everything below is a plain matrix product: nothing is differentiated twice, and
-autograd can differentiate all of it with respect to features and logits, and so to all weights.
+autograd can differentiate all of it with respect to features and logits, and so to all weights. A head
+without bias has ``z̃ = z`` and ``d`` columns where others have ``d+1``.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hessalign.checks import require_flag, require_same_length
 from hessalign.head.curvature import Curvature
-from hessalign.head.gram import (
-    hessian_block,
-    hessian_diagonal,
-    inner_products,
-    inner_products_and_diagonals,
-    weighted_mean,
-)
+from hessalign.head.gram import weighted_gram, weighted_squares, weighted_sum
 from hessalign.head.losses import HeadLoss, resolve_loss
+from hessalign.inputs import as_tensor
+
+# Data of up to so many values are computed in float64 whatever their own type: it costs little there, and
+# differences of nearly equal derivatives keep their digits.
+PRECISE_VALUES = 2**20
 
 
 @dataclass(frozen=True, eq=False)
 class HeadDerivatives:
     """First and second derivatives of the mean loss of one domain (or of any set of samples).
 
-    Build it with [from_logits][hessalign.HeadDerivatives.from_logits], which checks its input.
+    Build it with [from_logits][hessalign.HeadDerivatives.from_logits], which checks its input. The class
+    itself checks nothing and reads no value.
 
     Attributes:
         features: Input of the head, ``(n, d)``, without a constant feature.
         residual: ``∂ℓ/∂a`` of each sample, ``(n, C)``.
         curvature: ``∂²ℓ/∂a²`` of each sample.
+        bias: Whether the head has a bias, whose derivatives then come last.
+        weight: Weight ``w_i`` of each sample in the mean ``Σ_i w_i ℓ_i / Σ_i m_i``, ``(n,)``; None (default)
+            for the plain mean.
+        mass: ``m_i``, ``(n,)``; None (default) for the weights themselves.
     """
 
     features: Tensor
     residual: Tensor
     curvature: Curvature
+    bias: bool = True
+    weight: Tensor | None = None
+    mass: Tensor | None = None
 
     @classmethod
     def from_logits(
-        cls, features: Tensor, logits: Tensor, targets: Tensor, loss: str | HeadLoss = "cross_entropy"
+        cls,
+        features: Tensor,
+        logits: Tensor,
+        targets: Tensor,
+        loss: str | HeadLoss = "cross_entropy",
+        *,
+        bias: bool = True,
+        sample_weight: Tensor | None = None,
     ) -> "HeadDerivatives":
         """Derivatives of the mean loss over the given samples.
 
-        bfloat16 and float16 inputs are computed in float32: differences of Hessians would drown in
+        bfloat16 and float16 inputs are computed in float32 at least: differences of Hessians would drown in
         their rounding. Gradients reach the inputs in the inputs' own type.
 
         Args:
-            features: ``(n, d)``, floating point, finite.
+            features: ``(n, d)``, floating point, finite; tensor, array, data frame or rows of numbers.
             logits: ``(n, C)``, finite; ``(n,)`` is read as ``(n, 1)``.
             targets: Class ids ``(n,)``, or ``(n, C)`` values, as the loss takes them.
             loss: ``"cross_entropy"`` (default), ``"binary_cross_entropy"``,
                 [SquaredError][hessalign.SquaredError], [AutogradLoss][hessalign.AutogradLoss] or any other
                 [HeadLoss][hessalign.HeadLoss].
+            bias: Whether the head has a bias, default True.
+            sample_weight: Weight of each sample in the mean, ``(n,)``, at least 0 and not all 0; equal by
+                default.
 
         Raises:
             ValueError: If there is no sample, lengths or shapes do not match, a value is NaN or infinite,
                 a target is out of range, or the loss is unknown.
         """
         head_loss = resolve_loss(loss)
+        require_flag("bias", bias)
+        features, logits = as_tensor("features", features), as_tensor("logits", logits)
+        targets = as_tensor("targets", targets)
         if logits.ndim == 1:
             logits = logits.unsqueeze(1)
-        _check_inputs(features, logits, targets)
+        check_shapes(features, logits, targets)
+        check_finite(features, logits)
+        if sample_weight is not None:
+            sample_weight = as_tensor("sample_weight", sample_weight, features.device)
+            _check_weights(sample_weight, len(features))
+        head_loss.prepare_targets(logits, targets)
+        return cls.from_checked(features, logits, targets, head_loss, bias=bias, sample_weight=sample_weight)
+
+    @classmethod
+    def from_checked(
+        cls,
+        features: Tensor,
+        logits: Tensor,
+        targets: Tensor,
+        loss: HeadLoss,
+        *,
+        bias: bool = True,
+        sample_weight: Tensor | None = None,
+    ) -> "HeadDerivatives":
+        """The same for tensors that are known to be right: no value is read, and no device waited for.
+
+        Args:
+            features: ``(n, d)``.
+            logits: ``(n, C)``.
+            targets: As the loss takes them.
+            loss: Loss of the head.
+            bias: Whether the head has a bias.
+            sample_weight: Weight of each sample in the mean, ``(n,)``; equal by default.
+        """
         dtype = torch.promote_types(torch.promote_types(features.dtype, logits.dtype), torch.float32)
         features, logits = features.to(dtype), logits.to(dtype)
-        residual, curvature = head_loss.derivatives(logits, head_loss.prepare_targets(logits, targets))
-        return cls(features, residual, curvature)
+        if logits.numel() <= PRECISE_VALUES:
+            logits = logits.to(precise_type(logits))
+        residual, curvature = loss.derivatives(logits, loss.encode_targets(logits, targets))
+        weight, mass = sample_weight, None
+        if (own := loss.target_weights(logits, targets)) is not None:
+            weight, mass = own if sample_weight is None else (own[0] * sample_weight, own[1] * sample_weight)
+        return cls(features, residual, curvature, bias, weight, mass)
 
     def __len__(self) -> int:
         """Number of samples."""
         return len(self.features)
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape of the head's weight with its bias, ``(C, d+1)``."""
+        return self.residual.shape[1], self.features.shape[1] + self.bias
+
+    def shares(self) -> Tensor | float:
+        """Share of each sample in the mean, ``w_i / Σ m``, ``(n, 1)``; a number where all are equal."""
+        if self.weight is None:
+            return 1 / len(self)
+        mass = self.weight if self.mass is None else self.mass
+        return (self.weight / mass.sum()).to(self.residual.dtype).unsqueeze(1)
+
     def gradient(self) -> Tensor:
         """``G = (1/n) Σ_i r_i z̃_iᵀ``, ``(C, d+1)``, the bias last (supplement, Eqs. 30, 36–37)."""
-        return self._gradient
-
-    @cached_property
-    def _gradient(self) -> Tensor:
-        # Every penalty asks for it, HGP twice: for large domains one pass over the features is not free.
-        return weighted_mean(self.features, self.residual)
+        return self._mean(self.features, self.residual)
 
     def hvp(self, v: Tensor) -> Tensor:
         """Product of the Hessian with one or several vectors.
@@ -99,26 +161,42 @@ class HeadDerivatives:
         Raises:
             ValueError: If the last two axes of ``v`` are not ``(C, d+1)``.
         """
-        expected = (self.residual.shape[1], self.features.shape[1] + 1)
-        if v.shape[-2:] != expected:
-            raise ValueError(f"v: the last two axes must be {expected}, got shape {tuple(v.shape)}")
-        weights, biases = v.reshape(-1, expected[1]).split([expected[1] - 1, 1], dim=1)
+        if v.shape[-2:] != self.shape:
+            raise ValueError(f"v: the last two axes must be {self.shape}, got shape {tuple(v.shape)}")
+        rows = v.to(self.features.dtype).reshape(-1, self.shape[1])
         # A slice as it is would cost the backward pass over many samples twice the time (memory layout).
-        projected = F.linear(self.features, weights.contiguous(), biases.squeeze(1))
-        curved = self.curvature.apply(projected.unflatten(1, (-1, expected[0])))
-        return weighted_mean(self.features, curved.flatten(1)).view(v.shape)
+        weights, biases = (rows[:, :-1].contiguous(), rows[:, -1]) if self.bias else (rows, None)
+        projected = F.linear(self.features, weights, biases).to(self.residual.dtype)
+        curved = self.curvature.apply(projected.unflatten(1, (-1, self.shape[0])))
+        return self._mean(self.features, curved.flatten(1)).view(v.shape)
 
     def diagonal(self) -> Tensor:
         """Diagonal of the Hessian, ``D = (1/n) Σ_i diag(A_i) ⊗ z̃_i²``, ``(C, d+1)``."""
-        return hessian_diagonal(self.features, self.curvature)
+        weights = (self.curvature.diagonal() * self.shares()).to(self.features.dtype)
+        return weighted_squares(self.features, weights, self.bias)
 
     def gradient_variance(self) -> Tensor:
         """Variance over samples of each element of the gradient, ``(C, d+1)``; divides by ``n``.
 
-        ``(1/n) (r²)ᵀ (z̃²) − G²``: the statistic that Fishr aligns (Rame et al., ICML 2022).
+        The statistic that Fishr aligns (Rame et al., ICML 2022). With the features' mean ``μ`` and ``ζ = z −
+        μ`` it is ``Var(r ζ) + 2 μ Cov(r ζ, r) + μ² Var(r)``: features far from 0 take no digits away.
         """
-        mean_of_squares = weighted_mean(self.features.square(), self.residual.square())
-        return mean_of_squares - self.gradient().square()
+        this = self.precise()
+        shares, features = this.shares(), this.features
+        residual = this.residual.to(features.dtype)
+        centre = (features * shares).sum(0) if isinstance(shares, Tensor) else features.mean(0)
+        centred = features - centre
+        mean = (residual * shares).sum(0)
+        deviations = residual - mean
+        covariance = weighted_sum(centred, deviations * residual * shares, bias=False)
+        product = weighted_sum(centred, residual * shares, bias=False)
+        spread = (deviations.square() * shares).sum(0).unsqueeze(1)
+        variance = weighted_sum(centred.square(), residual.square() * shares, bias=False) - product.square()
+        # Cov(r ζ, r) = E[(r − r̄) r ζ].
+        variance = variance + 2 * centre * covariance + centre.square() * spread
+        if self.bias:
+            variance = torch.cat([variance, spread], dim=1)
+        return variance.to(self.features.dtype)
 
     def hessian(self) -> Tensor:
         """The whole Hessian, ``H = (1/n) Σ_i A_i ⊗ z̃_i z̃_iᵀ`` (supplement, Eqs. 33–35, 38–40).
@@ -128,11 +206,15 @@ class HeadDerivatives:
         Returns:
             ``(C(d+1), C(d+1))``. Only this method forms it; the distances do without.
         """
+        shares = self.shares()
+        shares = shares.squeeze(1) if isinstance(shares, Tensor) else shares
         blocks = {
-            (row, column): hessian_block(self.features, self.curvature.entry(row, column))
+            (row, column): weighted_gram(
+                self.features, (self.curvature.entry(row, column) * shares).to(self.features.dtype), self.bias
+            )
             for row, column in self.curvature.upper_pairs()
         }
-        outputs, width = self.residual.shape[1], self.features.shape[1] + 1
+        outputs, width = self.shape
         zeros = self.features.new_zeros(width, width)
         rows = [
             torch.cat([blocks.get((min(a, b), max(a, b)), zeros) for b in range(outputs)], dim=1)
@@ -154,58 +236,66 @@ class HeadDerivatives:
         Raises:
             ValueError: If the numbers of features or outputs differ.
         """
-        return hessian_inner_products([self, other])[0, 1]
+        from hessalign.head.statistics import DomainDerivatives, Statistics  # noqa: PLC0415 (needs this module)
+
+        statistics = Statistics(DomainDerivatives.of([self, other]), ["hessian"])
+        return statistics.spread("hessian").products[0, 1].to(self.features.dtype)
+
+    def precise(self) -> "HeadDerivatives":
+        """The same in float64, where that is cheap enough; else as it is."""
+        if self.features.numel() > PRECISE_VALUES:
+            return self
+        return self.to(precise_type(self.features))
+
+    def to(self, dtype: torch.dtype) -> "HeadDerivatives":
+        """The same with features, residual and curvature in another floating-point type."""
+        return replace(
+            self,
+            features=self.features.to(dtype),
+            residual=self.residual.to(dtype),
+            curvature=self.curvature.to(dtype),
+        )
+
+    def take(self, index: Tensor | slice) -> "HeadDerivatives":
+        """Derivatives of the samples at the given positions alone."""
+        return replace(
+            self,
+            features=self.features[index],
+            residual=self.residual[index],
+            curvature=self.curvature.take(index),
+            weight=None if self.weight is None else self.weight[index],
+            mass=None if self.mass is None else self.mass[index],
+        )
 
     def split(self, sizes: Sequence[int]) -> list["HeadDerivatives"]:
         """Consecutive groups of samples, one [HeadDerivatives][hessalign.HeadDerivatives] for each size."""
-        parts = zip(
-            self.features.split(list(sizes)),
-            self.residual.split(list(sizes)),
-            self.curvature.split(sizes),
-            strict=True,
-        )
-        return [HeadDerivatives(*part) for part in parts]
+        ends = list(accumulate(sizes))
+        return [self.take(slice(end - size, end)) for end, size in zip(ends, sizes, strict=True)]
+
+    def _mean(self, features: Tensor, weights: Tensor) -> Tensor:
+        return weighted_sum(features, (weights * self.shares()).to(features.dtype), self.bias)
 
 
-def hessian_inner_products(domains: Sequence[HeadDerivatives]) -> Tensor:
-    """``K`` with ``K_ef = ⟨H_e, H_f⟩_F`` for ``m`` domains, ``(m, m)``, without forming a Hessian.
-
-    Raises:
-        ValueError: If the domains differ in their numbers of features or outputs.
-    """
-    return inner_products(*_features_and_curvatures(domains))
+def precise_type(values: Tensor) -> torch.dtype:
+    """float64, or the values' own type on devices that lack it."""
+    return values.dtype if values.device.type == "mps" else torch.float64
 
 
-def hessian_inner_products_and_diagonals(domains: Sequence[HeadDerivatives]) -> tuple[Tensor, Tensor]:
-    """The same, ``(m, m)``, with the Hessians' diagonals, ``(m, C, d+1)``: cheaper than one by one.
+def check_shapes(features: Tensor, logits: Tensor, targets: Tensor) -> None:
+    """Refuse tensors whose shapes or types do not fit together; reads no value.
 
     Raises:
-        ValueError: If the domains differ in their numbers of features or outputs.
+        ValueError: Naming the argument.
     """
-    return inner_products_and_diagonals(*_features_and_curvatures(domains))
-
-
-def _features_and_curvatures(domains: Sequence[HeadDerivatives]) -> tuple[list[Tensor], list[Curvature]]:
-    shapes = {(domain.features.shape[1], domain.residual.shape[1]) for domain in domains}
-    if len(shapes) > 1:
-        raise ValueError(
-            "domains: all must have the same numbers of features and outputs, "
-            f"got (features, outputs) = {sorted(shapes)}"
-        )
-    return [domain.features for domain in domains], [domain.curvature for domain in domains]
-
-
-def _check_inputs(features: Tensor, logits: Tensor, targets: Tensor) -> None:
-    """Shapes, lengths and finiteness, whatever the loss."""
     if features.ndim != 2 or not features.is_floating_point():
         raise ValueError(
             "features: must be a floating-point tensor of shape (n, d), "
-            f"got {features.dtype} of shape {tuple(features.shape)}"
+            f"got {features.dtype} of shape {tuple(features.shape)}{_flattened(features, 3)}"
         )
     if logits.ndim != 2 or not logits.is_floating_point():
         raise ValueError(
             "logits: must be a floating-point tensor of shape (n, C), (n, 1) or (n,), "
-            f"got {logits.dtype} of shape {tuple(logits.shape)}"
+            f"got {logits.dtype} of shape {tuple(logits.shape)}{_flattened(logits, 3)}"
         )
     if targets.ndim == 0 or not len(features) == len(logits) == len(targets):
         raise ValueError(
@@ -214,7 +304,37 @@ def _check_inputs(features: Tensor, logits: Tensor, targets: Tensor) -> None:
         )
     if len(features) == 0:
         raise ValueError("features: an empty domain has no derivatives; at least 1 sample is needed")
+
+
+def check_finite(features: Tensor, logits: Tensor) -> None:
+    """Refuse NaN and infinity.
+
+    Raises:
+        ValueError: Naming the argument.
+    """
+    # A finite sum tells it in one pass and with one look at the device; a sum may also overflow.
+    if math.isfinite(float(features.detach().sum() + logits.detach().sum().to(features.device))):
+        return
     for name, values in (("features", features), ("logits", logits)):
-        low, high = values.detach().aminmax()  # one pass, many times faster than isfinite().all()
-        if not math.isfinite(low) or not math.isfinite(high):
+        if not bool(values.isfinite().all()):
             raise ValueError(f"{name}: all values must be finite, got NaN or infinity")
+
+
+def _check_weights(weights: Tensor, samples: int) -> None:
+    if weights.ndim != 1 or weights.is_complex():
+        raise ValueError(
+            f"sample_weight: must hold one number for each of the {samples} samples, "
+            f"got {weights.dtype} of shape {tuple(weights.shape)}"
+        )
+    require_same_length(features=samples, sample_weight=len(weights))
+    low, high = torch.stack(weights.detach().double().aminmax()).tolist()
+    if not (low >= 0 and 0 < high < math.inf):
+        raise ValueError(
+            f"sample_weight: must be finite, at least 0 and not all 0, got values from {low:g} to {high:g}"
+        )
+
+
+def _flattened(values: Tensor, axes: int) -> str:
+    if values.ndim < axes:
+        return ""
+    return "; flatten one row for each token or pixel: .flatten(0, -2), and ids likewise"

@@ -1,147 +1,112 @@
-r"""Inner products of head Hessians without forming them.
+r"""Sums over samples of products of features, with hand-written derivatives where autograd's would cost more.
 
-A domain's Hessian is ``H = (1/n) Σ_i A_i ⊗ z̃_i z̃_iᵀ``. Two exact ways lead to ``⟨H_e, H_f⟩_F``:
-
-* by samples: ``(1/(n_e n_f)) Σ_ij ⟨A_i, A_j⟩ (z̃_iᵀ z̃_j)²``, cheap for minibatches of wide features;
-* by blocks: ``Σ_ab ⟨H_e^{ab}, H_f^{ab}⟩`` over the ``(d+1, d+1)`` blocks of the outputs, cheap for many
-  samples of few features.
-
-[inner_products][] picks the cheaper one. Neither holds a ``C(d+1) × C(d+1)`` matrix.
+All take features ``(..., n, d)`` without the constant feature, and weights that already hold each sample's
+share in the mean. With ``bias`` the constant feature's column comes last.
 """
 
-from collections.abc import Iterator, Sequence
-from functools import reduce
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hessalign.head.curvature import Curvature
+Bend = Callable[[int, Tensor, Tensor], Tensor]
 
-# Rows of the sample-by-sample matrix held at once: bounds memory for large domains (4096 × n values).
-ROWS_AT_ONCE = 4096
 # Rows of features multiplied at once: a group should fit a processor's cache.
 ROWS_IN_CACHE = 1024
+# Fewer rows than this are not worth a matrix product of their own.
+ROWS_IN_PANEL = 24
 
 
-def inner_products(features: Sequence[Tensor], curvatures: Sequence[Curvature]) -> Tensor:
-    """Frobenius inner products between the Hessians of ``m`` domains.
-
-    Args:
-        features: One ``(n_e, d)`` tensor for each domain.
-        curvatures: One curvature of ``n_e`` samples for each domain.
-
-    Returns:
-        ``K`` with ``K_ef = ⟨H_e, H_f⟩_F``, ``(m, m)``, differentiable.
-    """
-    if _blocks_are_cheaper(features, curvatures):
-        return _by_blocks(features, curvatures)[0]
-    return _by_samples(features, curvatures)
+def weighted_sum(features: Tensor, weights: Tensor, bias: bool) -> Tensor:
+    """``Σ_i w_i z̃_iᵀ`` for weights ``(..., n, k)``: ``(..., k, d+1)``."""
+    return _with_bias(weights.mT @ features, weights, bias)
 
 
-def inner_products_and_diagonals(
-    features: Sequence[Tensor], curvatures: Sequence[Curvature]
-) -> tuple[Tensor, Tensor]:
-    """[inner_products][], and the Hessians' diagonals, which the way by blocks has at no cost.
-
-    Returns:
-        ``(m, m)`` and ``(m, C, d+1)``.
-    """
-    if _blocks_are_cheaper(features, curvatures):
-        return _by_blocks(features, curvatures)
-    diagonals = [
-        hessian_diagonal(domain_features, curvature)
-        for domain_features, curvature in zip(features, curvatures, strict=True)
-    ]
-    return _by_samples(features, curvatures), torch.stack(diagonals)
-
-
-def hessian_diagonal(features: Tensor, curvature: Curvature) -> Tensor:
-    """Diagonal of a Hessian, ``(1/n) Σ_i diag(A_i) ⊗ z̃_i²``, ``(C, d+1)``."""
-    if len(features) <= ROWS_IN_CACHE:  # the squares stay in the cache, and autograd has less to call
-        return weighted_mean(features.square(), curvature.diagonal())
-    weights = curvature.diagonal() / len(features)
+def weighted_squares(features: Tensor, weights: Tensor, bias: bool) -> Tensor:
+    """``Σ_i w_i ⊗ z̃_i²`` for weights ``(..., n, k)``: ``(..., k, d+1)``."""
     squares: Tensor = _WeightedSquares.apply(features, weights)
-    return torch.cat([squares, weights.sum(0).unsqueeze(1)], dim=1)
+    return _with_bias(squares, weights, bias)
 
 
-def weighted_mean(features: Tensor, weights: Tensor) -> Tensor:
-    """``(1/n) Σ_i w_i z̃_iᵀ`` for features ``(n, d)`` and weights ``(n, k)``: ``(k, d+1)``."""
-    weights = weights / len(features)
-    return torch.cat([weights.T @ features, weights.sum(0).unsqueeze(1)], dim=1)
-
-
-def hessian_block(features: Tensor, weights: Tensor) -> Tensor:
-    """One block of a Hessian, ``(1/n) Σ_i w_i z̃_i z̃_iᵀ``.
-
-    Args:
-        features: ``(n, d)``, without the constant feature.
-        weights: ``(n,)``, the curvature element ``A_i[a, b]`` of the block.
-
-    Returns:
-        ``(d+1, d+1)``, symmetric; the constant feature comes last.
-    """
-    block: Tensor = _WeightedGram.apply(features, weights / len(features))
+def weighted_gram(features: Tensor, weights: Tensor, bias: bool) -> Tensor:
+    """``Σ_i w_i z̃_i z̃_iᵀ`` for weights ``(..., n)``: ``(..., d+1, d+1)``, symmetric."""
+    block: Tensor = _WeightedGram.apply(features, weights, bias)
     return block
 
 
-def _blocks_are_cheaper(features: Sequence[Tensor], curvatures: Sequence[Curvature]) -> bool:
-    """Compare multiplications: ``samples · blocks · d²`` against ``samples² · (d + 3 C)``."""
-    samples, width = sum(map(len, features)), features[0].shape[1]
-    outputs = curvatures[0].values.shape[1]
-    blocks = max(len(curvature.upper_pairs()) for curvature in curvatures)
-    return blocks * width**2 < samples * (width + 3 * outputs)
+def gram(features: Tensor, bias: bool) -> tuple[Tensor, Tensor]:
+    """``K_ij = z̃_iᵀ z̃_j``, ``(n, n)``, twice: the second one has the derivative for its first factor alone.
+
+    So ``z̃_j`` counts as a constant in the second one, and both need one matrix product in each direction.
+    """
+    both: tuple[Tensor, Tensor] = _Gram.apply(features, bias)
+    return both
 
 
-def _by_blocks(features: Sequence[Tensor], curvatures: Sequence[Curvature]) -> tuple[Tensor, Tensor]:
-    products = features[0].new_zeros(len(features), len(features))
-    diagonals = []
-    pairs = {pair for curvature in curvatures for pair in curvature.upper_pairs()}
-    for row, column in sorted(pairs):
-        blocks = torch.stack(
-            [
-                hessian_block(domain_features, curvature.entry(row, column))
-                for domain_features, curvature in zip(features, curvatures, strict=True)
-            ]
-        )
-        multiplicity = 1 if row == column else 2
-        products = products + multiplicity * (blocks.flatten(1) @ blocks.flatten(1).T)
-        if row == column:
-            diagonals.append(blocks.diagonal(dim1=1, dim2=2))
-    return products, torch.stack(diagonals, dim=1)
+def hgp_products(
+    features: Sequence[Tensor],
+    residuals: Sequence[Tensor],
+    curvatures: Sequence[Tensor],
+    bend: Bend,
+    bias: bool,
+) -> tuple[Tensor, Tensor]:
+    """Gradients ``G_e`` and products with ``H_e`` of both ``G_e`` and their mean, of large domains.
+
+    Args:
+        features: ``(n_e, d)`` for each domain.
+        residuals: ``(n_e, C)``, times each sample's share.
+        curvatures: What determines the curvature of each domain's samples.
+        bend: Of a domain's index, vectors ``(n_e, 2 C)`` and curvature: the curvature times the vectors and
+            times each sample's share, ``(n_e, 2 C)``.
+        bias: Whether the head has a bias.
+
+    Returns:
+        ``(m, C, d+1)`` and ``(m, 2 C, d+1)``.
+    """
+    found: tuple[Tensor, ...] = _HGPProducts.apply(bend, bias, *features, *residuals, *curvatures)
+    return found[0], found[1]
 
 
-def _by_samples(features: Sequence[Tensor], curvatures: Sequence[Curvature]) -> Tensor:
-    sizes = [len(part) for part in features]
-    all_features = torch.cat(list(features))
-    all_curvatures = curvatures[0].join(curvatures[1:])
-    averaging = torch.block_diag(*[all_features.new_full((size, 1), 1 / size) for size in sizes])
-    total = all_features.new_zeros(len(sizes), len(sizes))
-    row_sizes = [len(part) for part in averaging.split(ROWS_AT_ONCE)]
-    for row_features, row_curvatures, row_averaging in zip(
-        all_features.split(row_sizes),
-        all_curvatures.split(row_sizes),
-        averaging.split(row_sizes),
-        strict=True,
-    ):
-        overlaps = row_features @ all_features.T + 1  # the constant feature adds one to every product
-        products = overlaps.square() * row_curvatures.inner(all_curvatures)
-        total = total + row_averaging.T @ products @ averaging
-    return total
+def _with_bias(sums: Tensor, weights: Tensor, bias: bool) -> Tensor:
+    return torch.cat([sums, weights.sum(-2).unsqueeze(-1)], dim=-1) if bias else sums
 
 
-class _SumOverRows(torch.autograd.Function):
-    """What the hand-written derivatives below share: the inputs are kept, and ``vmap`` works."""
-
+class _Gram(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
+    def forward(features: Tensor, bias: bool) -> tuple[Tensor, Tensor]:
+        products = _symmetric_product(features) + float(bias)
+        return products, products.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, bool], output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(inputs[0])
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, None]:
+        (features,) = ctx.saved_tensors
+        whole, one_sided = outputs
+        return (whole + whole.mT + one_sided) @ features, None
 
 
-class _WeightedGram(_SumOverRows):
+def _symmetric_product(features: Tensor) -> Tensor:
+    """``Z Zᵀ``; what lies below the diagonal is copied from above, which saves three eighths of the work."""
+    size = len(features)
+    if size < 4 * ROWS_IN_PANEL:
+        return features @ features.mT
+    products = features.new_empty(size, size)
+    for start in range(0, size, -(-size // 4)):
+        rows = slice(start, start - (-size // 4))
+        products[rows, start:] = features[rows] @ features[start:].mT
+        products[start:, rows] = products[rows, start:].mT
+    return products
+
+
+class _WeightedGram(torch.autograd.Function):
     """``Z̃ᵀ diag(w) Z̃``, with a backward pass of one matrix product where autograd would take two.
 
     The result is symmetric, so with ``S = Ġ + Ġᵀ`` the derivatives are ``w ⊙ (Z̃ S)`` for ``Z̃`` and half
@@ -149,54 +114,148 @@ class _WeightedGram(_SumOverRows):
     in the processor's cache.
     """
 
-    @staticmethod
-    def forward(features: Tensor, weights: Tensor) -> Tensor:
-        parts = [
-            (row_weights * rows).mT @ rows for rows, row_weights in _cached_augmented_rows(features, weights)
-        ]
-        return reduce(torch.add, parts)
+    generate_vmap_rule = True
 
     @staticmethod
-    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(features: Tensor, weights: Tensor, bias: bool) -> Tensor:
+        width = features.shape[-1] + bias
+        step = width if width < 4 * ROWS_IN_PANEL else -(-width // 4)
+        starts = range(0, width, step)
+        panels: list[Tensor] | None = None
+        for short, group in _groups(features, weights.unsqueeze(-1)):
+            rows = _augmented(short, bias)
+            weighted = group * rows
+            # What lies below the diagonal is copied from above, which saves three eighths of the work.
+            found = [weighted[..., start : start + step].mT @ rows[..., start:] for start in starts]
+            panels = found if panels is None else list(map(torch.add, panels, found))
+        assert panels is not None
+        if len(panels) == 1:
+            return panels[0]
+        upper = [F.pad(panel, (start, 0)) for start, panel in zip(starts, panels, strict=True)]
+        block = torch.cat(upper, dim=-2)
+        return block.triu() + block.triu(1).mT
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, bool], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:2])
+        ctx.bias = inputs[2]
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, Tensor, None]:
         features, weights = ctx.saved_tensors
         symmetric = outputs[0] + outputs[0].mT
         for_features, for_weights = [], []
-        for rows, row_weights in _cached_augmented_rows(features, weights):
+        for short, group in _groups(features, weights.unsqueeze(-1)):
+            rows = _augmented(short, ctx.bias)
             product = rows @ symmetric
-            for_features.append(row_weights * product[:, :-1])
-            for_weights.append((rows * product).sum(1) / 2)
-        return torch.cat(for_features), torch.cat(for_weights)
+            for_features.append(group * product[..., : features.shape[-1]])
+            for_weights.append((rows * product).sum(-1) / 2)
+        return torch.cat(for_features, dim=-2), torch.cat(for_weights, dim=-1), None
 
 
-class _WeightedSquares(_SumOverRows):
-    """``Σ_i w_i z_i²`` for weights ``(n, k)``: ``(k, d)``, without a tensor of all squares.
+class _HGPProducts(torch.autograd.Function):
+    """Gradients ``G_e`` and products ``H_e [G_e, Ḡ]`` of large domains, with few passes over their features.
+
+    ``G_e = R_eᵀ Z̃_e``, ``U_e = Z̃_e [G_e, Ḡ]ᵀ``, ``S_e = a A_e U_e`` and ``P_e = S_eᵀ Z̃_e`` each give the
+    features a derivative of low rank. Together they are one product, ``[S, U̇, R] [Ṗ, [G, Ḡ], Ġ]``, where
+    autograd would write and add three matrices of the features' size.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(bend: Bend, bias: bool, *tensors: Tensor) -> tuple[Tensor, ...]:
+        count = len(tensors) // 3
+        features, residuals, curvatures = tensors[:count], tensors[count : 2 * count], tensors[2 * count :]
+        gradients = torch.stack([weighted_sum(z, r, bias) for z, r in zip(features, residuals, strict=True)])
+        directions = _with_mean(gradients)
+        projected = [_project(z, v, bias) for z, v in zip(features, directions, strict=True)]
+        curved = [bend(index, u, c) for index, (u, c) in enumerate(zip(projected, curvatures, strict=True))]
+        products = torch.stack([weighted_sum(z, s, bias) for z, s in zip(features, curved, strict=True)])
+        return gradients, products, *projected
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.bend, ctx.bias, ctx.count = inputs[0], inputs[1], len(inputs[2:]) // 3
+        ctx.save_for_backward(*inputs[2:], output[0], *output[2:])
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        count, bias = ctx.count, ctx.bias
+        saved = ctx.saved_tensors
+        features, residuals, curvatures = (
+            saved[:count],
+            saved[count : 2 * count],
+            saved[2 * count : 3 * count],
+        )
+        gradients, projected = saved[3 * count], saved[3 * count + 1 :]
+        directions = _with_mean(gradients)
+        rows, for_curvatures, for_directions = [], [], []
+        for index in range(count):
+            bend: Callable[..., Any] = partial(ctx.bend, index)
+            curved, pull_back = torch.func.vjp(bend, projected[index], curvatures[index])[:2]
+            bent, for_curvature = pull_back(_project(features[index], outputs[1][index], bias))
+            bent = bent + outputs[2 + index]
+            rows.append((curved, bent))
+            for_curvatures.append(for_curvature)
+            for_directions.append(weighted_sum(features[index], bent, bias))
+        directed = torch.stack(for_directions)
+        size = gradients.shape[1]
+        for_gradients = outputs[0] + directed[:, :size] + directed[:, size:].mean(0)
+        for_features, for_residuals = [], []
+        for index, (curved, bent) in enumerate(rows):
+            left = torch.cat([curved, bent, residuals[index]], dim=1)
+            right = torch.cat([outputs[1][index], directions[index], for_gradients[index]])
+            for_features.append(left @ right[:, : features[index].shape[1]])
+            for_residuals.append(_project(features[index], for_gradients[index], bias))
+        return None, None, *for_features, *for_residuals, *for_curvatures
+
+
+def _with_mean(gradients: Tensor) -> Tensor:
+    """``[G_e, Ḡ]``, ``(m, 2 C, d+1)``."""
+    return torch.cat([gradients, gradients.mean(0).expand_as(gradients)], dim=1)
+
+
+def _project(features: Tensor, vectors: Tensor, bias: bool) -> Tensor:
+    """``Z̃ Vᵀ`` for vectors ``(k, d+1)``."""
+    if not bias:
+        return features @ vectors.mT
+    return torch.addmm(vectors[:, -1], features, vectors[:, :-1].mT)
+
+
+class _WeightedSquares(torch.autograd.Function):
+    """``Σ_i w_i z_i²`` for weights ``(..., n, k)``: ``(..., k, d)``, without a tensor of all squares.
 
     With ``P = W Ġ`` the derivatives are ``2 Z ⊙ P`` for ``Z`` and ``Z² Ġᵀ`` for ``W``. Rows are taken in
     groups that stay in the processor's cache.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(features: Tensor, weights: Tensor) -> Tensor:
-        parts = [row_weights.mT @ rows.square() for rows, row_weights in _cached_rows(features, weights)]
-        return reduce(torch.add, parts)
+        return reduce(torch.add, [group.mT @ rows.square() for rows, group in _groups(features, weights)])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, Tensor]:
         features, weights = ctx.saved_tensors
         doubled = 2 * outputs[0]
         for_features, for_weights = [], []
-        for rows, row_weights in _cached_rows(features, weights):
-            for_features.append((row_weights @ doubled) * rows)
+        for rows, group in _groups(features, weights):
+            for_features.append((group @ doubled) * rows)
             for_weights.append(rows.square() @ outputs[0].mT)
-        return torch.cat(for_features), torch.cat(for_weights)
+        return torch.cat(for_features, dim=-2), torch.cat(for_weights, dim=-2)
 
 
-def _cached_rows(features: Tensor, weights: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Groups of rows, and their weights."""
-    yield from zip(features.split(ROWS_IN_CACHE), weights.split(ROWS_IN_CACHE), strict=True)
+def _groups(features: Tensor, weights: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Groups of rows that fit a processor's cache, and their weights."""
+    return list(zip(features.split(ROWS_IN_CACHE, -2), weights.split(ROWS_IN_CACHE, -2), strict=True))
 
 
-def _cached_augmented_rows(features: Tensor, weights: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Groups of rows with the constant feature appended, and their weights as a column."""
-    for rows, row_weights in _cached_rows(features, weights):
-        yield F.pad(rows, (0, 1), value=1.0), row_weights.unsqueeze(1)
+def _augmented(rows: Tensor, bias: bool) -> Tensor:
+    """Rows with the constant feature appended, for a head with bias."""
+    return F.pad(rows, (0, 1), value=1.0) if bias else rows

@@ -5,15 +5,18 @@ A sample's loss ``ℓ(a, y)`` depends on the logits ``a`` only. Each class here 
 derivatives with respect to the head's weight and bias. A sample's loss is summed over outputs.
 """
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hessalign.checks import require_number, require_whole
 from hessalign.head.curvature import Curvature, DenseCurvature, DiagonalCurvature, SoftmaxCurvature
+from hessalign.inputs import as_tensor
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -36,6 +39,30 @@ class HeadLoss(ABC):
             ValueError: Naming what is wrong with the targets and what is allowed.
         """
 
+    def encode_targets(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """What [prepare_targets][hessalign.HeadLoss.prepare_targets] returns, for targets known to be right.
+
+        Training steps call it on a device that nobody waits for. A loss whose ``prepare_targets`` reads
+        values overrides it without that; by default it is ``prepare_targets``.
+
+        Args:
+            logits: ``(n, C)``.
+            targets: As the user gave them.
+        """
+        return self.prepare_targets(logits, targets)
+
+    def target_weights(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Weight and mass of each sample in a domain's mean loss ``Σ_i w_i ℓ_i / Σ_i m_i``.
+
+        Args:
+            logits: ``(n, C)``.
+            targets: As the user gave them.
+
+        Returns:
+            ``(n,)`` and ``(n,)``; None (default) where all samples count alike.
+        """
+        return None
+
     @abstractmethod
     def values(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss ``ℓ(a, y)`` of each sample, ``(n,)``.
@@ -57,10 +84,38 @@ class HeadLoss(ABC):
 
 @dataclass(frozen=True)
 class CrossEntropy(HeadLoss):
-    """Softmax cross-entropy: ``r = p − y``, ``A = diag(p) − p pᵀ`` (Prop. 4, supplement, Eqs. 30, 33–35)."""
+    """Softmax cross-entropy: ``r = p − y``, ``A = diag(p) − p pᵀ`` (Prop. 4, supplement, Eqs. 30, 33–35).
+
+    The options are those of ``torch.nn.functional.cross_entropy``, its mean over a domain's samples included.
+    With class ids the mean divides by the sum of the samples' class weights, with class probabilities by the
+    number of samples, as torch's does.
+
+    Attributes:
+        label_smoothing: ``ε``, default 0: targets become ``(1 − ε) y + ε / C``.
+        class_weight: Positive weight of each class, ``(C,)``; None (default) for equal ones.
+        ignore_index: Class id whose samples count for nothing; None (default) where every sample counts.
+
+    Raises:
+        ValueError: If an option is out of range.
+    """
+
+    label_smoothing: float = 0.0
+    class_weight: Sequence[float] | Tensor | None = None
+    ignore_index: int | None = None
+
+    def __post_init__(self) -> None:
+        smoothing = require_number("label_smoothing", self.label_smoothing, least=0, most=1)
+        object.__setattr__(self, "label_smoothing", smoothing)
+        object.__setattr__(self, "class_weight", _positive_weights("class_weight", self.class_weight))
+        if self.ignore_index is not None:
+            require_whole("ignore_index", self.ignore_index, otherwise="None or ")
 
     def prepare_targets(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Class ids ``(n,)`` become one-hot rows; class probabilities ``(n, C)`` are kept."""
+        """Class ids ``(n,)`` become rows of probabilities; class probabilities ``(n, C)`` are kept.
+
+        Label smoothing and class weights change the rows, which sum to 1 all the same: the scale goes into
+        [target_weights][hessalign.CrossEntropy.target_weights]. Rows of ignored samples are zero.
+        """
         classes = logits.shape[1]
         if classes < 2:
             raise ValueError(
@@ -68,18 +123,41 @@ class CrossEntropy(HeadLoss):
                 'for a single logit use loss="binary_cross_entropy"'
             )
         if targets.ndim == 1:
-            return _one_hot(targets, classes, logits)
-        _require_shape(targets, logits, "cross_entropy", "(n,) class ids or (n, C) probabilities")
-        probabilities = targets.to(logits.dtype)
-        row_sums = probabilities.sum(1)
-        if bool((probabilities < 0).any()) or not torch.allclose(
-            row_sums, torch.ones_like(row_sums), atol=1e-3
-        ):
+            self._check_classes(targets, classes)
+        else:
+            self._check_probabilities(logits, targets)
+        if isinstance(self.class_weight, tuple) and len(self.class_weight) != classes:
             raise ValueError(
-                "targets: (n, C) targets of cross_entropy must be probabilities, "
-                "non-negative with rows that sum to 1"
+                f"class_weight: one weight is needed for each of the {classes} classes, "
+                f"got {len(self.class_weight)}"
             )
-        return probabilities
+        return self.encode_targets(logits, targets)
+
+    def encode_targets(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """What [prepare_targets][hessalign.CrossEntropy.prepare_targets] returns; no value is read."""
+        rows = self._smoothed_rows(logits, targets)
+        if self.class_weight is None:
+            return rows
+        weighted = rows * rows.new_tensor(self.class_weight)
+        total = weighted.sum(1, keepdim=True)
+        return weighted / torch.where(total > 0, total, torch.ones_like(total))
+
+    def target_weights(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor] | None:
+        """What smoothing, class weights and ignored samples make of each sample's share in the mean."""
+        if self.class_weight is None and self.ignore_index is None:
+            return None
+        rows = self._smoothed_rows(logits, targets)
+        if self.class_weight is None:
+            counts = rows.sum(1)
+            return counts, counts
+        weights = rows.new_tensor(self.class_weight)
+        if targets.ndim == 1:
+            mass = (_rows_of_classes(targets, logits) * weights).sum(1)
+            if self.ignore_index is not None:
+                mass = mass * (targets != self.ignore_index)
+        else:
+            mass = torch.ones_like(rows[:, 0])
+        return rows @ weights, mass
 
     def values(self, logits: Tensor, targets: Tensor) -> Tensor:
         """``−Σ_k y_k log p_k``."""
@@ -90,32 +168,97 @@ class CrossEntropy(HeadLoss):
         probabilities = logits.softmax(1)
         return probabilities - targets, SoftmaxCurvature(probabilities)
 
+    def _smoothed_rows(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """``(1 − ε) y + ε / C``, zero for ignored samples, ``(n, C)``."""
+        rows = _rows_of_classes(targets, logits) if targets.ndim == 1 else targets.to(logits.dtype)
+        if self.label_smoothing > 0:
+            rows = (1 - self.label_smoothing) * rows + self.label_smoothing / logits.shape[1]
+        if self.ignore_index is not None and targets.ndim == 1:
+            rows = rows * (targets != self.ignore_index).unsqueeze(1)
+        return rows
+
+    def _check_classes(self, targets: Tensor, classes: int) -> None:
+        if targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
+            raise ValueError(f"targets: class ids must be integers, got dtype {targets.dtype}")
+        counted = targets if self.ignore_index is None else targets[targets != self.ignore_index]
+        if counted.numel() == 0:
+            raise ValueError(f"targets: no sample counts, all have the ignored class id {self.ignore_index}")
+        low, high = (int(bound) for bound in torch.stack(counted.aminmax()).tolist())
+        if low < 0 or high >= classes:
+            hint = "" if low >= 0 else "; samples to be left out: CrossEntropy(ignore_index=...)"
+            raise ValueError(
+                f"targets: class ids must lie between 0 and {classes - 1} for {classes} logits, "
+                f"got values from {low} to {high}{hint}"
+            )
+
+    def _check_probabilities(self, logits: Tensor, targets: Tensor) -> None:
+        _require_shape(targets, logits, "cross_entropy", "(n,) class ids or (n, C) probabilities")
+        if self.ignore_index is not None:
+            raise ValueError(
+                "ignore_index: goes with class ids, got targets of class probabilities; "
+                "give samples that do not count a sample_weight of 0"
+            )
+        row_sums = targets.to(logits.dtype).sum(1)
+        if bool((targets < 0).any()) or not torch.allclose(row_sums, torch.ones_like(row_sums), atol=1e-3):
+            raise ValueError(
+                "targets: (n, C) targets of cross_entropy must be probabilities, "
+                "non-negative with rows that sum to 1"
+            )
+
 
 @dataclass(frozen=True)
 class BinaryCrossEntropy(HeadLoss):
     """Sigmoid cross-entropy of one logit or of several independent labels, summed over labels.
 
-    ``r = p − y``, ``A = diag(p (1 − p))``: the two-class case of Prop. 4 (supplement, Eqs. 30, 33–35).
+    ``r = p − y``, ``A = diag(p (1 − p))``: the two-class case of Prop. 4 (supplement, Eqs. 30, 33–35). With
+    ``pos_weight`` ``w``: ``−w y log p − (1 − y) log(1 − p)``, ``r = v p − w y`` and ``A = diag(v p (1 − p))``
+    with ``v = 1 + (w − 1) y``.
+
+    Attributes:
+        pos_weight: Positive weight of the label 1, one number or one for each output, ``(C,)``, as in
+            ``torch.nn.BCEWithLogitsLoss``; None (default) for 1.
+
+    Raises:
+        ValueError: If a weight is not positive.
     """
+
+    pos_weight: float | Sequence[float] | Tensor | None = None
+
+    def __post_init__(self) -> None:
+        given = self.pos_weight
+        weights = [given] if isinstance(given, int | float) else given
+        object.__setattr__(self, "pos_weight", _positive_weights("pos_weight", weights))
 
     def prepare_targets(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Targets between 0 and 1, shaped like the logits; ``(n,)`` is allowed for one logit."""
-        labels = _like_logits(targets, logits, "binary_cross_entropy")
-        if not bool(((labels >= 0) & (labels <= 1)).all()):
+        labels = self.encode_targets(logits, targets)
+        low, high = torch.stack(labels.detach().aminmax()).tolist()
+        if not (low >= 0 and high <= 1):
             raise ValueError(
                 "targets: binary_cross_entropy needs targets between 0 and 1, "
-                f"got values from {_number(labels.min())} to {_number(labels.max())}"
+                f"got values from {low:g} to {high:g}"
             )
         return labels
 
+    def encode_targets(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """What [prepare_targets][hessalign.BinaryCrossEntropy.prepare_targets] returns; reads no value."""
+        return _like_logits(targets, logits, "binary_cross_entropy")
+
     def values(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """``−Σ_k (y_k log p_k + (1 − y_k) log(1 − p_k))``."""
-        return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(1)
+        """``−Σ_k (w_k y_k log p_k + (1 − y_k) log(1 − p_k))``."""
+        weight = None if self.pos_weight is None else logits.new_tensor(self.pos_weight)
+        losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none", pos_weight=weight)
+        return losses.sum(1)
 
     def derivatives(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Curvature]:
-        """``p − y`` and ``diag(p (1 − p))``."""
+        """``p − y`` and ``diag(p (1 − p))``, or the same with a weight; see the class."""
         probabilities = logits.sigmoid()
-        return probabilities - targets, DiagonalCurvature(probabilities * (-logits).sigmoid())
+        curvature = probabilities * (-logits).sigmoid()
+        if self.pos_weight is None:
+            return probabilities - targets, DiagonalCurvature(curvature)
+        weight = logits.new_tensor(self.pos_weight)
+        scale = 1 + (weight - 1) * targets
+        return scale * probabilities - weight * targets, DiagonalCurvature(scale * curvature)
 
 
 @dataclass(frozen=True)
@@ -143,7 +286,14 @@ class SquaredError(HeadLoss):
             )
 
     def prepare_targets(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Real targets, shaped like the logits; ``(n,)`` is allowed for one output."""
+        """Finite targets, shaped like the logits; ``(n,)`` is allowed for one output."""
+        values = self.encode_targets(logits, targets)
+        if not bool(values.isfinite().all()):
+            raise ValueError("targets: squared error needs finite targets, got NaN or infinity")
+        return values
+
+    def encode_targets(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """What [prepare_targets][hessalign.SquaredError.prepare_targets] returns; no value is read."""
         return _like_logits(targets, logits, "squared error")
 
     def predict(self, logits: Tensor) -> Tensor:
@@ -193,28 +343,6 @@ class AutogradLoss(HeadLoss):
         return residual, DenseCurvature(matrices)
 
 
-NAMED_LOSSES: dict[str, HeadLoss] = {
-    "cross_entropy": CrossEntropy(),
-    "binary_cross_entropy": BinaryCrossEntropy(),
-}
-
-
-def resolve_loss(loss: str | HeadLoss) -> HeadLoss:
-    """The loss a name stands for; a [HeadLoss][hessalign.HeadLoss] is returned as it is.
-
-    Raises:
-        ValueError: If the name is unknown.
-    """
-    if isinstance(loss, HeadLoss):
-        return loss
-    if loss not in NAMED_LOSSES:
-        raise ValueError(
-            f"loss: {loss!r} is not known; allowed are {', '.join(map(repr, NAMED_LOSSES))} "
-            "or a HeadLoss such as SquaredError(activation=...) or AutogradLoss(function)"
-        )
-    return NAMED_LOSSES[loss]
-
-
 def _identity(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return logits, torch.ones_like(logits), torch.zeros_like(logits)
 
@@ -257,26 +385,16 @@ def _by_autograd(activation: Activation, logits: Tensor) -> tuple[Tensor, Tensor
     return value, first(logits), second(logits)
 
 
-def _one_hot(targets: Tensor, classes: int, logits: Tensor) -> Tensor:
-    if targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
-        raise ValueError(f"targets: class ids must be integers, got dtype {targets.dtype}")
-    low, high = int(targets.min()), int(targets.max())
-    if low < 0 or high >= classes:
-        raise ValueError(
-            f"targets: class ids must lie between 0 and {classes - 1} for {classes} logits, "
-            f"got values from {low} to {high}"
-        )
-    return F.one_hot(targets.long(), classes).to(logits.dtype)
+def _rows_of_classes(targets: Tensor, logits: Tensor) -> Tensor:
+    """One-hot rows ``(n, C)``; a class id out of range gives a row of zeros."""
+    return (targets.unsqueeze(1) == torch.arange(logits.shape[1], device=targets.device)).to(logits.dtype)
 
 
 def _like_logits(targets: Tensor, logits: Tensor, loss: str) -> Tensor:
     if targets.ndim == 1 and logits.shape[1] == 1:
         targets = targets.unsqueeze(1)
     _require_shape(targets, logits, loss, "the shape of the logits")
-    values = targets.to(logits.dtype)
-    if not bool(values.isfinite().all()):
-        raise ValueError(f"targets: {loss} needs finite targets, got NaN or infinity")
-    return values
+    return targets.to(logits.dtype)
 
 
 def _require_shape(targets: Tensor, logits: Tensor, loss: str, allowed: str) -> None:
@@ -287,5 +405,33 @@ def _require_shape(targets: Tensor, logits: Tensor, loss: str, allowed: str) -> 
         )
 
 
-def _number(value: Tensor) -> str:
-    return f"{float(value):g}"
+def _positive_weights(name: str, weights: Sequence[float] | Tensor | None) -> tuple[float, ...] | None:
+    if weights is None:
+        return None
+    values = as_tensor(name, weights)
+    numbers = values.detach().double().flatten().tolist()
+    if values.ndim != 1 or not numbers or not all(0 < number < math.inf for number in numbers):
+        raise ValueError(f"{name}: must hold positive finite numbers, one for each class, got {weights!r}")
+    return tuple(numbers)
+
+
+NAMED_LOSSES: dict[str, HeadLoss] = {
+    "cross_entropy": CrossEntropy(),
+    "binary_cross_entropy": BinaryCrossEntropy(),
+}
+
+
+def resolve_loss(loss: str | HeadLoss) -> HeadLoss:
+    """The loss a name stands for; a [HeadLoss][hessalign.HeadLoss] is returned as it is.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
+    if isinstance(loss, HeadLoss):
+        return loss
+    if not isinstance(loss, str) or loss not in NAMED_LOSSES:
+        raise ValueError(
+            f"loss: {loss!r} is not known; allowed are {', '.join(map(repr, NAMED_LOSSES))} "
+            "or a HeadLoss such as SquaredError(activation=...) or AutogradLoss(function)"
+        )
+    return NAMED_LOSSES[loss]

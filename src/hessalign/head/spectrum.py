@@ -1,4 +1,4 @@
-r"""Distances between two head Hessians, among them the spectral one, matrix-free."""
+r"""Distances between two head Hessians, and leading eigenvalues by products with vectors only."""
 
 import warnings
 from collections.abc import Callable
@@ -7,9 +7,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hessalign.head.derivatives import HeadDerivatives, hessian_inner_products
+from hessalign.checks import require_choice
+from hessalign.exceptions import UntrustworthyWarning
+from hessalign.head.derivatives import HeadDerivatives
+from hessalign.head.statistics import DomainDerivatives, Statistics
 
 MAX_LANCZOS_STEPS = 300
+DENSE_SIZE = 64
+"""Operators up to this size are formed where several eigenvalues are wanted."""
 
 
 def hessian_distance(
@@ -17,9 +22,8 @@ def hessian_distance(
 ) -> Tensor:
     """``‖H_1 − H_2‖`` between the head Hessians of two domains, without forming either.
 
-    Frobenius: ``√(⟨H_1,H_1⟩ − 2⟨H_1,H_2⟩ + ⟨H_2,H_2⟩)``; equal Hessians give 0 with zero derivatives. As a
-    difference of large numbers it resolves distances above about ``√ε ‖H‖`` (ε the type's precision):
-    pass float64 to compare Hessians that nearly agree.
+    Frobenius: see [Statistics][hessalign.head.statistics.Statistics]; equal Hessians give 0 with zero
+        derivatives.
     Spectral: the largest ``|eigenvalue|`` of ``H_1 − H_2`` by Lanczos on Hessian-vector products; it bounds
     the transfer measure between the domains in the paper.
 
@@ -34,12 +38,15 @@ def hessian_distance(
     Raises:
         ValueError: If the norm is unknown or the shapes differ.
     """
+    require_choice("norm", norm, ("frobenius", "spectral"))
+    domains = DomainDerivatives.of([d1, d2])
     if norm == "frobenius":
-        products = hessian_inner_products([d1, d2])
-        return _root(products[0, 0] + products[1, 1] - 2 * products[0, 1])
-    if norm == "spectral":
-        return spectral_norm(lambda v: d1.hvp(v) - d2.hvp(v), like=d1.gradient())
-    raise ValueError(f"norm: {norm!r} is not known; allowed are 'frobenius' and 'spectral'")
+        # ‖H_e − H̄‖² is a quarter of ‖H_1 − H_2‖² for each of two domains.
+        square = 2 * Statistics(domains, ["hessian"]).spread("hessian").distances.sum()
+        return _root(square).to(d1.features.dtype)
+    first, second = d1.precise(), d2.precise()
+    distance = spectral_norm(lambda v: first.hvp(v) - second.hvp(v), like=first.gradient())
+    return distance.to(d1.features.dtype)
 
 
 def spectral_norm(product: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
@@ -56,44 +63,85 @@ def spectral_norm(product: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
         Scalar, differentiable through ``product``.
     """
     with torch.no_grad():
-        vector = _dominant_eigenvector(lambda v: product(v.view_as(like)).flatten(), like.flatten())
-    return (vector * product(vector.view_as(like)).flatten()).sum().abs()
+        vector = leading_eigenpairs(product, like, 1)[1][0]
+    return (vector * product(vector)).sum().abs()
 
 
-def _dominant_eigenvector(product: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
-    """Unit eigenvector of the largest ``|eigenvalue|``: Lanczos with full re-orthogonalisation."""
+def leading_eigenpairs(
+    product: Callable[[Tensor], Tensor], like: Tensor, count: int
+) -> tuple[Tensor, Tensor]:
+    """Eigenvalues of largest modulus of a symmetric operator, and their unit vectors, by Lanczos.
+
+    Every vector is made orthogonal to all before it. Where the space of the start vector is exhausted, as it
+    is for repeated eigenvalues, the search goes on with another one.
+
+    Args:
+        product: ``v ↦ A v`` for tensors shaped like ``like``.
+        like: Gives shape, type and device of a vector.
+        count: Wanted; fewer where the operator is smaller.
+
+    Returns:
+        ``(count,)``, largest modulus first, and ``(count, *like.shape)``.
+    """
+    size = like.numel()
+    count = min(count, size)
+    if count > 1 and size <= DENSE_SIZE:
+        units = torch.eye(size, dtype=like.dtype, device=like.device).view(size, *like.shape)
+        matrix = torch.vmap(product)(units).reshape(size, size)
+        values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
+        order = values.abs().argsort(descending=True)[:count]
+        return values[order], vectors.T[order].view(-1, *like.shape)
     precision = torch.finfo(like.dtype).eps
     tolerance = precision ** (2 / 3)
-    start = torch.randn(like.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    vector = start.to(like)
-    vector = vector / vector.norm()
-    basis = vector.unsqueeze(0)
+    generator = torch.Generator().manual_seed(0)
+    basis = _unit(_random(like, generator)).unsqueeze(0)
     diagonal: list[Tensor] = []
     off_diagonal: list[Tensor] = []
-    steps = min(len(like), MAX_LANCZOS_STEPS)
+    steps = min(size, MAX_LANCZOS_STEPS)
+    scale = residual = like.new_zeros(())
     for step in range(1, steps + 1):
-        image = product(basis[-1])
+        image = product(basis[-1].view_as(like)).flatten()
         diagonal.append(image @ basis[-1])
-        for _ in range(2):  # twice is enough to stay orthogonal to rounding
-            image = image - (basis @ image) @ basis
+        image = _orthogonal(image, basis)
         remainder = image.norm()
         values, vectors = torch.linalg.eigh(_tridiagonal(diagonal, off_diagonal))
-        best = values.abs().argmax()
-        scale, residual = values[best].abs(), remainder * vectors[-1, best].abs()
-        if residual <= tolerance * scale or remainder <= precision * scale or step == steps:
+        best = values.abs().argsort(descending=True)[:count]
+        scale, residual = values[best[0]].abs(), (remainder * vectors[-1, best].abs()).max()
+        exhausted = bool(remainder <= precision * scale)
+        converged = step >= count and bool(residual <= tolerance * scale)
+        # A space that is exhausted may hold each of several repeated eigenvalues once. A vector outside of it
+        # shows whether there is more: the operator maps it to 0 where there is not.
+        nothing_left = count == 1 or bool(diagonal[-1].abs() <= tolerance * scale)
+        if step == steps or (converged and (nothing_left or not exhausted)):
             break
+        if exhausted:
+            remainder, image = torch.zeros_like(remainder), _orthogonal(_random(like, generator), basis)
         off_diagonal.append(remainder)
-        basis = torch.cat([basis, (image / remainder).unsqueeze(0)])
-    if step == MAX_LANCZOS_STEPS and residual > tolerance * scale:
+        basis = torch.cat([basis, _unit(image).unsqueeze(0)])
+    if step == MAX_LANCZOS_STEPS < size and residual > tolerance * scale:
         warnings.warn(
             f"the spectral norm did not converge in {MAX_LANCZOS_STEPS} Lanczos steps: "
             f"its relative error may reach {float(residual / scale):.1e}",
-            RuntimeWarning,
+            UntrustworthyWarning,
             stacklevel=2,
         )
-    found = vectors[:, best] @ basis
-    unit: Tensor = found / found.norm()
+    found = vectors[:, best].T @ basis
+    return values[best], (found / found.norm(dim=1, keepdim=True)).view(-1, *like.shape)
+
+
+def _random(like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(like.numel(), generator=generator, dtype=torch.float64).to(like)
+
+
+def _unit(vector: Tensor) -> Tensor:
+    unit: Tensor = vector / vector.norm()
     return unit
+
+
+def _orthogonal(vector: Tensor, basis: Tensor) -> Tensor:
+    for _ in range(2):  # twice is enough to stay orthogonal to rounding
+        vector = vector - (basis @ vector) @ basis
+    return vector
 
 
 def _tridiagonal(diagonal: list[Tensor], off_diagonal: list[Tensor]) -> Tensor:
