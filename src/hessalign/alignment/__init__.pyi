@@ -11,11 +11,13 @@ from .distances import (
 from .flatness import HessianFlatness
 from .grouping import SortedDomains, sort_by_domain
 from .penalty import HessianAlignment
+from .suggestion import WeightSuggestion
 
 __all__ = [
     "HessianAlignment",
     "HessianFlatness",
     "SortedDomains",
+    "WeightSuggestion",
     "diagonal_distances",
     "expected_hutchinson_distances",
     "frobenius_distances",

@@ -1,7 +1,7 @@
 r"""One penalty for any training loop: alignment of the head's gradients and Hessians across domains."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
@@ -17,6 +17,7 @@ from hessalign.alignment.distances import (
     spectral_distances,
 )
 from hessalign.alignment.grouping import SortedDomains, derivatives_by_domain
+from hessalign.alignment.suggestion import WeightSuggestion, suggest_weights
 from hessalign.checks import require_choice, require_flag, require_number, require_whole
 from hessalign.exceptions import NoEffectWarning
 from hessalign.head import DomainDerivatives, HeadDerivatives, HeadLoss, Statistics
@@ -150,6 +151,37 @@ class HeadPenalty(nn.Module):
         penalty = sum(parts[1:], parts[0]).to(dtype) if parts else _connected_zero(domains)
         return penalty, {name: distance.detach().to(dtype) for name, distance in distances.items()}
 
+    def suggest(self, batches: Iterable[Any], share: float = 0.1) -> WeightSuggestion:
+        """The weights at which each term is a given share of the loss, from a few batches.
+
+        Weights have no natural scale: terms grow with the features' scale (gradient ²; diagonal and Frobenius
+        ⁴; HGP ⁶), and without ``unbiased=True`` shrink with the batch size. A share of the loss is a
+        scale that carries over. Take the batches from where the penalty is to set in: from the network at
+        the anneal step, not from the first one.
+
+        Args:
+            batches: Each ``(features, logits, targets, domains)``, as the penalty takes them.
+            share: Of the loss, for each term; default 0.1.
+
+        Returns:
+            ``print`` it; ``suggestion.weights`` holds the weights by name.
+
+        Raises:
+            ValueError: If there is no batch, a batch is not of that form, or none has two domains.
+
+        Example:
+            >>> import torch
+            >>> from hessalign import HessianAlignment
+            >>> generator = torch.Generator().manual_seed(0)
+            >>> features = torch.randn(64, 8, generator=generator)
+            >>> logits, domains = features[:, :3], torch.arange(64) % 2
+            >>> batch = (features, logits, domains + (features[:, 0] > 0), domains)
+            >>> suggestion = HessianAlignment("diagonal").suggest([batch], share=0.1)
+            >>> sorted(suggestion.weights)
+            ['alpha', 'beta']
+        """
+        return suggest_weights(self, batches, share)
+
     def distances(
         self, domains: Sequence[HeadDerivatives], generator: torch.Generator | None = None
     ) -> Terms:
@@ -198,8 +230,8 @@ class HessianAlignment(HeadPenalty):
             of the published DomainBed runs of HGP.
         probes: ``k``, probes for each estimate; required by ``"hutchinson"``, not allowed elsewhere.
         expected: ``"hutchinson"`` only: the closed-form expectation over the probes instead of a sample.
-        centre: ``"hgp"`` only: ``"mean_loss"`` (default), ``c = H̄ Ḡ``, or ``"mean_product"``,
-            ``c = (1/m) Σ_e H_e G_e``.
+        centre: ``"hgp"`` only: ``"mean_loss"``, ``c = H̄ Ḡ`` (default), or ``"mean_product"``,
+            ``c = (1/m) Σ_e H_e G_e`` (default where ``unbiased``).
         detach_centre: No derivative flows through the centre. Matters for HGP with ``"mean_loss"``, for
             Hutchinson and for spectral; elsewhere the derivative is the same either way.
         unbiased: U-statistics over distinct samples, so that the expected penalty does not depend on the
@@ -237,7 +269,7 @@ class HessianAlignment(HeadPenalty):
         *,
         probes: int | None = None,
         expected: bool = False,
-        centre: Centre = "mean_loss",
+        centre: Centre | None = None,
         detach_centre: bool = True,
         unbiased: bool = False,
         bias: bool = True,
@@ -248,9 +280,9 @@ class HessianAlignment(HeadPenalty):
         require_choice("method", method, get_args(Method))
         self.expected = expected
         self.unbiased = unbiased
-        self.centre: Centre = centre
+        self.centre: Centre = centre or ("mean_product" if unbiased is True else "mean_loss")
         _check_probes(method, probes, expected)
-        _check_unbiased(method, expected, centre, unbiased)
+        _check_unbiased(method, expected, self.centre, unbiased)
         self.method: Method = method
         self.probes = probes
         self.alpha: Weight = alpha
