@@ -593,15 +593,6 @@ def hparams(random: np.random.Generator, _: Path) -> Attempt:
 
 FUNCTIONS = (alignment, flatness, derivatives, distance, report, features_file, batch, hparams)
 
-# Each stands until the gate is in that place, and turns this test red as soon as it is: then it goes.
-WAITING = {
-    **dict.fromkeys(
-        (alignment, flatness, derivatives, distance),
-        "penalties and derivatives take tensors alone; no width, no output and a distance that overflows are "
-        "refused in the words of torch or not at all",
-    ),
-}
-
 
 def numbers_of(values: Any) -> list[float]:
     """All numbers, which must be finite."""
@@ -655,17 +646,7 @@ def check(attempt: Attempt) -> None:
         assert_close(found, numbers_of(attempt.reference()), tolerance(attempt))
 
 
-@pytest.mark.parametrize(
-    "function",
-    [
-        pytest.param(
-            each,
-            marks=pytest.mark.xfail(each in WAITING, reason=WAITING.get(each, ""), strict=True),
-            id=each.__name__,
-        )
-        for each in FUNCTIONS
-    ],
-)
+@pytest.mark.parametrize("function", [pytest.param(each, id=each.__name__) for each in FUNCTIONS])
 def test_every_call_is_right_or_one_sentence(function: Callable[..., Attempt], tmp_path: Path) -> None:
     failures = []
     for seed in range(CALLS):

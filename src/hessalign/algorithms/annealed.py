@@ -3,11 +3,11 @@
 from abc import abstractmethod
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from hessalign.algorithms.base import Algorithm, DomainBatch, Metrics, cross_entropies
 from hessalign.algorithms.hparams import HParams
+from hessalign.loop import WeightSchedule
 
 
 class AnnealedHParams(HParams):
@@ -51,14 +51,17 @@ class AnnealedPenalty(Algorithm):
 
     def forgets_moments(self) -> bool | Tensor:
         """Where the weight changes."""
-        return (self.hparams.anneal_steps == self.steps_done) & (self.steps_done > 0)
+        return self.schedule().resets(self.steps_done)
 
     def weight(self, like: Tensor) -> float | Tensor:
         """``w_t`` of the step that is about to be done; a number, or of the type of a tensor.
 
         It is a tensor where the hyper-parameters are, those of runs that are trained together.
         """
-        annealed, after = self.hparams.anneal_steps <= self.steps_done, self.hparams.penalty_weight
-        if isinstance(annealed, bool):
-            return after if annealed else self.weight_before
-        return torch.where(annealed, after, self.weight_before).to(like)
+        weight = self.schedule()(self.steps_done)
+        return weight.to(like) if isinstance(weight, Tensor) else weight
+
+    def schedule(self) -> WeightSchedule:
+        """Waits, then jumps; made anew, for runs that are trained together change the hyper-parameters."""
+        after, start = self.hparams.penalty_weight, self.hparams.anneal_steps
+        return WeightSchedule(after, self.weight_before, start, reset_optimizer=True)

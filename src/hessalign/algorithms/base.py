@@ -60,8 +60,8 @@ class DomainBatch:
         for name in ("inputs", "targets", "domains"):
             if not isinstance(getattr(self, name), Tensor):
                 raise ValueError(
-                    f"{name}: must be a tensor, got {type(getattr(self, name)).__name__}; DomainBatch.of takes "
-                    "arrays and sequences"
+                    f"{name}: must be a tensor, got {type(getattr(self, name)).__name__}; "
+                    "DomainBatch.of takes arrays and sequences"
                 )
         require_same_length(inputs=len(self.inputs), targets=len(self.targets), domains=len(self.domains))
         ids = as_domain_ids("domains", self.domains, len(self.targets)).detach().cpu()

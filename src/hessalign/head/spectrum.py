@@ -36,17 +36,26 @@ def hessian_distance(
         Scalar, differentiable with respect to the features and logits of both.
 
     Raises:
-        ValueError: If the norm is unknown or the shapes differ.
+        ValueError: If the norm is unknown, the shapes differ, or features are so large that the distance
+            is not finite.
     """
     require_choice("norm", norm, ("frobenius", "spectral"))
     domains = DomainDerivatives.of([d1, d2])
     if norm == "frobenius":
         # ‖H_e − H̄‖² is a quarter of ‖H_1 − H_2‖² for each of two domains.
         square = 2 * Statistics(domains, ["hessian"]).spread("hessian").distances.sum()
-        return _root(square).to(d1.features.dtype)
-    first, second = d1.precise(), d2.precise()
-    distance = spectral_norm(lambda v: first.hvp(v) - second.hvp(v), like=first.gradient())
-    return distance.to(d1.features.dtype)
+        distance = _root(square).to(d1.features.dtype)
+    else:
+        first, second = d1.precise(), d2.precise()
+        distance = spectral_norm(lambda v: first.hvp(v) - second.hvp(v), like=first.gradient())
+        distance = distance.to(d1.features.dtype)
+    if not bool(distance.detach().isfinite()):
+        largest = max(float(domain.features.detach().abs().amax()) for domain in (d1, d2))
+        raise ValueError(
+            f"features: absolute values of up to {largest:.3g} are too large, the distance is not "
+            f"finite in {d1.features.dtype}; divide them by their scale"
+        )
+    return distance
 
 
 def spectral_norm(product: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:

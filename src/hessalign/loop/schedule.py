@@ -1,7 +1,6 @@
 """The weight of a penalty over the steps of a training run."""
 
 from dataclasses import dataclass
-from typing import overload
 
 import torch
 from torch import Tensor
@@ -59,22 +58,14 @@ class WeightSchedule:
         require_flag("divide", self.divide)
         require_flag("reset_optimizer", self.reset_optimizer)
 
-    @overload
-    def __call__(self, step: int) -> float: ...
-
-    @overload
-    def __call__(self, step: Tensor) -> Tensor: ...
-
     def __call__(self, step: int | Tensor) -> float | Tensor:
-        """``w(step)``: a number for a number, a tensor for a tensor (nothing is read on the host).
+        """``w(step)``: a number from numbers; a tensor, read by nobody, where one of them is a tensor.
 
         Args:
             step: The step that is about to be done, counted from 0.
         """
-        if isinstance(step, Tensor):
-            return self._of_tensor(step)
-        assert not isinstance(self.after, Tensor)
-        assert not isinstance(self.start, Tensor)
+        if any(isinstance(value, Tensor) for value in (step, self.after, self.start)):
+            return self._of_tensors(step)
         grown = step - self.start + 1
         if grown <= 0:
             return float(self.before)
@@ -91,8 +82,18 @@ class WeightSchedule:
             step: The step that is about to be done, counted from 0.
         """
         weight = self(step)
-        scale = max(1.0, weight) if self.divide else 1.0
+        if not self.divide:
+            return loss + weight * penalty
+        scale = weight.clamp(min=1) if isinstance(weight, Tensor) else max(1.0, weight)
         return loss / scale + (weight / scale) * penalty
+
+    def resets(self, step: int) -> bool | Tensor:
+        """Whether the optimiser begins anew with a step: at ``start``, but not at the very first step.
+
+        Args:
+            step: The step that is about to be done, counted from 0.
+        """
+        return (self.start == step) & (self.reset_optimizer and step > 0)
 
     def prepare(self, optimizer: Optimizer, step: int) -> None:
         """Empty the optimiser's state where the schedule says so; call it before each step.
@@ -101,12 +102,13 @@ class WeightSchedule:
             optimizer: Any optimiser whose state is made anew when it is empty, as all of torch's do.
             step: The step that is about to be done, counted from 0.
         """
-        if self.reset_optimizer and self.start == step and step > 0:
+        if self.resets(step):
             optimizer.state.clear()
 
-    def _of_tensor(self, step: Tensor) -> Tensor:
-        grown = step - self.start + 1
-        after = torch.as_tensor(self.after, device=step.device)
+    def _of_tensors(self, step: int | Tensor) -> Tensor:
+        tensors = [value for value in (self.after, self.start, step) if isinstance(value, Tensor)]
+        grown = torch.as_tensor(step - self.start + 1, device=tensors[0].device)
+        after = torch.as_tensor(self.after, device=tensors[0].device)
         before = torch.full_like(after, self.before)
         growing = before + (after - before) * grown / max(1, self.ramp)
         return torch.where(grown <= 0, before, torch.where(grown >= self.ramp, after, growing))
