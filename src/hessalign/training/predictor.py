@@ -61,7 +61,7 @@ def load_trained(path: Path) -> tuple[Algorithm, CheckpointAbout]:
     spec = about.run.model_copy(update={"backbone": backbone})
     try:
         algorithm = build_algorithm(spec, about.input_shape, len(about.class_names), about.source_domains)
-    except (RuntimeError, MemoryError, IndexError, TypeError, AssertionError) as error:  # no such network
+    except (ValueError, RuntimeError, MemoryError, IndexError, TypeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"checkpoint: {checkpoint} tells of no network that can be ({reason})") from error
     load_model(checkpoint, algorithm)
