@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmarks.timing import Comparison, median_seconds
-from hessalign.cli.memory import keep_freed_memory
 from hessalign.experiments.colored_mnist import METHODS, RestartSpec, make_colored_mnist
 from hessalign.experiments.colored_mnist.network import ColoredMLP
 from hessalign.experiments.colored_mnist.restart import forward_domain, objective
+from hessalign.memory import keep_freed_memory
 
 STEPS_IN_A_BLOCK = 4
 METHODS_TIMED = ("erm", "gradient", "hgp", "diagonal", "hutchinson", "frobenius")

@@ -13,7 +13,7 @@ import torch
 
 import hessalign as ha
 from benchmarks.timing import Comparison
-from hessalign.cli.memory import keep_freed_memory
+from hessalign.memory import keep_freed_memory
 
 SAMPLES, WIDTH, CLASSES, DOMAINS = 50_000, 512, 10, 5
 TARGET_SECONDS, TARGET_GIB = 30, 4

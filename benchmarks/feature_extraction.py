@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader
 
 from benchmarks.timing import Comparison, median_seconds
 from hessalign.backbones import BackboneSpec
-from hessalign.cli.memory import keep_freed_memory
 from hessalign.datasets.image_folder import ImageFolderDomains
+from hessalign.memory import keep_freed_memory
 from hessalign.training import FeaturesSpec, Machine, extract_features
 
 IMAGES, SIZE, BATCH_SIZE, MODEL = 96, (227, 227), 32, "tf_efficientnet_lite0"

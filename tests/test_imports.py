@@ -37,7 +37,11 @@ LIGHT = [
     "hessalign.checks",
     "hessalign.exceptions",
     "hessalign.files",
+    "hessalign.memory",
     "hessalign.registry",
+    "hessalign.runs.layout",
+    "hessalign.runs.records",
+    "hessalign.runs.seals",
     "hessalign.algorithms.registry",
     "hessalign.datasets.archives",
     "hessalign.datasets.download",
@@ -46,7 +50,6 @@ LIGHT = [
     "hessalign.experiments.colored_mnist.config",
     "hessalign.experiments.colored_mnist.plan",
     "hessalign.experiments.colored_mnist.study",
-    "hessalign.training.records",
 ]
 IMPORTS_IN_FUNCTIONS = {
     "training/tensorboard.py": "an extra that may be missing; its absence is a sentence",

@@ -82,9 +82,10 @@ def test_finished_and_held_runs_of_a_group_are_left_alone(features: Path, tmp_pa
     group = arrange(jobs(features, tmp_path / "sweep", ["erm"]), 60)[0]
     perform(group[:1])
     before = (group[0].folder / "metrics.jsonl").stat().st_mtime_ns
-    with FileLock(group[1].lock):
+    group[1].folder.mkdir(parents=True)
+    with FileLock(group[1].folder / ".lock"):
         statuses = {outcome.job.identity: outcome.status for outcome in perform(group)}
-        assert not group[1].folder.exists()
+        assert not (group[1].folder / "spec.json").exists()
     assert [statuses[job.identity] for job in group[:3]] == ["skipped", "held", "finished"]
     assert (group[0].folder / "metrics.jsonl").stat().st_mtime_ns == before
     assert {outcome.status for outcome in perform(group)} == {"skipped", "finished"}

@@ -55,7 +55,7 @@ def test_a_run_leaves_its_records_and_no_checkpoint(images: Path, tmp_path: Path
     job = jobs(images, tmp_path / "sweep")[0]
     assert perform_one(job).status == "finished"
     assert job.folder == tmp_path / "sweep" / "runs" / job.spec.identity()
-    assert {path.name for path in job.folder.iterdir()} == {"spec.json", "metrics.jsonl", "done"}
+    assert {path.name for path in job.folder.iterdir()} == {"spec.json", "metrics.jsonl", "done", ".lock"}
     before = (job.folder / "metrics.jsonl").read_bytes()
     assert perform_one(job).status == "skipped"
     assert (job.folder / "metrics.jsonl").read_bytes() == before
@@ -91,11 +91,11 @@ def test_a_failure_is_told_until_the_run_succeeds(images: Path, tmp_path: Path) 
 
 def test_a_held_run_is_left_alone(images: Path, tmp_path: Path) -> None:
     job = jobs(images, tmp_path / "sweep")[0]
-    job.lock.parent.mkdir(parents=True)
-    with FileLock(job.lock):
+    job.folder.mkdir(parents=True)
+    with FileLock(job.folder / ".lock"):
         assert perform_one(job).status == "held"
         assert is_held(job)
-    assert not job.folder.exists()
+    assert [path.name for path in job.folder.iterdir()] == [".lock"]
     assert not is_held(job)
 
 

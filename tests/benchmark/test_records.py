@@ -9,11 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hessalign.benchmark import own_runs, run_folder
 from hessalign.benchmark.names import algorithm_label, sorted_algorithms
 from hessalign.benchmark.records import read_sweep
-from hessalign.training import records as training_records
-from hessalign.training import trainer
 from tests.benchmark.run_folders import own_record, write_domainbed_run, write_own_run
 
 TWO = {0: [(0.1, 0.2), (0.3, 0.4)], 10: [(0.5, 0.6), (0.7, 0.8)]}
@@ -56,11 +53,6 @@ def test_domainbed_runs_read_alike_under_our_names(tmp_path: Path) -> None:
         (3, 0.7, 0.8),
     }
     assert pacs["targets"].to_list() == [[0, 2]] * 4
-
-
-def test_the_files_are_those_that_training_writes() -> None:
-    assert (own_runs.SPEC, own_runs.METRICS) == (trainer.SPEC, training_records.FILE)
-    assert run_folder.DONE == trainer.DONE
 
 
 @pytest.mark.parametrize("below", ["", "runs", ".."])

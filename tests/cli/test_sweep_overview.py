@@ -9,8 +9,8 @@ from hessalign.benchmark.engines import LocalEngine
 from hessalign.benchmark.job import Job, Outcome
 from hessalign.cli.sweep_overview import Overview, duration
 from hessalign.datasets.source import DataSource
+from hessalign.runs import append_record
 from hessalign.training import Machine
-from hessalign.training.records import append_record
 from tests.training.tiny_domains import NAMES, tiny_spec
 
 

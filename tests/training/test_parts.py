@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hessalign.runs.records import append_record, keep_records_before, read_records
 from hessalign.training.batches import check_sizes, domain_batches
 from hessalign.training.checkpoint import (
     checkpoint_about,
@@ -15,7 +16,6 @@ from hessalign.training.checkpoint import (
     save_checkpoint,
 )
 from hessalign.training.evaluation import accuracy
-from hessalign.training.records import append_record, keep_records_before, read_records
 from tests.training.tiny_domains import PIXELS, InMemory, TinyDomains
 
 

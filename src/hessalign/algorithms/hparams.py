@@ -8,15 +8,18 @@ the batch size and the dropout are fixed, so that all draws of a search can be t
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hessalign.checks import require_choice
 from hessalign.datasets.base import Images
 
 Value = float | int | bool
+
+SMALLEST, LARGEST = 1e-37, 1e37
+"""What a 32-bit number holds, less a factor of ten: Adam divides the learning rate by 1 − β₁ = 0.1."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +178,19 @@ class HParams(BaseModel):
         reference_name="resnet_dropout",
         at_most=1,
     )
+
+    @model_validator(mode="after")
+    def _numbers_that_can_be_used(self) -> Self:
+        """Refuse what 32-bit arithmetic turns into infinity, or silently into 0."""
+        for name, value in self:
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                continue
+            if abs(value) > LARGEST or 0 < abs(value) < SMALLEST:
+                raise ValueError(
+                    f"{name}: must be 0 or of a size from {SMALLEST:g} to {LARGEST:g}, which 32-bit numbers "
+                    f"can hold, got {value!r:.40}"
+                )
+        return self
 
     @classmethod
     def spaces(cls, images: Images) -> dict[str, Space]:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from hessalign.backbones.adapter import DEFAULT_RANK
 from hessalign.benchmark.records import Records
 from hessalign.benchmark.run_folder import RunFolder
-from hessalign.benchmark.selection import Rule, select
+from hessalign.benchmark.selection import Rule
 
 DATA = "DATA"
 """Stands in a command for where the data lies, which records do not tell."""
@@ -93,7 +93,7 @@ def best_runs(records: Records, rules: Sequence[Rule], folder: Path) -> BestRuns
     chosen = [
         _best_run(records.runs[row["run"]], row, rule, folder)
         for rule in rules
-        for row in select(records.accuracies, rule).iter_rows(named=True)
+        for row in records.choices(rule).iter_rows(named=True)
     ]
     return BestRuns(runs=tuple(chosen))
 

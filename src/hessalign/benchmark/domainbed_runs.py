@@ -9,8 +9,9 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from hessalign.benchmark.names import algorithm_named, dataset_named
-from hessalign.benchmark.run_folder import DONE, LineFormat, RunFolder, first_line, read_as, whole_lines
+from hessalign.benchmark.run_folder import LineFormat, RunFolder, first_line, whole_lines
 from hessalign.datasets.registry import BUILT_IN, get_dataset
+from hessalign.runs import DONE, read_as
 
 RESULTS = "results.jsonl"
 
@@ -82,7 +83,7 @@ def open_run(folder: Path, files: Collection[str]) -> RunFolder | None:
     lines, torn = whole_lines(folder / RESULTS)
     if not lines:
         return None
-    record = read_as(_Record, folder / RESULTS, first_line(lines))
+    record = read_as(_Record, folder / RESULTS, first_line(lines), line=1)
     dataset = dataset_named(record.args.dataset)
     return RunFolder(
         folder=folder,

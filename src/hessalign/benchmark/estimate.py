@@ -11,9 +11,8 @@ from torch import Tensor
 
 from hessalign.datasets import Domain, DomainDataset, Samples
 from hessalign.datasets.splits import held_out_count
+from hessalign.runs import CHECKPOINTS, METRICS, SPEC
 from hessalign.training import Machine, Progress, RunSpec, train, train_together
-from hessalign.training.records import FILE
-from hessalign.training.trainer import CHECKPOINTS, SPEC
 
 STEPS = 4
 """Of a measured run; the first warms up and the last evaluates."""
@@ -95,7 +94,7 @@ def measure(spec: RunSpec, dataset: DomainDataset, machine: Machine) -> Cost:
         return Cost(
             image_seconds=step_seconds / (batch * (len(sizes) - len(spec.target_domains))),
             evaluation_seconds=max(ends[-1] - ends[-2] - step_seconds, 0) / evaluated_samples(short, sizes),
-            record_bytes=(folder / FILE).stat().st_size // evaluations(short),
+            record_bytes=(folder / METRICS).stat().st_size // evaluations(short),
             spec_bytes=(folder / SPEC).stat().st_size,
             checkpoint_bytes=sum(path.stat().st_size for path in (folder / CHECKPOINTS).rglob("*")),
         )

@@ -1,27 +1,37 @@
 """Runs of a sweep: each done in a folder of its own, by one process at a time."""
 
-import shutil
+import math
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock, Timeout
+import torch
 from pydantic import BaseModel
 
-from hessalign.benchmark.run_folder import ERROR
 from hessalign.datasets import DomainDataset
 from hessalign.datasets.source import DataSource
+from hessalign.exceptions import DivergedError
 from hessalign.files import write_atomically
-from hessalign.training import Machine, RunSpec, is_finished, read_records, train, train_together
-from hessalign.training.records import source_accuracy
-from hessalign.training.trainer import CHECKPOINTS, claim
+from hessalign.memory import keep_freed_memory
+from hessalign.runs import (
+    ERROR,
+    HeldError,
+    divergence,
+    hold,
+    is_finished,
+    layout,
+    read_as,
+    read_records,
+    source_accuracy,
+)
+from hessalign.training import Machine, RunSpec, train, train_together
 
-RUNS, LOCKS = "runs", "locks"
+RUNS = "runs"
 
 
 @dataclass(frozen=True)
@@ -52,11 +62,6 @@ class Job:
         """Of the run alone."""
         return self.out / RUNS / self.identity
 
-    @property
-    def lock(self) -> Path:
-        """The file whose lock is held by whoever does the run."""
-        return self.out / LOCKS / f"{self.identity}.lock"
-
     def __str__(self) -> str:
         """For a person."""
         spec = self.spec
@@ -73,13 +78,13 @@ class Outcome:
 
     Attributes:
         job: The job.
-        status: ``"finished"`` now; ``"skipped"``, since it was finished before; ``"held"``, since another
-            process is at it; or ``"failed"``.
+        status: ``"finished"`` now; ``"diverged"`` now, which ends a run, too; ``"skipped"``, since it was
+            done before; ``"held"``, since another process is at it; or ``"failed"``.
         error: What went wrong, in one sentence.
     """
 
     job: Job
-    status: Literal["finished", "skipped", "held", "failed"]
+    status: Literal["finished", "diverged", "skipped", "held", "failed"]
     error: str = ""
 
 
@@ -103,8 +108,9 @@ def perform(jobs: Sequence[Job]) -> list[Outcome]:
     """Do a run, or go on with it; or do several that can be trained together.
 
     Runs that are finished, and those that another process is at, are left alone. A failure is left in a run's
-    folder as ``error.json`` until the run succeeds; what fails together fails for each. The locks are the
-    operating system's: they end with the process, however that ends.
+    folder as ``error.json`` until the run succeeds; what fails together fails for each. A run that diverges
+    has not failed: it is done, and its record says how it ended. The locks are the operating system's: they
+    end with the process, however that ends.
 
     Args:
         jobs: One, or several that [arrange][hessalign.benchmark.arrangement.arrange] puts together.
@@ -115,46 +121,69 @@ def perform(jobs: Sequence[Job]) -> list[Outcome]:
     outcomes, left = [], []
     with ExitStack() as locks:
         for job in jobs:
-            if not locks.enter_context(_locked(job)):
+            try:
+                locks.enter_context(hold(job.folder, 0))
+            except HeldError:
                 outcomes.append(Outcome(job, "held"))
-            elif is_finished(job.folder):
-                outcomes.append(Outcome(job, "skipped"))
+                continue
+            if is_finished(job.folder):
+                outcomes.append(outcome_of_former(job))
             else:
                 left.append(job)
         return outcomes + _perform(left)
 
 
+def perform_as_worker(jobs: Sequence[Job], threads: int) -> list[Outcome]:
+    """[perform][] in a process that does nothing else: with so many threads, and keeping freed memory.
+
+    Args:
+        jobs: As for [perform][].
+        threads: Of PyTorch.
+    """
+    torch.set_num_threads(threads)
+    if jobs[0].machine.computes_here:
+        keep_freed_memory()
+    return perform(jobs)
+
+
 def is_held(job: Job) -> bool:
     """Whether a process is at the job."""
-    with _locked(job) as free:
-        return not free
-
-
-@contextmanager
-def _locked(job: Job) -> Iterator[bool]:
-    """Hold the job's lock, and tell whether that was possible."""
-    job.lock.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(job.lock)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
+    return layout.is_held(job.folder)
 
 
 def outcome_of_death(job: Job, error: str) -> Outcome:
     """The outcome of a job whose process died; of a group some runs may be finished by then."""
-    return Outcome(job, "finished") if is_finished(job.folder) else record_failure(job, error)
+    return outcome_of_finished(job) if is_finished(job.folder) else record_failure(job, error)
+
+
+def outcome_of_former(job: Job) -> Outcome:
+    """The outcome of a run that was done before; one whose records are damaged counts as failed."""
+    try:
+        read_records(job.folder)
+    except (ValueError, OSError) as error:
+        return Outcome(job, "failed", str(error))
+    return Outcome(job, "skipped")
+
+
+def outcome_of_finished(job: Job) -> Outcome:
+    """How a run that is done has ended.
+
+    Raises:
+        ValueError: If its records are damaged.
+    """
+    records = read_records(job.folder)
+    problem = divergence(records)
+    if problem is None:
+        return Outcome(job, "finished")
+    return Outcome(job, "diverged", f"{problem} at step {records[-1]['step']}")
 
 
 def record_failure(job: Job, error: str, trace: str = "") -> Outcome:
     """Leave word of a failure in the run's folder."""
     job.folder.mkdir(parents=True, exist_ok=True)
-    before = last_failure(job)
+    before = None
+    with suppress(ValueError, OSError):  # a damaged note must not hide the failure that is to be noted
+        before = last_failure(job)
     failure = Failure(
         error=error,
         traceback=trace,
@@ -166,35 +195,38 @@ def record_failure(job: Job, error: str, trace: str = "") -> Outcome:
 
 
 def last_failure(job: Job) -> Failure | None:
-    """What the run's folder tells of its last failure; None if there was none, or the run succeeded since."""
+    """What the run's folder tells of its last failure; None if there was none, or the run succeeded since.
+
+    Raises:
+        ValueError: If the file is damaged, naming it.
+    """
     path = job.folder / ERROR
-    return Failure.model_validate_json(path.read_bytes()) if path.exists() else None
+    return read_as(Failure, path) if path.exists() else None
 
 
 def best_validation(folder: Path, targets: tuple[int, ...]) -> float | None:
     """Best mean accuracy on the held-out parts of a run's source domains; None before any evaluation."""
-    return max((source_accuracy(record, targets) for record in read_records(folder)), default=None)
+    values = (source_accuracy(record, targets) for record in read_records(folder))
+    return max((value for value in values if not math.isnan(value)), default=None)
 
 
 def _perform(jobs: Sequence[Job]) -> list[Outcome]:
     try:
         _train(jobs)
+        outcomes = [outcome_of_finished(job) for job in jobs]
     except Exception as error:  # whatever an algorithm raises must not end the sweep
         trace = traceback.format_exc()
         return [record_failure(job, _sentence(error), trace) for job in jobs]
     for job in jobs:
         (job.folder / ERROR).unlink(missing_ok=True)
-        if not job.keep_checkpoint:
-            shutil.rmtree(job.folder / CHECKPOINTS, ignore_errors=True)
-    return [Outcome(job, "finished") for job in jobs]
+    return outcomes
 
 
 def _train(jobs: Sequence[Job]) -> None:
-    for job in jobs:
-        claim(job.folder, job.spec)
     if len(jobs) == 1:
         (job,) = jobs
-        train(job.spec, _open(job), job.folder, job.machine)
+        with suppress(DivergedError):
+            train(job.spec, _open(job), job.folder, job.machine, keep_checkpoint=job.keep_checkpoint)
     elif jobs:
         first = jobs[0]
         train_together(

@@ -5,13 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from hessalign.benchmark.run_folder import DONE, LineFormat, RunFolder, first_line, read_as, whole_lines
-
-# Named here once more, because the package of training runs takes seconds to import.
-SPEC = "spec.json"
-METRICS = "metrics.jsonl"
+from hessalign.benchmark.run_folder import LineFormat, RunFolder, first_line, last_line
+from hessalign.runs import DONE, METRICS, SPEC, check_spec, read_as, read_lines
 
 SEARCHED = {"dropout"}
 """Fields of a backbone that a search draws as a hyper-parameter."""
@@ -43,7 +40,9 @@ class _Spec(BaseModel):
 class _Record(BaseModel):
     """A line of the metrics; its scalars are not read."""
 
-    accuracies: dict[str, Any]
+    step: int = Field(ge=0)
+    accuracies: dict[str, Any] = Field(min_length=1)
+    diverged: str | None = None
 
 
 def open_run(folder: Path, files: Collection[str]) -> RunFolder | None:
@@ -56,14 +55,14 @@ def open_run(folder: Path, files: Collection[str]) -> RunFolder | None:
     Raises:
         ValueError: If a file cannot be read as what it should be, naming it.
     """
-    if METRICS not in files:
-        return None
-    metrics_file, spec_file = folder / METRICS, folder / SPEC
-    lines, torn = whole_lines(metrics_file)
+    finished = DONE in files
+    lines, torn = read_lines(folder)
+    spec = read_as(_Spec, folder / SPEC)
+    check_spec(folder)
     if not lines:
         return None
-    spec = read_as(_Spec, spec_file)
-    record = read_as(_Record, metrics_file, first_line(lines))
+    first = read_as(_Record, folder / METRICS, first_line(lines), line=1)
+    last = read_as(_Record, folder / METRICS, last_line(lines), line=lines.count(b"\n"))
     return RunFolder(
         folder=folder,
         program="hessalign",
@@ -75,11 +74,12 @@ def open_run(folder: Path, files: Collection[str]) -> RunFolder | None:
         form={name: value for name, value in spec.hparams.items() if isinstance(value, str)},
         setting=spec.setting(),
         configuration=spec.model_dump(mode="json"),
-        domain_names=tuple(record.accuracies),
+        domain_names=tuple(first.accuracies),
         line_format=line_format,
         lines=lines,
         torn=torn,
-        finished=DONE in files,
+        finished=finished,
+        diverged=last.diverged,
     )
 
 

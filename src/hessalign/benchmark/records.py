@@ -9,11 +9,15 @@ import polars as pl
 
 from hessalign.benchmark import domainbed_runs, own_runs
 from hessalign.benchmark.bulk import parse
-from hessalign.benchmark.run_folder import DONE, ERROR, RunFolder
+from hessalign.benchmark.run_folder import RunFolder
+from hessalign.benchmark.selection import Rule, select
 from hessalign.benchmark.settings import name_algorithms, name_settings
+from hessalign.runs import DONE, ERROR, METRICS, SPEC
 
 RUN_KEY = ("dataset", "setting", "algorithm", "targets", "trial_seed", "hparams_seed")
 """All that the rules of selection know of a run."""
+NAMED = 10
+"""Runs that a note names; more are counted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +40,16 @@ class Records:
     settings: tuple[str, ...]
     notes: tuple[str, ...]
 
+    def choices(self, rule: Rule) -> pl.DataFrame:
+        """What a rule [selects][hessalign.benchmark.selection.select].
+
+        Where it could choose only among runs that had diverged, there is no choice.
+        """
+        diverged = [index for index, run in enumerate(self.runs) if run.diverged is not None]
+        return select(self.accuracies, rule).filter(
+            ~(pl.col("run").is_in(diverged) & pl.col("test").is_nan())
+        )
+
     def example(self, dataset: str, setting: str) -> RunFolder:
         """A run of a dataset in a setting; all of them share their domains and their setting's fields."""
         keys = zip(self.runs, self.settings, strict=True)
@@ -53,11 +67,18 @@ def read_sweep(folder: Path, unfinished: bool = False) -> Records:
         ValueError: If there is no run to read, or a file is not what it should be, naming it.
     """
     found = dict(_run_folders(folder))
+    strays = [path for path, files in found.items() if _is_stray(files)]
+    for path in strays:
+        del found[path]
     if not found:
         raise ValueError(f"folder: {folder} holds no run; a run is a folder with spec.json or results.jsonl")
     opened = [run for path, files in found.items() if (run := _open(path, files)) is not None]
     runs = [run for run in opened if run.finished or unfinished]
-    left_out = _left_out(found, opened, unfinished)
+    left_out = [
+        *(f"{path} holds the records of a run but no {SPEC}, and is left out." for path in strays[:NAMED]),
+        *([f"So are {len(strays) - NAMED} more."] if len(strays) > NAMED else []),
+        *_left_out(found, opened, unfinished),
+    ]
     if not runs:
         raise ValueError(f"folder: {folder} holds no finished run yet. {' '.join(left_out)}")
     settings, told_apart = name_settings(runs)
@@ -69,21 +90,26 @@ def read_sweep(folder: Path, unfinished: bool = False) -> Records:
         accuracies=accuracies.join(table, on="run", how="left", maintain_order="left"),
         runs=tuple(runs),
         settings=tuple(settings),
-        notes=(*left_out, *told_apart, *forms, *repeated, *_shared_draws(table)),
+        notes=(*left_out, *_diverged(folder, runs), *told_apart, *forms, *repeated, *_shared_draws(table)),
     )
 
 
 def _run_folders(folder: Path) -> Iterator[tuple[Path, list[str]]]:
     """Run folders and the names of their files, sorted by path; nothing below a run folder is looked at."""
     for path, subfolders, files in os.walk(folder):
-        if own_runs.SPEC in files or domainbed_runs.RESULTS in files:
+        if SPEC in files or domainbed_runs.RESULTS in files or _is_stray(files):
             subfolders.clear()
             yield Path(path), files
         subfolders.sort()
 
 
+def _is_stray(files: list[str]) -> bool:
+    """Whether a folder is one of our runs that has lost its spec."""
+    return {METRICS, DONE} <= set(files) and SPEC not in files and domainbed_runs.RESULTS not in files
+
+
 def _open(folder: Path, files: list[str]) -> RunFolder | None:
-    if own_runs.SPEC in files:
+    if SPEC in files:
         return own_runs.open_run(folder, files)
     return domainbed_runs.open_run(folder, files)
 
@@ -118,6 +144,23 @@ def _left_out(found: Mapping[Path, list[str]], opened: Sequence[RunFolder], unfi
     if torn:
         notes.append(f"{torn} records end in the middle of a line and are left out.")
     return notes
+
+
+def _diverged(folder: Path, runs: Sequence[RunFolder]) -> list[str]:
+    """A note that names the runs that diverged."""
+    found = [run for run in runs if run.diverged is not None]
+    if not found:
+        return []
+    named = "; ".join(
+        f"{run.algorithm} on {run.dataset}, target {','.join(map(str, run.target_domains))}, trial "
+        f"{run.trial_seed}, draw {run.hparams_seed}: {run.diverged} ({run.folder.relative_to(folder)})"
+        for run in found[:NAMED]
+    )
+    more = f"; and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    return [
+        f"{len(found)} of {len(runs)} runs diverged; their evaluations before that count, and where a rule "
+        f"takes the last step they come last. They are {named}{more}."
+    ]
 
 
 def _shared_draws(table: pl.DataFrame) -> list[str]:

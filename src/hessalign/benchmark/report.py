@@ -20,7 +20,7 @@ from hessalign.benchmark.paper import (
 )
 from hessalign.benchmark.records import Records
 from hessalign.benchmark.run_folder import RunFolder
-from hessalign.benchmark.selection import RULE_LABELS, Rule, select
+from hessalign.benchmark.selection import RULE_LABELS, Rule
 from hessalign.benchmark.settings import describe_value
 from hessalign.benchmark.statistics import describe_accuracies, describe_differences, paired_differences
 from hessalign.benchmark.tables import AVERAGE, Cell, Column, Report, Row, Table, finished_rows
@@ -108,7 +108,7 @@ def make_report(
 
 def _parts(records: Records, rule: Rule) -> list[_Part]:
     """One for each dataset and setting, in the order of tables."""
-    selected = select(records.accuracies, rule)
+    selected = records.choices(rule)
     runs = records.accuracies.filter(pl.col("targets").list.len() == 1)
     keys = runs.select("dataset", "setting", "algorithm", target=pl.col("targets").list.first()).unique()
     parts = []

@@ -3,13 +3,9 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import polars as pl
-from pydantic import BaseModel, ValidationError
-
-DONE = "done"
-ERROR = "error.json"
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,8 @@ class RunFolder:
         line_format: Makes the format of the records for these domains; one function for each program.
         lines: The records: whole lines only.
         torn: Whether a last line without an end was left out.
-        finished: Whether all of its steps were done before its records were read.
+        finished: Whether it was done before its records were read: all steps, or those until it diverged.
+        diverged: Why the run ended before its steps were done, in words; None where it did not diverge.
     """
 
     folder: Path
@@ -63,30 +60,7 @@ class RunFolder:
     lines: bytes
     torn: bool
     finished: bool
-
-
-Read = TypeVar("Read", bound=BaseModel)
-
-
-def read_as(model: type[Read], file: Path, line: bytes | None = None) -> Read:
-    """A JSON file as a model.
-
-    Args:
-        model: What the file should be.
-        file: To read, and to name in an error.
-        line: The first line of the file, if it was read and only that is wanted.
-
-    Raises:
-        ValueError: If it is not one, naming the file and what is wrong.
-    """
-    try:
-        return model.model_validate_json(file.read_bytes() if line is None else line)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        where = ".".join(map(str, problem["loc"]))
-        place = "" if line is None else ", line 1,"
-        message = f"{where}: {problem['msg']}" if where else problem["msg"]
-        raise ValueError(f"{file}{place} cannot be read: {message}") from error
+    diverged: str | None = None
 
 
 def whole_lines(path: Path) -> tuple[bytes, bool]:
@@ -99,3 +73,8 @@ def whole_lines(path: Path) -> tuple[bytes, bool]:
 def first_line(lines: bytes) -> bytes:
     """The first of some lines."""
     return lines[: lines.find(b"\n")]
+
+
+def last_line(lines: bytes) -> bytes:
+    """The last of some lines that have an end."""
+    return lines[lines[:-1].rfind(b"\n") + 1 : -1]

@@ -3,7 +3,9 @@
 For one dataset, algorithm, target domain and trial, each rule gives every draw of hyper-parameters a
 *validation* accuracy that may guide the choice, and a *test* accuracy that is reported: that on the larger
 (``in``) part of the target domain. The draw with the largest validation accuracy is chosen; of equal ones
-that with the highest hparams_seed. A validation accuracy that is not a number comes last.
+that with the highest hparams_seed. A validation accuracy that is not a number comes last. A run that diverged
+has its accuracies until then, and none at the evaluation that found it out: of its checkpoints only the
+former ones can be chosen, and where the rule takes the last one, the run comes last.
 
 Source: Gulrajani and Lopez-Paz, "In Search of Lost Domain Generalization", ICLR 2021, and its code, whose
 choices are met bit for bit up to seven source domains (from eight on, sums may round differently).
@@ -70,10 +72,12 @@ def leave_one_domain_out(accuracies: pl.DataFrame) -> pl.DataFrame:
     At a step, the run with target ``e`` alone gives the test accuracy, and for each other domain ``j`` the
     run with targets ``e`` and ``j`` gives the accuracy on ``j``'s larger (``in``) part; the validation
     accuracy is their mean. A step at which a pair is missing, or at which there are several records with
-    target ``e`` alone, is dropped. Of equal steps the first is taken.
+    target ``e`` alone, is dropped, and so is one at which the run with target ``e`` alone had diverged and
+    has no accuracies. Of equal steps the first is taken.
     """
+    measured = _single_target(accuracies).filter(~pl.col("inside").is_nan().all().over("record"))
     singles = _by_record(
-        _single_target(accuracies),
+        measured,
         validation=pl.col("inside"),
         test=pl.col("inside").filter(pl.col("domain") == pl.col("target")),
     ).filter(pl.len().over(*DRAW, "step") == 1)

@@ -6,17 +6,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from hessalign.backbones.weights import FILE_SUFFIXES, file_sha256
 from hessalign.benchmark.arrangement import arrange
 from hessalign.benchmark.engines.base import Engine
-from hessalign.benchmark.job import LOCKS, Job, Outcome, is_held
+from hessalign.benchmark.job import Job, Outcome, is_held, outcome_of_former
 from hessalign.benchmark.protocol import RunSettings, SweepSpec
 from hessalign.files import write_atomically
-from hessalign.training import is_finished
+from hessalign.runs import hold, is_finished
 
 SWEEP = "sweep.json"
+SECONDS_FOR_CLAIMS = 60.0
+"""To wait for others that claim the folder at this moment, which takes each of them less than one."""
 SECONDS_BETWEEN_LOOKS = 2.0
 
 
@@ -31,8 +31,7 @@ def claim_sweep(out: Path, sweep: SweepSpec, datasets: Sequence[str]) -> None:
         OSError: If it cannot be written.
     """
     settings = _by_content(sweep.settings)
-    (out / LOCKS).mkdir(parents=True, exist_ok=True)
-    with FileLock(out / LOCKS / "sweep.lock"):
+    with hold(out, SECONDS_FOR_CLAIMS):
         if (out / SWEEP).exists():
             _compare(out, settings)
         asked = {"datasets": list(datasets), **sweep.model_dump(mode="json"), "settings": settings}
@@ -50,7 +49,7 @@ def perform_all(jobs: Sequence[Job], engine: Engine, most_together: int) -> Iter
     left = []
     for job in jobs:
         if is_finished(job.folder):
-            yield Outcome(job, "skipped")
+            yield outcome_of_former(job)
         else:
             left.append(job)
     held: list[Job] = []
@@ -76,11 +75,11 @@ def _by_content(settings: RunSettings) -> dict[str, Any]:
 
 def _compare(out: Path, settings: dict[str, Any]) -> None:
     try:
-        found = json.loads((out / SWEEP).read_text(encoding="utf-8"))["settings"]
-    except (json.JSONDecodeError, KeyError, TypeError):
-        raise ValueError(
-            f"out: {out / SWEEP} is of another program or version; choose another folder"
-        ) from None
+        found = json.loads((out / SWEEP).read_bytes())["settings"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(f"out: {out / SWEEP} is of another program or version; choose another folder")
     differing = [name for name in settings if found.get(name) != settings[name]]
     if differing:
         there, here = (

@@ -1,4 +1,4 @@
-from .devices import is_cpu, usable_device, visible_gpus
+from .devices import usable_device, visible_gpus
 from .inspect_sources import InspectOptions, inspect_all
 from .main import app
 from .sweep_estimate import print_estimate
@@ -9,7 +9,6 @@ __all__ = [
     "Overview",
     "app",
     "inspect_all",
-    "is_cpu",
     "print_estimate",
     "usable_device",
     "visible_gpus",

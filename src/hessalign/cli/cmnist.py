@@ -13,6 +13,7 @@ from hessalign.cli.colored_mnist_runs import (
     parse_device,
     parse_subsample,
     run_missing,
+    say_what_diverged,
     title_of,
 )
 from hessalign.cli.colored_mnist_table import as_markdown, as_table
@@ -35,6 +36,7 @@ from hessalign.experiments.colored_mnist import (
     plan_restarts,
     published,
 )
+from hessalign.files import write_atomically
 
 
 def cmnist(
@@ -207,7 +209,11 @@ def cmnist(
     done = store.has_model if save_models else store.has
     run_missing(specs, store, torch_device, console, log_parts, done, save_models)
 
+    diverged = say_what_diverged(specs, store, console)
     rows = colored_mnist.summarise(store.load_all(), setting)
+    if not rows:
+        console.print("Stopped: every restart diverged, so there is no table.")
+        raise typer.Exit(1)
     title = title_of(setting)
     # Without --fast another number of probes is a choice, not a reduction; its rows say so by themselves.
     reduction = describe_reduction(setting, probes if fast else PUBLISHED_PROBES[chosen_split])
@@ -215,13 +221,16 @@ def cmnist(
     colored_mnist.figure.save_figure(
         rows, title, reduction and f"Changed setting: {reduction}", out / f"{name}.png"
     )
-    (out / f"{name}.md").write_text(as_markdown(rows, title, reduction), encoding="utf-8")
+    notes = "".join(f"\nNot in the table: {one}.\n" for one in diverged)
+    write_atomically(out / f"{name}.md", as_markdown(rows, title, reduction) + notes)
     if as_json:
-        document = {"title": title, "reduced": reduction, "rows": [row.model_dump() for row in rows]}
-        typer.echo(json.dumps(document, ensure_ascii=False, indent=2))
+        found = {"title": title, "reduced": reduction, "rows": [row.model_dump() for row in rows]}
+        typer.echo(json.dumps({**found, "diverged": diverged}, ensure_ascii=False, indent=2))
     else:
         Console().print(as_table(rows, title, reduction))
-    console.print(f"Figure: {out / f'{name}.png'}")
+    console.print(f"Figure: {out / f'{name}.png'}", markup=False)
+    if diverged:
+        raise typer.Exit(1)
 
 
 def _parse_methods(names: str) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from hessalign.cli.colored_mnist_runs import (
     parse_device,
     parse_subsample,
     run_missing,
+    say_what_diverged,
     title_of,
 )
 from hessalign.cli.options import MOST_RUNS, whole
@@ -90,16 +91,25 @@ def cmnist_study(
         specs, store, torch_device, console, log_parts=True, done=lambda spec: _has_parts(store, spec)
     )
 
-    groups = colored_mnist.group_restarts(store.load(spec) for spec in specs)
+    diverged = say_what_diverged(specs, store, console)
+    groups = colored_mnist.group_restarts(store.load(spec) for spec in specs if store.diverged(spec) is None)
+    if not groups:
+        console.print("Stopped: every restart diverged, so there is nothing to choose from.")
+        raise typer.Exit(1)
     candidates = [colored_mnist.candidate(group) for group in groups]
     chosen = colored_mnist.choose_by_every_rule(groups)
     if as_json:
-        typer.echo(json.dumps(_document(study, setting, candidates, chosen), ensure_ascii=False, indent=2))
+        document = {**_document(study, setting, candidates, chosen), "diverged": diverged}
+        typer.echo(json.dumps(document, ensure_ascii=False, indent=2))
+        if diverged:
+            raise typer.Exit(1)
         return
     reduction = describe_reduction(setting)
     caption = f"Changed setting: {reduction}." if reduction else "The published setting."
     Console().print(_table(candidates, title_of(setting), f"{STUDIES[study].question} {caption}"))
     Console().print(_choices(chosen))
+    if diverged:
+        raise typer.Exit(1)
 
 
 def _setting(split: Split, subsample: int | None, fast: bool, steps: int) -> Setting:

@@ -9,11 +9,12 @@ import typer
 
 from hessalign import cli
 from hessalign.cli.errors import INTERRUPTED
-from hessalign.cli.memory import keep_freed_memory
 from hessalign.cli.progress import progress_bar
 from hessalign.cli.terminal import Console
 from hessalign.experiments import colored_mnist
 from hessalign.experiments.colored_mnist import SOURCE_IMAGES, RestartSpec, Setting
+from hessalign.memory import keep_freed_memory
+from hessalign.runs import HeldError
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +65,7 @@ def open_store(folder: Path) -> "colored_mnist.RecordStore":
     store = colored_mnist.RecordStore(folder)
     try:
         store.prepare()
-        store.load_all()
+        store.check()
     except (OSError, ValueError) as error:
         raise typer.BadParameter(str(error), param_hint="--out") from error
     return store
@@ -81,6 +82,8 @@ def run_missing(
 ) -> None:
     """Run the restarts that are not done, saving each as it ends; end the command in a sentence if one fails.
 
+    A restart that diverges is noted and not tried again. One that another process is at is waited for.
+
     Args:
         specs: What is wanted.
         store: Where records are and go.
@@ -91,19 +94,22 @@ def run_missing(
         save_models: Whether to keep the trained networks.
     """
     out = store.folder.parent
-    missing = [spec for spec in specs if not done(spec)]
+    missing = [spec for spec in specs if not done(spec) and store.diverged(spec) is None]
     if len(missing) < len(specs):
         console.print(f"{len(specs) - len(missing)} of {len(specs)} restarts are done already in {out}.")
     if device.type == "cpu":
         keep_freed_memory()
     try:
-        if missing:
-            _run(missing, store, device, console, log_parts, save_models)
+        while missing:
+            held = _run(missing, store, device, console, log_parts, save_models, done)
+            for spec in held:
+                store.wait_while_held(spec)
+            missing = [spec for spec in held if not done(spec) and store.diverged(spec) is None]
     except KeyboardInterrupt:
         console.print(f"\nInterrupted. Finished restarts are in {out}; run the same command to go on.")
         raise typer.Exit(INTERRUPTED) from None
-    except (FloatingPointError, OSError) as error:
-        console.print(f"Stopped: {error}. Finished restarts are in {out}.")
+    except OSError as error:
+        console.print(f"Stopped: {error}. Finished restarts are in {out}.", markup=False)
         raise typer.Exit(1) from error
 
 
@@ -114,7 +120,10 @@ def _run(
     console: Console,
     log_parts: bool,
     save_models: bool,
-) -> None:
+    done: Callable[[RestartSpec], bool],
+) -> list[RestartSpec]:
+    """Run restarts; those that another process is at are handed back."""
+    left: list[RestartSpec] = []
     with progress_bar(console, "state") as progress:
         overall = progress.add_task("all steps", total=sum(spec.steps for spec in specs), state="")
         for spec in specs:
@@ -131,10 +140,38 @@ def _run(
                 if save_models
                 else None
             )
-            record = colored_mnist.run_restart(spec, device, report, log_parts, keep)
-            store.save(record)
-            progress.remove_task(current)
-            progress.console.print(f"{name}: {_result(record)}", highlight=False)
+            try:
+                with store.held(spec):
+                    if done(spec) or store.diverged(spec) is not None:  # by another process, meanwhile
+                        continue
+                    try:
+                        record = colored_mnist.run_restart(spec, device, report, log_parts, keep)
+                        store.save(record)
+                        words = _result(record)
+                    except colored_mnist.RestartDivergedError as error:
+                        store.save_diverged(error.restart)
+                        words = f"diverged, {error.restart.problem} at step {error.restart.step}"
+            except HeldError:
+                left.append(spec)
+                continue
+            finally:
+                progress.remove_task(current)
+            progress.console.print(f"{name}: {words}", highlight=False, markup=False)
+    return left
+
+
+def say_what_diverged(
+    specs: Sequence[RestartSpec], store: "colored_mnist.RecordStore", console: Console
+) -> list[str]:
+    """Name the restarts that no table can hold.
+
+    Returns:
+        A sentence about each.
+    """
+    found = [restart for spec in specs if (restart := store.diverged(spec)) is not None]
+    for restart in found:
+        console.print(f"Not in the table: {restart}.", highlight=False, markup=False)
+    return list(map(str, found))
 
 
 def _result(record: "colored_mnist.RestartRecord") -> str:

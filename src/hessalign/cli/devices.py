@@ -20,11 +20,6 @@ def usable_device(name: str) -> torch.device:
     return device
 
 
-def is_cpu(accelerator: str) -> bool:
-    """Whether Lightning Fabric's accelerator of that name is the processor."""
-    return accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
-
-
 def visible_gpus(accelerator: str) -> Sequence[str]:
     """The GPUs to deal to workers, as CUDA_VISIBLE_DEVICES names them; none where runs are to use no GPU."""
     if accelerator not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():

@@ -7,6 +7,7 @@ import typer
 from pydantic import ValidationError
 
 from hessalign.cli.terminal import Console
+from hessalign.exceptions import DivergedError
 from hessalign.markup import visible
 
 INTERRUPTED = 130
@@ -15,7 +16,7 @@ INTERRUPTED = 130
 
 @contextmanager
 def reported(console: Console) -> Iterator[None]:
-    """End the command in one sentence: exit code 2 for bad input, 1 where a file or the disk is the cause.
+    """End the command in one sentence: exit code 2 for bad input, 1 for a file, the disk, or divergence.
 
     Behind a quiet console the command ends without a word: another of its processes says what is wrong.
     """
@@ -25,7 +26,7 @@ def reported(console: Console) -> Iterator[None]:
         if console.quiet:
             raise typer.Exit from error
         raise typer.BadParameter(visible(one_sentence(error))) from error
-    except OSError as error:
+    except (OSError, DivergedError) as error:
         if console.quiet:
             raise typer.Exit from error
         console.print(f"Stopped: {error}", highlight=False, markup=False, soft_wrap=True)

@@ -10,12 +10,12 @@ from rich.table import Table
 from hessalign import datasets, training
 from hessalign.checks import require_choice
 from hessalign.cli.errors import INTERRUPTED, reported
-from hessalign.cli.memory import keep_freed_memory
 from hessalign.cli.options import MOST_PROCESSES, require_there, whole
 from hessalign.cli.progress import progress_bar
 from hessalign.cli.terminal import Console
 from hessalign.datasets import dataset_names
 from hessalign.datasets.source import find_data
+from hessalign.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from hessalign.datasets.features_format import FeaturesAbout

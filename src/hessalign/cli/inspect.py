@@ -10,9 +10,9 @@ from rich.table import Table
 
 from hessalign import cli, diagnostics
 from hessalign.cli.errors import reported
-from hessalign.cli.memory import keep_freed_memory
 from hessalign.cli.options import number, require_there, whole
 from hessalign.cli.terminal import Console
+from hessalign.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     import polars as pl

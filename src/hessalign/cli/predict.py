@@ -12,9 +12,9 @@ from rich.progress import track
 
 from hessalign import training
 from hessalign.cli.errors import reported
-from hessalign.cli.memory import keep_freed_memory
 from hessalign.cli.options import require_there
 from hessalign.cli.terminal import Console
+from hessalign.memory import keep_freed_memory
 
 
 def predict_command(

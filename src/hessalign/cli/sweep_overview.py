@@ -13,7 +13,8 @@ from rich.text import Text
 from hessalign.benchmark.engines import Engine
 from hessalign.benchmark.job import Job, Outcome, best_validation
 from hessalign.cli.terminal import Console
-from hessalign.training import RunSpec, read_records
+from hessalign.runs import divergence, read_records
+from hessalign.training import RunSpec
 
 SECONDS_BETWEEN_READINGS = 5.0
 SHOWN_FAILURES = 20
@@ -33,6 +34,7 @@ class Overview:
         self.engine = engine
         self.counts: Counter[str] = Counter()
         self.failures: list[Outcome] = []
+        self.diverged: list[Job] = []
         self._rows = {_row(job): _Row() for job in jobs}
         for job in jobs:
             self._rows[_row(job)].runs += 1
@@ -50,8 +52,11 @@ class Overview:
         if outcome.status == "failed":
             self.failures.append(outcome)
             return
-        if outcome.status == "finished":
+        if outcome.status in ("finished", "diverged"):
             self._work_done += _work(job)
+        if divergence(read_records(job.folder)) is not None:
+            self.diverged.append(job)
+            row.diverged += 1
         best = best_validation(job.folder, job.spec.target_domains)
         row.best = max((value for value in (row.best, best) if value is not None), default=None)
 
@@ -76,9 +81,10 @@ class Overview:
     def __rich__(self) -> RenderableType:
         """The overview of this moment."""
         running = len(self.engine.running())
-        done = self.counts["finished"] + self.counts["skipped"]
+        done = self.counts.total() - self.counts["failed"]
+        diverged = f" ({len(self.diverged)} diverged)" if self.diverged else ""
         counts = (
-            f"{done} done, {running} running, {self.counts['failed']} failed, "
+            f"{done} done{diverged}, {running} running, {self.counts['failed']} failed, "
             f"{max(self.left - running, 0)} left of {len(self.jobs)} runs; "
             f"{duration(self.seconds_left())} to go"
         )
@@ -90,18 +96,26 @@ class Overview:
     def table(self) -> Table:
         """Each algorithm on each dataset."""
         table = Table(caption="best: accuracy in percent on the held-out part of the source domains, any run")
-        for column in ("Dataset", "algorithm", "runs", "done", "failed", "best"):
+        columns = ("Dataset", "algorithm", "runs", "done", "diverged", "failed", "best")
+        for column in columns if self.diverged else (name for name in columns if name != "diverged"):
             table.add_column(column, justify="left" if column in ("Dataset", "algorithm") else "right")
         for (dataset, algorithm), row in self._rows.items():
-            done = row.counts["finished"] + row.counts["skipped"]
+            done = row.counts.total() - row.counts["failed"]
+            diverged = [row.diverged] if self.diverged else []
             best = "–" if row.best is None else f"{100 * row.best:.1f}"
-            table.add_row(dataset, algorithm, str(row.runs), str(done), str(row.counts["failed"]), best)
+            numbers = (row.runs, done, *diverged, row.counts["failed"])
+            table.add_row(dataset, algorithm, *map(str, numbers), best)
         return table
 
     def print_failures(self, console: Console) -> None:
-        """Which runs failed, and why."""
+        """Which runs diverged, and which failed, and why."""
+        for job in self.diverged[:SHOWN_FAILURES]:
+            console.print(f"Diverged: {job} ({job.folder})", highlight=False, markup=False)
+        if len(self.diverged) > SHOWN_FAILURES:
+            console.print(f"... and {len(self.diverged) - SHOWN_FAILURES} more; --json names all.")
         for outcome in self.failures[:SHOWN_FAILURES]:
-            console.print(f"Failed: {outcome.job}: {outcome.error} ({outcome.job.folder})", highlight=False)
+            text = f"Failed: {outcome.job}: {outcome.error} ({outcome.job.folder})"
+            console.print(text, highlight=False, markup=False)
         if len(self.failures) > SHOWN_FAILURES:
             console.print(f"... and {len(self.failures) - SHOWN_FAILURES} more; --json names all.")
 
@@ -112,9 +126,10 @@ class Overview:
                 "dataset": dataset,
                 "algorithm": algorithm,
                 "runs": row.runs,
-                "finished": row.counts["finished"],
+                "finished": row.counts["finished"] + row.counts["diverged"],
                 "skipped": row.counts["skipped"],
                 "failed": row.counts["failed"],
+                "diverged": row.diverged,
                 "best_validation": row.best,
             }
             for (dataset, algorithm), row in self._rows.items()
@@ -123,9 +138,17 @@ class Overview:
             {"run": str(outcome.job), "folder": str(outcome.job.folder), "error": outcome.error}
             for outcome in self.failures
         ]
-        counts = {status: self.counts[status] for status in ("finished", "skipped", "failed")}
-        seconds = round(time.monotonic() - self._started, 3)
-        return {"runs": len(self.jobs), **counts, "seconds": seconds, "rows": rows, "failures": failures}
+        diverged = [{"run": str(job), "folder": str(job.folder)} for job in self.diverged]
+        return {
+            "runs": len(self.jobs),
+            "finished": self.counts["finished"] + self.counts["diverged"],
+            "skipped": self.counts["skipped"],
+            "failed": self.counts["failed"],
+            "seconds": round(time.monotonic() - self._started, 3),
+            "rows": rows,
+            "failures": failures,
+            "diverged": diverged,
+        }
 
     def _work_under_way(self) -> float:
         """Work of the runs that are running, by their latest evaluation; read now and then."""
@@ -140,6 +163,7 @@ class _Row:
     def __init__(self) -> None:
         self.runs = 0
         self.counts: Counter[str] = Counter()
+        self.diverged = 0
         self.best: float | None = None
 
 
@@ -169,5 +193,8 @@ def _work(job: Job) -> float:
 
 
 def _share_done(job: Job) -> float:
-    records = read_records(job.folder)
+    try:
+        records = read_records(job.folder)
+    except (ValueError, OSError):  # the run will say so itself
+        return 0.0
     return _work(job) * (records[-1]["step"] + 1) / job.spec.steps if records else 0.0

@@ -8,10 +8,9 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from hessalign import cli, datasets, diagnostics, training
+from hessalign import datasets, diagnostics, runs, training
 from hessalign.algorithms import algorithm_names, get_algorithm, require_algorithm
 from hessalign.cli.errors import INTERRUPTED, reported
-from hessalign.cli.memory import keep_freed_memory
 from hessalign.cli.options import (
     MOST_PROCESSES,
     parse_settings,
@@ -23,6 +22,7 @@ from hessalign.cli.progress import progress_bar
 from hessalign.cli.terminal import Console
 from hessalign.datasets import dataset_names
 from hessalign.datasets.source import find_data
+from hessalign.memory import keep_freed_memory
 
 SECONDS_BETWEEN_DRAWINGS = 0.25
 
@@ -198,7 +198,7 @@ def train_command(
             ):
                 raise ValueError(f"out: {out} holds an unfinished run; add --resume to go on with it")
             scalars = training.TensorBoard(out) if tensorboard else None
-            if cli.is_cpu(accelerator):
+            if machine.computes_here:
                 keep_freed_memory()
             record = _run(spec, data, out, machine, console, scalars)
     except KeyboardInterrupt:
@@ -296,9 +296,8 @@ def _source_and_target(
 ) -> tuple[float, float]:
     """Mean accuracy on the held-out part of the source domains, and on the larger part of the targets."""
     target = [record["accuracies"][data.domains[index].name]["in"] for index in spec.target_domains]
-    return 100 * training.records.source_accuracy(record, spec.target_domains), 100 * sum(target) / len(
-        target
-    )
+    found = [float("nan") if accuracy is None else accuracy for accuracy in target]
+    return 100 * runs.source_accuracy(record, spec.target_domains), 100 * sum(found) / len(found)
 
 
 def _table(record: dict[str, Any], spec: "training.RunSpec", data: "datasets.DomainDataset") -> Table:
@@ -311,5 +310,6 @@ def _table(record: dict[str, Any], spec: "training.RunSpec", data: "datasets.Dom
     for index, domain in enumerate(data.domains):
         accuracies = record["accuracies"][domain.name]
         role = "target" if index in spec.target_domains else "source"
-        table.add_row(domain.name, role, f"{100 * accuracies['in']:.1f}", f"{100 * accuracies['out']:.1f}")
+        shown = ("–" if value is None else f"{100 * value:.1f}" for value in accuracies.values())
+        table.add_row(domain.name, role, *shown)
     return table

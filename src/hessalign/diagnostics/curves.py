@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hessalign.diagnostics.plots import COLOURS, MARKERS, save_figure
-from hessalign.training import RunSpec, read_records
-from hessalign.training.trainer import SPEC
+from hessalign.runs import METRICS, SPEC, divergence, read_as, read_records
+from hessalign.training import RunSpec
 
-NOT_CURVES = {"step", "accuracies", "step_seconds"}
+NOT_CURVES = {"step", "accuracies", "step_seconds", "diverged"}
 OBJECTIVE = ("loss", "risk")
 OBJECTIVE_TITLE = "loss (objective) and risk"
 TITLES = {
@@ -56,14 +56,22 @@ def read_history(run: Path) -> TrainingHistory | None:
 
     Returns:
         Its history; None where the folder holds no run that was evaluated.
+
+    Raises:
+        ValueError: If spec or records are damaged, naming the file.
+        OSError: If a file cannot be read.
     """
     records = read_records(run)
     if not records or not (run / SPEC).is_file():
         return None
-    spec = RunSpec.model_validate_json((run / SPEC).read_text(encoding="utf-8"))
-    return TrainingHistory(
-        f"{spec.algorithm} on {spec.dataset}", records, tuple(records[0]["accuracies"]), spec.target_domains
-    )
+    spec = read_as(RunSpec, run / SPEC)
+    domains = tuple(records[0].get("accuracies", ()))
+    if not domains or any(tuple(record.get("accuracies", ())) != domains for record in records):
+        raise ValueError(f"{run / METRICS}: the records do not tell accuracies of the same domains")
+    title = f"{spec.algorithm} on {spec.dataset}"
+    if divergence(records) is not None:
+        title += f", diverged at step {records[-1]['step']}"
+    return TrainingHistory(title, records, domains, spec.target_domains)
 
 
 def save_training_curves(run: Path, path: Path) -> None:
@@ -86,18 +94,19 @@ def save_training_curves(run: Path, path: Path) -> None:
 def draw_training_curves(history: TrainingHistory) -> Figure:
     """A panel for the objective, one for each quantity reported besides, and one for accuracies.
 
-    A metric whose name ends in ``_0``, ``_1`` ... belongs to that source domain and is drawn with the others
-    of its name. A point is the mean over the steps since the last evaluation.
+    Metrics of one name that end in ``_0``, ``_1`` ..., one for each source domain, are drawn together, each
+    in its domain's colour. All others have a panel of their own. A point is the mean over the steps since the
+    last evaluation; where that was not finite there is none.
     """
-    panels = _panels(history.records)
+    panels = _panels(history)
     count = len(panels) + 1
     columns = 2 if count in (2, 4) else 3
     rows = -(-count // columns)
     figure = Figure(figsize=(3.3 * columns, 2.6 * rows), layout="constrained")
-    figure.suptitle(f"{history.title}; means between evaluations", fontsize=10)
+    figure.suptitle(f"{_label(history.title)}; means between evaluations", fontsize=10)
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes, (title, names) in zip(grid, panels.items(), strict=False):
-        axes.set_title(TITLES.get(title, title.replace("_", " ")), fontsize=9)
+        axes.set_title(TITLES.get(title, title.replace("_", " ").replace("$", r"\$")), fontsize=9)
         for name in names:
             _draw_metric(axes, history, name)
         _choose_scale(axes)
@@ -113,31 +122,43 @@ def draw_training_curves(history: TrainingHistory) -> Figure:
     return figure
 
 
-def _panels(records: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+def _panels(history: TrainingHistory) -> dict[str, list[str]]:
     """Names of metrics by panel."""
     panels: dict[str, list[str]] = {}
-    for name in dict.fromkeys(name for record in records for name in record):
+    numbers = _numbers(history)
+    for name in dict.fromkeys(name for record in history.records for name in record):
         if name not in NOT_CURVES:
-            panel = OBJECTIVE_TITLE if name in OBJECTIVE else re.sub(r"_\d+$", "", name)
-            panels.setdefault(panel, []).append(name)
+            own = name.rpartition("_")[0] if name in numbers else name
+            panels.setdefault(OBJECTIVE_TITLE if name in OBJECTIVE else own, []).append(name)
     return panels
+
+
+def _numbers(history: TrainingHistory) -> dict[str, int]:
+    """Which source domain a metric belongs to, for those that there is one of for each source domain."""
+    names = {name for record in history.records for name in record}
+    stems = {name.rpartition("_")[0] for name in names}
+    found: dict[str, int] = {}
+    for stem in stems:
+        numbered = {name for name in names if re.fullmatch(rf"{re.escape(stem)}_\d+", name)}
+        expected = {f"{stem}_{number}": number for number in range(len(history.sources))}
+        if numbered == expected.keys():
+            found |= expected
+    return found
 
 
 def _draw_metric(axes: Axes, history: TrainingHistory, name: str) -> None:
     """One line: of a source domain in its colour, of all together in black."""
-    steps, values = zip(
-        *((record["step"], record[name]) for record in history.records if name in record), strict=True
-    )
-    numbered = re.search(r"_(\d+)$", name)
+    steps = [record["step"] for record in history.records if name in record]
+    values = [_value(record[name]) for record in history.records if name in record]
+    number = _numbers(history).get(name)
     if name == "risk":
         axes.plot(steps, values, color=COLOURS[0], linestyle="--", linewidth=1.2, label="risk")
-    elif numbered is None:
+    elif number is None:
         label = "loss" if name == "loss" else "mean"
         axes.plot(steps, values, color="black", linewidth=1.2, label=label)
     else:
-        number = int(numbered[1])
         domain = history.domains.index(history.sources[number])
-        axes.plot(steps, values, label=history.sources[number], **_style(domain, len(steps)))
+        axes.plot(steps, values, label=_label(history.sources[number]), **_style(domain, len(steps)))
 
 
 def _draw_accuracies(axes: Axes, history: TrainingHistory) -> None:
@@ -145,10 +166,21 @@ def _draw_accuracies(axes: Axes, history: TrainingHistory) -> None:
     steps = [record["step"] for record in history.records]
     for index, name in enumerate(history.domains):
         target = index in history.targets
-        values = [100 * record["accuracies"][name]["in" if target else "out"] for record in history.records]
+        part = "in" if target else "out"
+        values = [100 * _value(record["accuracies"][name][part]) for record in history.records]
         style = _style(index, len(steps)) | ({"linestyle": "--"} if target else {})
-        axes.plot(steps, values, label=f"{name} (target)" if target else name, **style)
+        axes.plot(steps, values, label=_label(f"{name} (target)" if target else name), **style)
     axes.set_title("accuracy [%], sources held out", fontsize=9)
+
+
+def _value(value: float | None) -> float:
+    """A value that was not finite, or not measured, is a gap."""
+    return float("nan") if value is None else value
+
+
+def _label(name: str) -> str:
+    """A name as it is: Matplotlib reads dollars as formulas and hides what begins with a line below."""
+    return ("\N{ZERO WIDTH SPACE}" * name.startswith("_") + name).replace("$", r"\$")
 
 
 def _style(domain: int, points: int) -> dict[str, Any]:
@@ -164,5 +196,6 @@ def _style(domain: int, points: int) -> dict[str, Any]:
 
 def _choose_scale(axes: Axes) -> None:
     values = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.lines])
-    if values.min() > 0 and values.max() > SPAN_OF_LINEAR_AXIS * values.min():
+    values = values[np.isfinite(values)]
+    if values.size and values.min() > 0 and values.max() > SPAN_OF_LINEAR_AXIS * values.min():
         axes.set_yscale("log")

@@ -1,13 +1,11 @@
-from . import records
 from .backbone import choose_backbone
 from .checkpoint import checkpoint_about, latest_checkpoint, load_model
 from .features import ExtractionProgress, FeaturesSpec, extract_features
 from .machine import Machine
 from .predictor import Prediction, image_paths, load_trained, predict
-from .records import read_records
 from .spec import CheckpointAbout, RunSpec
 from .tensorboard import TensorBoard
-from .trainer import Progress, build_algorithm, check_algorithm, is_finished, is_started, train
+from .trainer import Progress, build_algorithm, check_algorithm, is_finished, is_started, read_records, train
 from .vectorised import can_train_together, train_together
 
 __all__ = [
@@ -33,7 +31,6 @@ __all__ = [
     "load_trained",
     "predict",
     "read_records",
-    "records",
     "train",
     "train_together",
 ]

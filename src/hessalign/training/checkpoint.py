@@ -5,7 +5,8 @@ A checkpoint is a folder ``step-000300`` with
 * ``model.safetensors``: parameters and buffers,
 * ``optimizers.pt``: the optimisers' states, read back with ``weights_only=True``,
 * ``random.safetensors``: states of the random generators,
-* ``state.json``: the step and what the run was.
+* ``state.json``: the step and what the run was,
+* ``seal.json``: digests of all these, and of the run's records so far (absent before there were seals).
 
 It is written under another name first and renamed when all of it is on disk; the file ``latest`` then
 names it. Older ones are removed last.
@@ -25,8 +26,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from hessalign.files import flush, write_atomically
+from hessalign.runs.layout import LATEST, latest_checkpoint
+from hessalign.runs.seals import SEAL, read_seal, seal, sha256
 
-LATEST = "latest"
+__all__ = ["check_whole", "checkpoint_about", "latest_checkpoint", "load_model", "resume", "save_checkpoint"]
+
+WEIGHTS, OPTIMIZERS, RANDOM, STATE = "model.safetensors", "optimizers.pt", "random.safetensors", "state.json"
 
 
 def save_checkpoint(
@@ -35,7 +40,7 @@ def save_checkpoint(
     """Write a checkpoint and make it the latest one.
 
     Args:
-        folder: Of the run's checkpoints; created where missing.
+        folder: Of the run's checkpoints, in that of the run; created where missing.
         step: Number of updates done.
         model: Its ``state_dict`` is kept.
         optimizers: By name.
@@ -51,17 +56,22 @@ def save_checkpoint(
     final, draft = folder / f"step-{step:06d}", folder / f".step-{step:06d}.draft"
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
+    # Made in memory first: on a full disk the libraries' own writers do not say what is wrong.
+    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    states = BytesIO()
+    torch.save({name: optimizer.state_dict() for name, optimizer in optimizers.items()}, states)
+    contents: dict[str, bytes | memoryview] = {
+        WEIGHTS: save(weights),
+        OPTIMIZERS: states.getbuffer(),
+        RANDOM: save(_random_states()),
+        STATE: json.dumps({**about, "step": step}, indent=1).encode(),
+    }
+    digests = {name: sha256(content) for name, content in contents.items()}
+    contents[SEAL] = seal(folder.parent, digests).model_dump_json(indent=1).encode()
     try:
-        # Made in memory first: on a full disk torch's own writer does not say what is wrong.
-        weights = {name: value.contiguous() for name, value in model.state_dict().items()}
-        (draft / "model.safetensors").write_bytes(save(weights))
-        states = BytesIO()
-        torch.save({name: optimizer.state_dict() for name, optimizer in optimizers.items()}, states)
-        (draft / "optimizers.pt").write_bytes(states.getbuffer())
-        (draft / "random.safetensors").write_bytes(save(_random_states()))
-        (draft / "state.json").write_text(json.dumps({**about, "step": step}, indent=1), encoding="utf-8")
-        for path in draft.iterdir():
-            flush(path)
+        for name, content in contents.items():
+            (draft / name).write_bytes(content)
+            flush(draft / name)
         shutil.rmtree(final, ignore_errors=True)
         draft.rename(final)
         write_atomically(folder / LATEST, final.name)
@@ -76,10 +86,20 @@ def save_checkpoint(
     return final
 
 
-def latest_checkpoint(folder: Path) -> Path | None:
-    """The latest whole checkpoint, or None where there is none."""
-    pointer = folder / LATEST
-    return folder / pointer.read_text(encoding="utf-8") if pointer.exists() else None
+def check_whole(checkpoint: Path) -> None:
+    """Refuse a checkpoint whose files are not those that were written; one without a seal is taken as it is.
+
+    Raises:
+        ValueError: Naming the file.
+        OSError: If one cannot be read.
+    """
+    sealed = read_seal(checkpoint / SEAL)
+    for name, digest in ({} if sealed is None else sealed.files).items():
+        path = checkpoint / name
+        if not path.is_file():
+            raise ValueError(f"checkpoint: {path} is missing")
+        if sha256(path.read_bytes()) != digest:
+            raise ValueError(f"checkpoint: {path} is damaged (its SHA-256 is not the one in {SEAL})")
 
 
 def checkpoint_about(checkpoint: Path) -> dict[str, Any]:
@@ -89,10 +109,17 @@ def checkpoint_about(checkpoint: Path) -> dict[str, Any]:
         ValueError: If the folder holds no checkpoint.
     """
     try:
-        about: dict[str, Any] = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"checkpoint: {checkpoint} holds no readable checkpoint ({error})") from error
-    return about
+        about = json.loads((checkpoint / STATE).read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"checkpoint: {checkpoint} holds no readable checkpoint ({STATE}: {_one_line(error)})"
+        ) from error
+    step = about.get("step") if isinstance(about, dict) else None
+    if not isinstance(step, int) or isinstance(step, bool) or step < 1:
+        raise ValueError(
+            f"checkpoint: {checkpoint / STATE} must tell a step, a whole number above 0, got {step!r:.80}"
+        )
+    return dict(about)
 
 
 def load_model(checkpoint: Path, model: nn.Module) -> None:
@@ -101,11 +128,11 @@ def load_model(checkpoint: Path, model: nn.Module) -> None:
     Raises:
         ValueError: If they belong to another architecture or cannot be read.
     """
-    path = checkpoint / "model.safetensors"
+    path = checkpoint / WEIGHTS
     try:
         model.load_state_dict(load_file(path))
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"checkpoint: {path} cannot be read ({error})") from error
+    except (OSError, SafetensorError, ValueError) as error:
+        raise ValueError(f"checkpoint: {path} cannot be read ({_one_line(error)})") from error
     except RuntimeError as error:
         raise ValueError(
             f"checkpoint: {path} belongs to another architecture ({_one_line(error)})"
@@ -115,19 +142,22 @@ def load_model(checkpoint: Path, model: nn.Module) -> None:
 def resume(checkpoint: Path, model: nn.Module, optimizers: Mapping[str, Optimizer]) -> int:
     """Bring model, optimisers and random generators to where the checkpoint left them.
 
+    Whatever device it was written on, the state goes to that of the model.
+
     Returns:
         Number of updates done.
 
     Raises:
-        ValueError: If the checkpoint belongs to another architecture or cannot be read.
+        ValueError: If the checkpoint is damaged, belongs to another architecture or cannot be read.
     """
+    check_whole(checkpoint)
     about = checkpoint_about(checkpoint)
     load_model(checkpoint, model)
     try:
-        states = torch.load(checkpoint / "optimizers.pt", weights_only=True)
+        states = torch.load(checkpoint / OPTIMIZERS, weights_only=True, map_location="cpu")
         for name, optimizer in optimizers.items():
             optimizer.load_state_dict(states[name])
-        _set_random_states(load_file(checkpoint / "random.safetensors"))
+        _set_random_states(load_file(checkpoint / RANDOM))
     except Exception as error:  # the libraries do not share one for a damaged or foreign file
         raise ValueError(
             f"checkpoint: {checkpoint} does not go with this run or is damaged ({_one_line(error)})"

@@ -84,7 +84,9 @@ class Doubts:
         constant = [
             int(classes[0])
             for classes, right in zip(predicted, targets, strict=True)
-            if bool((classes == classes[0]).all()) and bool((right != right[0]).any())
+            if int(classes[0]) >= 0  # a run that has diverged predicts none
+            and bool((classes == classes[0]).all())
+            and bool((right != right[0]).any())
         ]
         if constant:
             self._tell(

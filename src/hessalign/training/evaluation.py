@@ -10,6 +10,8 @@ from hessalign.training.loading import Key, Sample, load
 from hessalign.training.processes import ALONE, Processes
 
 BATCH_SIZE = 64
+NO_CLASS = -1
+"""Where logits are not finite, and tell nothing."""
 
 
 @torch.no_grad()
@@ -33,7 +35,7 @@ def accuracy(
         processes: Of the run.
 
     Returns:
-        Between 0 and 1; NaN for an empty dataset.
+        Between 0 and 1; NaN for an empty dataset, and where a logit is not finite.
 
     Raises:
         OSError: If a sample cannot be read.
@@ -45,20 +47,28 @@ def accuracy(
     ]
     was_training = model.training
     model.eval()
-    right = 0
+    right = unknown = 0
     with processes.together():
         for start, (inputs, targets, _) in zip(starts, load([dataset], batches, workers), strict=True):
-            right += int((_predict(model, inputs, device, start) == targets).sum())
+            classes = _predict(model, inputs, device, start)
+            right += int((classes == targets).sum())
+            unknown += int((classes == NO_CLASS).sum())
     model.train(was_training)
-    return processes.total(right) / size if size else float("nan")
+    right, unknown = processes.total(right), processes.total(unknown)
+    return right / size if size and not unknown else float("nan")
+
+
+def predicted_classes(logits: Tensor) -> Tensor:
+    """Class ids by the largest logit, ``(..., C)`` to ``(...)``; NO_CLASS where a logit is not finite."""
+    return torch.where(logits.isfinite().all(-1), logits.argmax(-1), NO_CLASS)
 
 
 def _predict(model: nn.Module, inputs: Tensor, device: torch.device, seed: int) -> Tensor:
-    """Class ids; the draws of a model that predicts by chance are the seed's and not training's."""
+    """Classes; the draws of a model that predicts by chance are the seed's and not training's."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         logits: Tensor = model(inputs.to(device, _dtype(model.parameters())))
-    return logits.argmax(1).cpu()
+    return predicted_classes(logits).cpu()
 
 
 def _dtype(values: Iterable[Tensor]) -> torch.dtype:

@@ -12,6 +12,7 @@ from hessalign.datasets.features_file import FeatureSamples
 from hessalign.datasets.splits import split_indices
 from hessalign.loop import draw_samples
 from hessalign.training.batches import check_sizes
+from hessalign.training.evaluation import NO_CLASS
 from hessalign.training.spec import RunSpec
 
 Numbers = NDArray[np.int64]
@@ -58,13 +59,20 @@ class FeatureBatches:
         inputs = self._table.index_select(0, rows.flatten()).unflatten(0, rows.shape).float()
         return inputs, self._labels[rows // self._views]
 
-    def accuracies(self, predicted: Tensor) -> list[dict[str, dict[str, float]]]:
-        """Of each run: accuracies of every domain's in and out part, by domain name."""
-        right = predicted == self._labels
+    def accuracies(self, predicted: Tensor) -> list[dict[str, dict[str, float | None]]]:
+        """Of each run: accuracies of every domain's in and out part, by domain name.
+
+        Args:
+            predicted: As [predicted_classes][hessalign.training.evaluation.predicted_classes] tells them,
+                ``(R, N)``.
+
+        Returns:
+            None for an empty part, NaN for one with a sample whose logits are not finite.
+        """
         return [
             {
                 domain.name: {
-                    part: _share(right[run, samples[: self._specs[run].evaluation_samples]])
+                    part: self._accuracy(predicted[run], samples[: self._specs[run].evaluation_samples])
                     for part, samples in zip(("in", "out"), parts, strict=True)
                 }
                 for domain, parts in zip(self._dataset.domains, split, strict=True)
@@ -80,6 +88,12 @@ class FeatureBatches:
         ]
         predictions = [predicted[run, samples] for run, samples in enumerate(rows)]
         return predictions, [self._labels[samples] for samples in rows]
+
+    def _accuracy(self, predicted: Tensor, samples: Numbers) -> float | None:
+        classes = predicted[samples]
+        if (classes == NO_CLASS).any():
+            return float("nan")
+        return int((classes == self._labels[samples]).sum()) / len(samples) if len(samples) else None
 
     def _rows(self, run: int, step: int) -> Numbers:
         rows = []
@@ -104,7 +118,3 @@ class FeatureBatches:
 def _table(samples: Samples) -> Tensor:
     assert isinstance(samples, FeatureSamples)
     return samples.table
-
-
-def _share(right: Tensor) -> float:
-    return int(right.sum()) / len(right) if len(right) else float("nan")

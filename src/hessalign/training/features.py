@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
@@ -32,7 +32,8 @@ from hessalign.datasets.features_format import (
     write_features,
 )
 from hessalign.datasets.splits import seed_hash
-from hessalign.files import replacing, write_atomically
+from hessalign.files import remove_drafts, write_atomically
+from hessalign.runs import hold
 from hessalign.training.loading import seeded
 from hessalign.training.machine import Machine, make_fabric
 
@@ -116,12 +117,16 @@ def extract_features(
     folder = path.with_name(f"{path.name}.part")
     if path.exists():
         about = _finished(path, part.about)
-        _remove_remains(folder, part)
+        if folder.is_dir() and _is_of(folder, part):  # of an extraction that was killed at its very end
+            with hold(folder):
+                shutil.rmtree(folder)
         return about
-    _claim(folder, part, resume)
-    _extract(dataset, spec, backbone, folder, machine, report)
-    about = _assemble(dataset, part, backbone.width, folder, path)
-    shutil.rmtree(folder)
+    with hold(folder):
+        _claim(folder, part, resume)
+        remove_drafts(folder)
+        _extract(dataset, spec, backbone, folder, machine, report)
+        about = _assemble(dataset, part, backbone.width, folder, path)
+        shutil.rmtree(folder)
     return about
 
 
@@ -165,32 +170,22 @@ def _finished(path: Path, about: FeaturesAbout) -> FeaturesAbout:
     return found
 
 
-def _remove_remains(folder: Path, part: _Part) -> None:
-    """Remove the chunks of a finished file, which a process left that was killed right after it."""
-    try:
-        remains = (folder / ABOUT).read_bytes() == _text(part).encode()
-    except OSError:
-        return
-    if remains:
-        shutil.rmtree(folder)
-
-
-def _text(part: _Part) -> str:
-    return part.model_dump_json(indent=1)
-
-
 def _claim(folder: Path, part: _Part, resume: bool) -> None:
-    text = _text(part)
     path = folder / ABOUT
     if path.exists() and not resume:
         raise ValueError(f"out: {folder} holds an unfinished extraction; add --resume to go on with it")
-    if path.exists() and path.read_bytes() != text.encode():
+    if path.exists() and not _is_of(folder, part):
         raise ValueError(
             f"out: {folder} holds an unfinished extraction of other features; remove it, or choose another "
             "name"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text)
+    write_atomically(path, part.model_dump_json(indent=1))
+
+
+def _is_of(folder: Path, part: _Part) -> bool:
+    """Whether a folder of chunks belongs to an extraction."""
+    path = folder / ABOUT
+    return path.exists() and path.read_bytes() == part.model_dump_json(indent=1).encode()
 
 
 class _AllViews(Dataset[Tensor | OSError]):
@@ -268,8 +263,8 @@ def _extract(
                 report(ExtractionProgress(done, len(samples), speed))
         features = torch.cat(parts).to(DTYPES[spec.dtype])
         _check_finite(features, dataset, samples.places, int(chunks[number][0]), spec.dtype)
-        with replacing(_chunk(folder, number)) as draft:
-            save_file({"features": features[:, 0].contiguous(), "views": features[:, 1:].contiguous()}, draft)
+        tensors = {"features": features[:, 0].contiguous(), "views": features[:, 1:].contiguous()}
+        write_atomically(_chunk(folder, number), save(tensors))
 
 
 def _chunk(folder: Path, number: int) -> Path:

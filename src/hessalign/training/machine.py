@@ -10,6 +10,7 @@ from subprocess import Popen
 from threading import Thread
 from typing import Any, Literal, get_args
 
+import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
@@ -43,6 +44,11 @@ class Machine:
     def is_first_process(self) -> bool:
         """Whether this process is the first of a run's, or its only one: the one that writes and speaks."""
         return self.devices == 1 or getattr(rank_zero_only, "rank", 0) == 0
+
+    @property
+    def computes_here(self) -> bool:
+        """Whether it is the processor that computes, in main memory."""
+        return self.accelerator == "cpu" or (self.accelerator == "auto" and not torch.cuda.is_available())
 
 
 def make_fabric(machine: Machine) -> Fabric:

@@ -14,11 +14,13 @@ from hessalign.algorithms import Algorithm
 from hessalign.datasets.image_folder import ImageFinder
 from hessalign.datasets.image_reading import read_image
 from hessalign.datasets.transforms import IMAGE_SIZE, plain_transform
-from hessalign.exceptions import HessalignWarning
+from hessalign.exceptions import DivergedError, HessalignWarning
 from hessalign.files import shown
-from hessalign.training.checkpoint import checkpoint_about, latest_checkpoint, load_model
+from hessalign.runs.layout import CHECKPOINTS, METRICS, latest_checkpoint
+from hessalign.runs.records import divergence, read_records
+from hessalign.training.checkpoint import check_whole, checkpoint_about, load_model
 from hessalign.training.spec import CheckpointAbout
-from hessalign.training.trainer import CHECKPOINTS, build_algorithm
+from hessalign.training.trainer import build_algorithm
 
 IMAGES_AT_ONCE = 32
 
@@ -42,19 +44,39 @@ def load_trained(path: Path) -> tuple[Algorithm, CheckpointAbout]:
     """The trained algorithm of a run's folder or of a checkpoint, and what it was trained on.
 
     Raises:
-        ValueError: If there is no readable checkpoint.
+        ValueError: If there is no readable checkpoint, or what is there is damaged.
+        OSError: If a file cannot be read.
+        DivergedError: If the folder is that of a run that diverged, whose model is no result. A checkpoint
+            from before that is loaded by its own path.
     """
+    _refuse_diverged(path)
     checkpoint = latest_checkpoint(path / CHECKPOINTS) or path
+    check_whole(checkpoint)
     try:
         about = CheckpointAbout(**checkpoint_about(checkpoint))
-    except ValidationError as error:
+    except (ValidationError, TypeError) as error:
         raise ValueError(f"checkpoint: {checkpoint} is of another program or version") from error
     # The checkpoint brings every weight, so pretrained ones need not be found again.
     backbone = about.run.backbone.model_copy(update={"weights": "none"})
     spec = about.run.model_copy(update={"backbone": backbone})
-    algorithm = build_algorithm(spec, about.input_shape, len(about.class_names), about.source_domains)
+    try:
+        algorithm = build_algorithm(spec, about.input_shape, len(about.class_names), about.source_domains)
+    except (ValueError, RuntimeError, MemoryError, IndexError, TypeError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"checkpoint: {checkpoint} tells of no network that can be ({reason})") from error
     load_model(checkpoint, algorithm)
     return algorithm.eval(), about
+
+
+def _refuse_diverged(path: Path) -> None:
+    if not (path / METRICS).exists():
+        return
+    records = read_records(path)
+    problem = divergence(records)
+    if problem is not None:
+        checkpoint = latest_checkpoint(path / CHECKPOINTS)
+        before = "" if checkpoint is None else f"; {checkpoint} is what it was before"
+        raise DivergedError(f"the run in {path} diverged: {problem} at step {records[-1]['step']}{before}")
 
 
 def image_paths(given: Sequence[Path]) -> list[Path]:

@@ -2,21 +2,24 @@
 
 import hashlib
 import json
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from hessalign.algorithms import get_algorithm
 from hessalign.backbones import BackboneSpec
 
 
 class RunSpec(BaseModel):
     """One training run. Equal specs give equal results on one machine.
 
+    What makes no difference is not told apart: the order of target domains, and 1 from 1.0.
+
     Attributes:
         dataset: Name of the dataset.
         data: Fingerprint of the data where the name does not settle it (a folder, a file), not its place.
         algorithm: Name of the algorithm.
-        target_domains: Indices of the domains that are never trained on.
+        target_domains: Indices of the domains that are never trained on, in ascending order.
         backbone: The backbone, its weights and what becomes of its batch normalisation.
         hparams: Every hyper-parameter of the algorithm.
         hparams_seed: Which draw of a search the hyper-parameters are; 0 for defaults and hand-set ones.
@@ -48,6 +51,26 @@ class RunSpec(BaseModel):
     validation_images: Literal["plain", "augmented"] = "plain"
     evaluation_samples: int | None = Field(None, ge=1)
 
+    @field_validator("target_domains")
+    @classmethod
+    def _in_order(cls, target_domains: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(target_domains))
+
+    @model_validator(mode="after")
+    def _numbers_of_their_types(self) -> Self:
+        """Numbers as the algorithm has them; what it does not know or allow is for it to refuse."""
+        try:
+            fields = get_algorithm(self.algorithm).hparams_class.model_fields
+        except ValueError:  # of a plug-in that is not installed
+            return self
+        for name, value in self.hparams.items():
+            kind = fields[name].annotation if name in fields else None
+            if kind is float and type(value) is int and abs(value) < 2**53:
+                self.hparams[name] = float(value)
+            elif kind is int and type(value) is float and value.is_integer():
+                self.hparams[name] = int(value)
+        return self
+
     def identity(self) -> str:
         """Short hash of everything above; of a weights file it takes the content, not the path."""
         content = self.model_dump(mode="json")
@@ -71,6 +94,6 @@ class CheckpointAbout(BaseModel):
 
     step: int = 0
     run: RunSpec
-    class_names: tuple[str, ...]
-    input_shape: tuple[int, ...]
-    source_domains: int
+    class_names: tuple[str, ...] = Field(min_length=1)
+    input_shape: tuple[Annotated[int, Field(ge=1, lt=2**31)], ...] = Field(min_length=1, max_length=3)
+    source_domains: int = Field(ge=1)

@@ -8,9 +8,10 @@ rounding.
 """
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +23,24 @@ from torch.optim import Adam
 from hessalign.algorithms import Algorithm, DomainBatch, get_algorithm
 from hessalign.datasets.base import DomainDataset
 from hessalign.datasets.features_file import FeaturesFile
+from hessalign.exceptions import DivergedError
+from hessalign.runs.layout import CHECKPOINTS, hold, is_finished, remove_leftovers
+from hessalign.runs.records import DIVERGED, read_records, write_records
+from hessalign.runs.seals import finish
 from hessalign.training.batched_adam import BatchedAdam
 from hessalign.training.checkpoint import save_checkpoint
 from hessalign.training.doubts import Doubts
+from hessalign.training.evaluation import predicted_classes
 from hessalign.training.feature_batches import FeatureBatches
 from hessalign.training.machine import Machine, make_fabric
-from hessalign.training.records import read_records, write_records
 from hessalign.training.spec import CheckpointAbout, RunSpec
 from hessalign.training.trainer import (
-    CHECKPOINTS,
-    DONE,
     build_algorithm,
     check_targets,
     claim,
-    is_finished,
+    last_record,
+    make_record,
+    what_diverged,
 )
 
 ROWS_AT_ONCE = 1024
@@ -84,7 +89,7 @@ def train_together(
     """Do what [train][] does for each of several runs, all at once.
 
     Runs that are finished stay as they are. All others begin anew, and their folders are written at the end:
-    what was killed is as if it had not begun.
+    what was killed is as if it had not begun. A run that diverges ends there, whatever becomes of the others.
 
     Args:
         specs: Runs that are alike for [can_train_together][].
@@ -95,25 +100,40 @@ def train_together(
         checkpoints: Leave each run's last checkpoint.
 
     Returns:
-        The record of the last evaluation of each run. ``step_seconds`` is its share of the time of a step.
+        The record of the last evaluation of each run, those of runs that diverged among them, which say so.
+        ``step_seconds`` is its share of the time of a step.
 
     Raises:
-        ValueError: If the runs cannot be trained together, or do not go with dataset, folders and machine.
-        OSError: If the disk cannot be written.
+        ValueError: If the runs cannot be trained together, do not go with dataset, folders and machine, or
+            what is in a folder is damaged.
+        OSError: If the disk cannot be written, or another process writes to a folder.
     """
     _check(specs, dataset, folders, machine)
     left = [place for place, folder in enumerate(folders) if not is_finished(folder)]
     if left:
         runs = _Runs([specs[place] for place in left], dataset, machine)
-        for place in left:
-            claim(folders[place], specs[place])
-        records = runs.train(report)
-        for number, place in enumerate(left):
-            write_records(folders[place], records[number])
-            if checkpoints:
-                runs.save(number, folders[place])
-            (folders[place] / DONE).touch()
-    return [read_records(folder)[-1] for folder in folders]
+        with ExitStack() as locks:
+            for place in left:
+                locks.enter_context(hold(folders[place]))
+                claim(folders[place], specs[place])
+                remove_leftovers(folders[place])
+            records = runs.train(report)
+            for number, place in enumerate(left):
+                shutil.rmtree(folders[place] / CHECKPOINTS, ignore_errors=True)
+                write_records(folders[place], records[number])
+                if checkpoints and DIVERGED not in records[number][-1]:
+                    runs.save(number, folders[place])
+            # Together at the very end: what a kill leaves undone is trained in other company the next time,
+            # which changes last bits.
+            for place in left:
+                finish(folders[place], len(left))
+    return [_last_record(folder, spec) for folder, spec in zip(folders, specs, strict=True)]
+
+
+def _last_record(folder: Path, spec: RunSpec) -> dict[str, Any]:
+    with suppress(DivergedError):
+        return last_record(folder, spec)
+    return read_records(folder)[-1]
 
 
 def _check(
@@ -196,8 +216,11 @@ class _Runs:
                 accuracies = self.data.accuracies(predicted)
                 every = [{name: values[run] for name, values in means.items()} for run in range(len(records))]
                 for run, (record, own) in enumerate(zip(records, every, strict=True)):
+                    if record and DIVERGED in record[-1]:
+                        continue
+                    problem = what_diverged(own, self._state(run), accuracies[run])
                     record.append(
-                        {"step": step, **own, "step_seconds": seconds, "accuracies": accuracies[run]}
+                        make_record(step, {**own, "step_seconds": seconds}, accuracies[run], problem)
                     )
                 doubts.of_runs(step, every, *self.data.in_source_domains(predicted))
                 sums, since, started = {}, 0, time.perf_counter()
@@ -238,6 +261,10 @@ class _Runs:
             f"algorithm.{name}": torch.stack([state[name].detach() for state in states]) for name in states[0]
         }
 
+    def _state(self, run: int) -> Values:
+        """Parameters and buffers of a run."""
+        return {name: value[run] for name, value in (*self.parameters.items(), *self.buffers.items())}
+
     def _values(self, name: str) -> Tensor:
         """One hyper-parameter of all runs, ``(R,)``."""
         values = [spec.hparams[name] for spec in self.specs]
@@ -276,7 +303,7 @@ class _Runs:
 
     @torch.no_grad()
     def _predict(self) -> Tensor:
-        """Class of every sample of the dataset according to every run, ``(R, N)``."""
+        """Class of every sample of the dataset according to every run, ``(R, N)``; see predicted_classes."""
         self.algorithm.eval()
         parameters = {name.removeprefix("algorithm."): value for name, value in self.parameters.items()}
         parts = []
@@ -285,6 +312,6 @@ class _Runs:
             logits = vmap(
                 lambda state, given: functional_call(self.algorithm, state, (given,)), in_dims=(0, None)
             )(parameters, inputs)
-            parts.append(logits.argmax(2).cpu())
+            parts.append(predicted_classes(logits).cpu())
         self.algorithm.train()
         return torch.cat(parts, dim=1)

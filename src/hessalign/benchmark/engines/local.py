@@ -14,9 +14,7 @@ from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from typing import NamedTuple
 
-import torch
-
-from hessalign.benchmark.job import Job, Outcome, outcome_of_death, perform
+from hessalign.benchmark.job import Job, Outcome, outcome_of_death, perform_as_worker
 
 RUNS_PER_WORKER = 100
 """After so many a worker is replaced, which bounds what its memory may lose."""
@@ -145,9 +143,8 @@ def _serve(connection: Connection, threads: int, device: str | None) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
-    torch.set_num_threads(threads)
     while True:
-        connection.send(perform(connection.recv()))
+        connection.send(perform_as_worker(connection.recv(), threads))
 
 
 def _end_with_parent() -> None:

@@ -6,9 +6,14 @@ from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
-import torch
-
-from hessalign.benchmark.job import Job, Outcome, last_failure, outcome_of_death, perform
+from hessalign.benchmark.job import (
+    Job,
+    Outcome,
+    last_failure,
+    outcome_of_death,
+    outcome_of_finished,
+    perform_as_worker,
+)
 from hessalign.training import is_finished
 
 
@@ -87,14 +92,13 @@ class RunFailedError(Exception):
 def _told_by_folder(job: Job) -> Outcome:
     """What became of a job of a group in which some failed."""
     if is_finished(job.folder):
-        return Outcome(job, "finished")
+        return outcome_of_finished(job)
     failure = last_failure(job)
     return Outcome(job, "failed", failure.error) if failure else Outcome(job, "held")
 
 
 def _perform(jobs: Sequence[Job], threads: int) -> list[Outcome]:
-    torch.set_num_threads(threads)
-    outcomes = perform(jobs)
+    outcomes = perform_as_worker(jobs, threads)
     errors = [outcome.error for outcome in outcomes if outcome.status == "failed"]
     if errors:
         raise RunFailedError(errors[0])

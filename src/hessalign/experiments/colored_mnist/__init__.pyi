@@ -25,7 +25,7 @@ from .plan import (
     plan_restarts,
 )
 from .records import RecordStore
-from .restart import Metrics, RestartRecord, run_restart
+from .restart import DivergedRestart, Metrics, RestartDivergedError, RestartRecord, run_restart
 from .selection import RULES, Candidate, Rule, candidate, candidates, choose_by_every_rule
 from .study import STUDIES, Study, plan_study
 from .summary import Row, group_restarts, label_of, summarise, summarise_group
@@ -43,11 +43,13 @@ __all__ = [
     "STUDIES",
     "TABLE_METHODS",
     "Candidate",
+    "DivergedRestart",
     "Hutchinson",
     "Metrics",
     "PenaltyParts",
     "PublishedAccuracy",
     "RecordStore",
+    "RestartDivergedError",
     "RestartRecord",
     "RestartSpec",
     "Row",

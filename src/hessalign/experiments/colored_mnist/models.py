@@ -6,13 +6,14 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from hessalign.experiments.colored_mnist.config import RestartSpec
 from hessalign.experiments.colored_mnist.data import make_colored_mnist
 from hessalign.experiments.colored_mnist.network import ColoredMLP
-from hessalign.files import replacing
+from hessalign.files import write_atomically
+from hessalign.runs.seals import sha256
 
 KIND = "hessalign Colored MNIST"
 
@@ -42,8 +43,9 @@ def save_model(network: ColoredMLP, spec: RestartSpec, path: Path) -> None:
     """
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as draft:
-        save_file(weights, draft, metadata={"kind": KIND, "spec": spec.model_dump_json()})
+    # Made in memory first: on a full disk the library's own writer raises an error of its own.
+    about = {"kind": KIND, "spec": spec.model_dump_json(), "sha256": _digest(weights, spec)}
+    write_atomically(path, save(weights, metadata=about))
 
 
 def load_model(path: Path) -> tuple[ColoredMLP, RestartSpec]:
@@ -58,11 +60,20 @@ def load_model(path: Path) -> tuple[ColoredMLP, RestartSpec]:
             if about.get("kind") != KIND:
                 raise ValueError(f"{path}: not a network of hessalign cmnist --save-models")
             spec = RestartSpec.model_validate_json(about["spec"])
-            network = ColoredMLP(spec.hidden, torch.Generator())
-            network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, ValidationError, RuntimeError) as error:
-        raise ValueError(f"{path}: cannot be read as a network of hessalign cmnist ({error})") from error
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if about.get("sha256", _digest(weights, spec)) != _digest(weights, spec):
+            raise ValueError(f"{path}: is damaged, for its SHA-256 is not the one it tells")
+        network = ColoredMLP(spec.hidden, torch.Generator())
+        network.load_state_dict(weights)
+    except (SafetensorError, OSError, KeyError, ValidationError, RuntimeError, MemoryError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"{path}: cannot be read as a network of hessalign cmnist ({reason})") from error
     return network.eval(), spec
+
+
+def _digest(weights: dict[str, Tensor], spec: RestartSpec) -> str:
+    """Of what a file says; files from before there was one have none."""
+    return sha256(save(weights, metadata={"spec": spec.model_dump_json()}))
 
 
 @torch.no_grad()

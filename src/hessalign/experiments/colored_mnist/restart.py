@@ -7,15 +7,16 @@ Loss at step ``t``: ``mean_e R_e + c Σ‖w‖² + λ_t · penalty``, ``λ_t = 1
 import math
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from hessalign.exceptions import DivergedError
 from hessalign.experiments.colored_mnist.config import RestartSpec
 from hessalign.experiments.colored_mnist.data import ColoredImages, make_colored_mnist, make_held_out_sources
 from hessalign.experiments.colored_mnist.methods import METHODS, DomainOutput, Penalty
@@ -31,7 +32,7 @@ HELD_OUT_SEED = 2**32
 class Metrics(BaseModel):
     """State of a run at one step; accuracies in percent."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     step: int
     loss: float
@@ -65,6 +66,42 @@ class RestartRecord(BaseModel):
     parts: tuple[PenaltyParts, ...] = ()
 
 
+class DivergedRestart(BaseModel):
+    """A restart that ended early, as written to disk: a result, though not one for a table.
+
+    Attributes:
+        spec: What was run.
+        step: The step at which it was found out.
+        problem: What was no longer finite, in words.
+        finished: When, UTC.
+        environment: As of a [RestartRecord][].
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    spec: RestartSpec
+    step: int = Field(ge=0)
+    problem: str
+    finished: str
+    environment: dict[str, str | int]
+
+    def __str__(self) -> str:
+        """For a person."""
+        return f"{self.spec.method}, seed {self.spec.seed}, diverged: {self.problem} at step {self.step}"
+
+
+class RestartDivergedError(DivergedError):
+    """A restart diverged.
+
+    Attributes:
+        restart: What is to be kept of it.
+    """
+
+    def __init__(self, restart: DivergedRestart) -> None:
+        super().__init__(str(restart))
+        self.restart = restart
+
+
 def run_restart(
     spec: RestartSpec,
     device: torch.device,
@@ -82,7 +119,7 @@ def run_restart(
         keep: Called with the trained network.
 
     Raises:
-        FloatingPointError: If the loss is no longer finite.
+        RestartDivergedError: If a loss, the penalty or a weight is no longer finite.
     """
     started = time.perf_counter()
     generator = torch.Generator().manual_seed(spec.seed)
@@ -99,8 +136,10 @@ def run_restart(
         if spec.fresh_optimizer and step == spec.anneal_step:
             optimizer = _make_optimizer(spec, network)
         outputs = [forward_domain(network, images) for images in data.sources]
-        _require_finite(spec, step, outputs)
+        losses = {f"loss of source domain {place}": output.loss for place, output in enumerate(outputs)}
+        _require_finite(spec, step, device, losses)
         loss, penalty = objective(spec, step, outputs, network, penalty_of)
+        _require_finite(spec, step, device, {"objective": loss})
         last = step == spec.steps - 1
         if last or step % STEPS_BETWEEN_EVALUATIONS == 0:
             history.append(_evaluate(step, loss, penalty, outputs, network, data.target))
@@ -126,7 +165,7 @@ def run_restart(
         final=history[-1],
         history=tuple(history),
         seconds=round(time.perf_counter() - started, 1),
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        finished=_now(),
         environment=_environment(device),
         parts=tuple(parts),
     )
@@ -177,12 +216,23 @@ def _make_optimizer(spec: RestartSpec, network: ColoredMLP) -> torch.optim.Adam 
     return torch.optim.Adam(network.parameters(), lr=spec.learning_rate)
 
 
-def _require_finite(spec: RestartSpec, step: int, outputs: Sequence[DomainOutput]) -> None:
-    losses = [output.loss.item() for output in outputs]
-    if not all(map(math.isfinite, losses)):
-        raise FloatingPointError(
-            f"{spec.method}, seed {spec.seed}: the source domains' losses are {losses} at step {step}"
+def _require_finite(spec: RestartSpec, step: int, device: torch.device, losses: Mapping[str, Tensor]) -> None:
+    values = {name: loss.item() for name, loss in losses.items()}
+    wrong = [f"the {name} was {value}" for name, value in values.items() if not math.isfinite(value)]
+    if wrong:
+        raise RestartDivergedError(
+            DivergedRestart(
+                spec=spec,
+                step=step,
+                problem=wrong[0],
+                finished=_now(),
+                environment=_environment(device),
+            )
         )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _evaluate(

@@ -11,8 +11,8 @@ def keep_freed_memory() -> None:
     """Let this process keep freed memory for reuse instead of returning it to the system.
 
     glibc maps every large tensor anew and the kernel clears each page of it; that costs full-batch training
-    about a quarter of the time, and networks on images up to half of it. Affects the whole process, so only a
-    command line calls it. Does nothing where the C library is not glibc.
+    about a quarter of the time, and networks on images up to half of it. Affects the whole process, so only
+    command lines and the workers of a sweep call it. Does nothing where the C library is not glibc.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -1,0 +1,138 @@
+"""Names in a run's folder, and the lock of whoever writes there."""
+
+import re
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from hessalign.files import remove_drafts
+
+SPEC, METRICS, CHECKPOINTS, DONE, ERROR = "spec.json", "metrics.jsonl", "checkpoints", "done", "error.json"
+LATEST, LOCK = "latest", ".lock"
+CHECKPOINT_NAME = re.compile(r"step-\d{6,}")
+
+PATIENCE = 8.0
+"""Seconds to wait for a lock. Loading processes notice after five that the run that started them was killed,
+and hold its lock until then."""
+
+_held_here: set[tuple[int, Path]] = set()
+
+
+class HeldError(OSError):
+    """Another process writes to the folder."""
+
+
+@contextmanager
+def hold(folder: Path, patience: float | None = None, name: str = LOCK) -> Iterator[None]:
+    """Be the only process that writes to a folder, which is created where it is missing.
+
+    The lock is the operating system's: it ends with the process, however that ends. Whoever holds it may
+    take it once more.
+
+    Args:
+        folder: Of a run, say.
+        patience: Seconds to wait for whoever has it; PATIENCE by default.
+        name: Of the lock's file in the folder; it stays there, empty.
+
+    Raises:
+        HeldError: If another process has it.
+        OSError: If the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    key = threading.get_ident(), path.resolve()
+    if key in _held_here:
+        yield
+        return
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=PATIENCE if patience is None else patience, poll_interval=0.1)
+    except Timeout:
+        raise HeldError(
+            f"{folder} is being written by another process; wait for it, or choose another folder"
+        ) from None
+    _held_here.add(key)
+    try:
+        yield
+    finally:
+        _held_here.discard(key)
+        lock.release()
+
+
+def is_held(folder: Path, name: str = LOCK) -> bool:
+    """Whether another process writes to the folder at this moment."""
+    if not (folder / name).exists():
+        return False
+    try:
+        with hold(folder, 0, name):
+            return False
+    except HeldError:
+        return True
+
+
+def wait_while_held(folder: Path, name: str = LOCK) -> None:
+    """Return when no other process writes to the folder."""
+    while is_held(folder, name):
+        time.sleep(1)
+
+
+def is_started(folder: Path) -> bool:
+    """Whether a run was begun in the folder."""
+    return (folder / SPEC).exists()
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the folder's run is done: all of its steps, or those until it diverged."""
+    return (folder / DONE).exists()
+
+
+def latest_checkpoint(checkpoints: Path) -> Path | None:
+    """The latest whole checkpoint, or None where there is none.
+
+    Raises:
+        ValueError: If the file that names it does not name one that is there.
+        OSError: If that file cannot be read.
+    """
+    name = latest_name(checkpoints)
+    if name is not None and not (checkpoints / name).is_dir():
+        raise ValueError(f"{checkpoints / LATEST}: names {name}, which is not there")
+    return None if name is None else checkpoints / name
+
+
+def latest_name(checkpoints: Path) -> str | None:
+    """Name of the latest checkpoint, or None where there is none.
+
+    Raises:
+        ValueError: If the file that should tell it does not.
+        OSError: If that file cannot be read.
+    """
+    try:
+        name = (checkpoints / LATEST).read_bytes().decode(errors="replace")
+    except FileNotFoundError:
+        return None
+    if not CHECKPOINT_NAME.fullmatch(name):
+        raise ValueError(f"{checkpoints / LATEST}: must name a checkpoint beside it, got {name[:80]!r}")
+    return name
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left in a run's folder: drafts, and checkpoints that are not the latest.
+
+    Only for whoever holds the folder.
+    """
+    remove_drafts(folder)
+    checkpoints = folder / CHECKPOINTS
+    if not checkpoints.is_dir():
+        return
+    remove_drafts(checkpoints)
+    latest = latest_checkpoint(checkpoints)
+    if latest is None:  # whatever is there may be all that is left of hours of work
+        return
+    for path in (*checkpoints.glob("step-*"), *checkpoints.glob(".step-*.draft")):
+        if path != latest and path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,148 @@
+"""The metrics of a run as JSON lines, one for each evaluation."""
+
+import json
+import math
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hessalign.files import write_atomically
+from hessalign.runs.layout import METRICS
+from hessalign.runs.seals import read_lines
+
+DIVERGED = "diverged"
+"""Field of a record: why the run ended there, in words."""
+PARTS = {"in", "out"}
+
+
+def append_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Add a line and bring it to disk; what is not finite becomes null."""
+    with (folder / METRICS).open("a", encoding="utf-8") as file:
+        file.write(_as_line(record))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_records(folder: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Replace all lines at once."""
+    write_atomically(folder / METRICS, "".join(map(_as_line, records)))
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """All whole lines; a last line that was torn by a kill is left out.
+
+    Accuracies are from 0 to 1, or None where a part is empty or the run had diverged. A scalar that was not
+    finite is None.
+
+    Raises:
+        ValueError: If a line is no record, naming file and line; or if a run that is finished, or has a
+            checkpoint, wrote something else.
+        OSError: If the file cannot be read.
+    """
+    lines, _ = read_lines(folder)
+    return [
+        _record(line, folder / METRICS, number)
+        for number, line in enumerate(lines.split(b"\n")[:-1], start=1)
+    ]
+
+
+def keep_records_before(folder: Path, step: int) -> None:
+    """Drop what a killed run wrote after the checkpoint at which it resumes."""
+    lines, torn = read_lines(folder)
+    whole = lines.split(b"\n")[:-1]
+    kept = [
+        line + b"\n"
+        for number, line in enumerate(whole, start=1)
+        if _record(line, folder / METRICS, number)["step"] < step
+    ]
+    if torn or len(kept) < len(whole):
+        write_atomically(folder / METRICS, b"".join(kept))
+
+
+def evaluated_steps(steps: int, every: int) -> list[int]:
+    """The steps at which a run is evaluated: every so many, and the last."""
+    return sorted({*range(0, steps, every), steps - 1})
+
+
+def divergence(records: Sequence[Mapping[str, Any]]) -> str | None:
+    """Why a run ended early, in words; None where it did not diverge."""
+    return records[-1].get(DIVERGED) if records else None
+
+
+def source_accuracy(record: Mapping[str, Any], target_domains: Collection[int]) -> float:
+    """Mean accuracy on the held-out parts of the source domains, 0 to 1; NaN where one was not measured."""
+    parts = record["accuracies"].values()  # domains in index order
+    sources = [part["out"] for index, part in enumerate(parts) if index not in target_domains]
+    if any(value is None for value in sources):
+        return math.nan
+    return float(sum(sources) / len(sources))
+
+
+def _as_line(record: Mapping[str, Any]) -> str:
+    return json.dumps(_finite(record), allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _record(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    """A line's record, checked."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        record = None
+    problem = "it is not JSON" if record is None else _problem(record)
+    if problem is not None:
+        raise ValueError(f"{path}, line {number}, is not the record of an evaluation: {problem}")
+    return _none_if_not_finite(record)
+
+
+def _problem(record: Any) -> str | None:
+    if not isinstance(record, dict):
+        return f"it must be an object, got {type(record).__name__}"
+    step = record.get("step")
+    if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step < 2**63:
+        return f"step must be a whole number of at least 0, got {step!r:.80}"
+    for name, value in record.items():
+        if name == "accuracies":
+            wrong = _wrong_accuracy(value)
+            if wrong is not None:
+                return wrong
+        elif name == DIVERGED:
+            if not isinstance(value, str):
+                return f"{name} must be text, got {value!r:.80}"
+        elif not _is_number(value):
+            return f"{name} must be a number, got {value!r:.80}"
+    return None
+
+
+def _wrong_accuracy(accuracies: Any) -> str | None:
+    if not isinstance(accuracies, dict) or not accuracies:
+        return f"accuracies must be given by domain, got {accuracies!r:.80}"
+    for domain, parts in accuracies.items():
+        if not isinstance(parts, dict) or parts.keys() != PARTS:
+            return f"accuracies of {domain!r} must be those of in and out, got {parts!r:.80}"
+        for part, value in parts.items():
+            if not _is_number(value) or not (_not_finite(value) or 0 <= value <= 1):
+                return f"accuracies of {domain!r}, {part}, must be from 0 to 1, got {value!r:.80}"
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    if value is None or isinstance(value, float):
+        return True
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+
+
+def _not_finite(value: float | None) -> bool:
+    return value is None or not math.isfinite(value)
+
+
+def _none_if_not_finite(record: dict[str, Any]) -> dict[str, Any]:
+    """Records from before null was written hold Python's NaN."""
+    cleaned: dict[str, Any] = _finite(record)
+    return cleaned
