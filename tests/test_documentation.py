@@ -17,6 +17,7 @@ import pytest
 import torch
 import typer
 from torch import nn
+from torch.nn import functional
 
 import hessalign as ha
 from hessalign.algorithms import algorithm_names
@@ -80,6 +81,22 @@ def own_loop() -> Names:
     }
 
 
+def a_head_to_be() -> Names:
+    torch.manual_seed(0)
+    return {
+        "F": functional,
+        "backbone": nn.Flatten(),
+        "head": nn.Linear(16, 3),
+        "W": torch.randn(3, 16),
+        "T": 2.0,
+        "scale": 10.0,
+        "penalty": ha.HessianAlignment("hgp", 1.0, 1.0, bias=False),
+        "x": torch.randn(12, 1, 4, 4),
+        "y": torch.randint(0, 3, (12,)),
+        "domains": torch.arange(12).remainder(3),
+    }
+
+
 def an_algorithm() -> Names:
     """Names that the README's block on algorithms takes as given."""
     return {
@@ -103,7 +120,7 @@ def copies_of_datasets() -> Names:
 
 
 def three_domains() -> Names:
-    features, logits, targets, domains = shifted_domains("feature mean", 0, samples=60)
+    features, logits, targets, domains = shifted_domains("feature mean", 0, samples=400)
     domains[::3] = 2
     return {"features": features, "logits": logits, "targets": targets, "domains": domains}
 
@@ -124,6 +141,7 @@ GIVEN: dict[str, Callable[[], Names]] = {
     "docs/diagnostics.md": three_domains,
     "docs/estimator.md": own_loop,
     "docs/features.md": embeddings,
+    "docs/heads-and-losses.md": a_head_to_be,
     "docs/training.md": a_trained_run,
 }
 GIVEN_TO_A_BLOCK = {"from hessalign.algorithms import DomainBatch, get_algorithm": an_algorithm}

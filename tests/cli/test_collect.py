@@ -154,7 +154,7 @@ def test_it_works_while_a_sweep_is_running(tmp_path: Path) -> None:
         (["SWEEP", "--json", "--format", "csv"], "json: --json and --format csv contradict each other"),
         (["SWEEP", "--select", "best"], "'best' is not one of 'source-validation'"),
         (["SWEEP", "--format", "word"], "'word' is not one of"),
-        (["SWEEP", "--compare", "mine"], "'mine' is not one of 'paper'"),
+        (["SWEEP", "--compare", "mine"], "'mine' is not"),
     ],
 )
 def test_bad_input_is_one_sentence_and_writes_nothing(
