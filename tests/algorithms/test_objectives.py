@@ -12,6 +12,7 @@ from torch.distributions import Beta
 
 from hessalign.algorithms import Algorithm, DomainBatch
 from hessalign.algorithms.mixup import _draw_share
+from hessalign.alignment import HessianAlignment
 from tests.algorithms.tiny import (
     CLASSES,
     DOMAINS,
@@ -476,3 +477,27 @@ def test_rsc() -> None:
     assert 0 < mask.double().mean() < 1
     expected = F.cross_entropy(algorithm.head(features * mask), batch.targets)
     assert_objective(algorithm, algorithm.objective(batch)[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "options"),
+    [
+        ("hgp", "hgp", {"centre": "mean_product"}),
+        ("exact_diagonal", "diagonal", {}),
+        ("exact_hessian", "frobenius", {}),
+        ("hutchinson", "hutchinson", {"probes": 300, "expected": True}),
+    ],
+)
+def test_unbiased_alignment(name: str, method: str, options: dict) -> None:
+    algorithm, batch = make_algorithm(name, alpha=0.5, beta=2.0, unbiased=True), make_batch()
+    penalty = HessianAlignment(method, 0.5, 2.0, unbiased=True, **options)
+    features = algorithm.backbone(batch.inputs)
+    aligned = penalty(features, algorithm.head(features), batch.targets, batch.domains)
+    found, metrics = algorithm.objective(batch)
+    assert_objective(algorithm, found, mean_risk(algorithm, batch) + aligned)
+    assert metrics["penalty"] != make_algorithm(name, alpha=0.5, beta=2.0).objective(batch)[1]["penalty"]
+
+
+def test_unbiased_drawn_probes_are_refused() -> None:
+    with pytest.raises(ValueError, match="unbiased: drawn probes have noise of their own"):
+        make_algorithm("hutchinson", variant="domainbed", unbiased=True)

@@ -440,3 +440,27 @@ def test_weights_may_be_tensors() -> None:
     torch.testing.assert_close(value, make_penalty("hgp")(*arguments))
     value.backward()
     torch.testing.assert_close(weight.grad, terms["hessian"].mean())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # Dynamo looks at it
+@pytest.mark.parametrize("method", [*SETTINGS, "flat"])
+def test_compiled_loops(method: str) -> None:
+    """Dynamo may break the graph, but neither crash nor change a number."""
+    case = make_case("cross_entropy", 12, 5, 3, 0)
+    penalty = ha.HessianFlatness(1.0, "off_diagonal") if method == "flat" else make_penalty(method)
+    targets, head = case.targets, torch.nn.Linear(5, 3)
+
+    def loss(features: Tensor, domains: Tensor | SortedDomains) -> Tensor:
+        logits = head(features)
+        return torch.nn.functional.cross_entropy(logits, targets) + penalty(
+            features, logits, targets, domains
+        )
+
+    compiled = torch.compile(loss, backend="aot_eager")
+    for domains in (torch.arange(3).repeat_interleave(4), SortedDomains([4, 4, 4])):
+        slopes = []
+        for function in (loss, compiled):
+            features = case.features.float().requires_grad_()
+            slopes.append(torch.autograd.grad(function(features, domains), features)[0])
+        torch.testing.assert_close(*slopes)

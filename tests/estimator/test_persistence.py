@@ -10,6 +10,7 @@ from safetensors.numpy import load, save, save_file
 from sklearn.exceptions import NotFittedError
 
 import hessalign as ha
+from hessalign.exceptions import UntrustworthyWarning
 from tests.estimator.samples import shifted_classes, shifted_line
 
 LABELS = {
@@ -18,6 +19,13 @@ LABELS = {
     "integers": np.array([-3, 7, 2**60]),
     "floats": np.array([1.0, 2.0, 4.0]),
 }
+
+FIRST_EDITION = Path(__file__).with_name("first_edition.safetensors")
+FIRST_COEF = [
+    [-1.190033070168982, 0.715005901337113, 0.04336808828246327],
+    [1.2488974324890025, -0.7506349375640639, -0.2268708201749759],
+    [-0.05886436232002081, 0.03562903622695102, 0.18350273189251481],
+]
 
 
 def fitted_classifier(labels: str = "strings", **params) -> ha.HessianAlignedClassifier:
@@ -53,7 +61,7 @@ def test_a_regressor_comes_back_whole(outputs: int, tmp_path: Path) -> None:
     samples = shifted_line()
     y = samples.y if outputs == 1 else np.column_stack([samples.y, -samples.y])
     regressor = ha.HessianAlignedRegressor("hgp", 0.1, 0.1, activation="softplus")
-    regressor.fit(samples.X, y, samples.domains).save(tmp_path / "head.safetensors")
+    regressor.fit(samples.X, y, sample_domain=samples.domains).save(tmp_path / "head.safetensors")
     loaded = ha.HessianAlignedRegressor.load(str(tmp_path / "head.safetensors"))
     np.testing.assert_array_equal(loaded.predict(samples.X), regressor.predict(samples.X))
     assert type(loaded.intercept_) is type(regressor.intercept_)
@@ -61,6 +69,26 @@ def test_a_regressor_comes_back_whole(outputs: int, tmp_path: Path) -> None:
         ValueError, match=r"path: .* holds a HessianAlignedRegressor, not a HessianAlignedClass"
     ):
         ha.HessianAlignedClassifier.load(tmp_path / "head.safetensors")
+
+
+def test_weights_by_class_come_back(tmp_path: Path) -> None:
+    classifier = fitted_classifier(class_weight={"cat": 2.0, "hühnchen": 1.0, "dog": 1.0})
+    classifier.save(tmp_path / "head.safetensors")
+    loaded = ha.HessianAlignedClassifier.load(tmp_path / "head.safetensors")
+    assert loaded.get_params() == classifier.get_params()
+
+
+def test_a_file_of_the_first_edition_predicts_as_before_and_says_when_it_is_fitted_anew() -> None:
+    classifier = ha.HessianAlignedClassifier.load(FIRST_EDITION)
+    samples = shifted_classes()
+    assert classifier.get_params()["C"] == 0.5
+    assert classifier.classes_.tolist() == ["cat", "dog", "hen"]
+    logits = samples.X @ classifier.coef_.T + classifier.intercept_
+    assert (classifier.predict(samples.X) == classifier.classes_[logits.argmax(1)]).all()
+    np.testing.assert_allclose(classifier.coef_, FIRST_COEF)
+    names = classifier.classes_[samples.y]
+    with pytest.warns(UntrustworthyWarning, match="were chosen in another unit"):
+        classifier.fit(samples.X, names, sample_domain=samples.domains)
 
 
 def test_a_file_cut_short_is_named(tmp_path: Path) -> None:

@@ -1,101 +1,242 @@
-"""Choosing the penalty's weights without the target domain: leave-one-domain-out on the source domains."""
+"""Choosing strength and weights without the target domain: leave-one-domain-out on the source domains."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hessalign.estimator.objective import HeadData
-from hessalign.estimator.solver import Solution
+from hessalign.estimator.problem import PATH_TOLERANCE, Plain, Problem
 
-AUTO_GRID = (0.0, 0.01, 0.1, 1.0, 10.0, 100.0, 1e3, 1e4)
-"""Weights that ``"auto"`` tries for alpha and for beta."""
+AUTO_GRID = (0.1, 1.0, 10.0, 100.0, 1000.0)
+"""Weights that ``"auto"`` tries for alpha and for beta, beside 0."""
+STRENGTH_DECADES = range(-4, 3)
+"""Powers of ten that ``"auto"`` tries for ``C · s²`` or ``s² / l2``, ``s`` the features' root mean square."""
+
+# Most steps of a fit that is only to be compared; "converged" of the results tells which ended short of it.
+SEARCH_STEPS = 100
 
 Head = NDArray[np.float64]
-Fit = Callable[[HeadData, float, float, Head | None], Solution]
-Score = Callable[[Head, HeadData], float]
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """A domain held out and the problem on the others.
+
+    Attributes:
+        problem: The other domains.
+        score: Score on the domain held out of ``[W | b]``, the higher the better.
+    """
+
+    problem: Problem
+    score: Callable[[Head], "HeldOutScore"]
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOutScore:
+    """How well a head does on the domain held out.
+
+    Attributes:
+        mean: The score.
+        samples: Of each sample, ``(n,)``, where the score is their mean; else None.
+        weight: Weight of each sample in that mean, adding up to 1.
+    """
+
+    mean: float
+    samples: NDArray[np.float64] | None = None
+    weight: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True, order=True)
+class Candidate:
+    """What is tried: the decay that a strength stands for, and the weights."""
+
+    strength: float
+    alpha: float
+    beta: float
 
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """The weights chosen, and everything that was tried.
+    """What was chosen, and everything that was tried.
 
     Attributes:
-        alpha: Weight of the Hessian distance.
-        beta: Weight of the gradient distance.
-        results: ``alpha``, ``beta`` and ``mean_score``, ``(k,)``, ``scores``, ``(k, m)``, a column for each
-            domain held out, and ``converged``, ``(k, m)``, for the ``k`` pairs in the order they were tried.
+        candidate: The choice.
+        results: ``alpha``, ``beta``, the strength under its own name, and ``mean_score``, ``(k,)``;
+            ``scores``, ``converged`` and ``refused``, ``(k, m)``, a column for each domain held out;
+            ``standard_error``, ``(k,)``, of the mean difference to the best; and ``chosen``, ``(k,)``.
     """
 
-    alpha: float
-    beta: float
+    candidate: Candidate
     results: dict[str, NDArray[Any]]
 
 
-def choose_weights(data: HeadData, alpha: float | str, beta: float | str, fit: Fit, score: Score) -> Choice:
-    """Pick the weights whose heads do best on domains that were held out, each in turn.
+@dataclass(eq=False)
+class _Trial:
+    """One candidate on one fold."""
 
-    Beta first, with alpha at 0 if that is to be chosen too; then alpha with that beta. The mean score over
-    the domains held out decides; of equals the smaller weight wins.
+    score: HeldOutScore
+    converged: bool
+    refused: bool
 
-    Args:
-        data: At least three domains, so that leaving one out leaves something to align.
-        alpha: A number, or ``"auto"``.
-        beta: The same.
-        fit: Data, alpha, beta and a start (None for the first fit) to a solution.
-        score: A head's score on data, the higher the better.
+
+@dataclass(eq=False)
+class Search:
+    """Trials of candidates on every fold, remembered in the order they were made.
+
+    Attributes:
+        folds: One for each domain.
+        decay: From a strength to the weight of ``½ ‖W‖²`` beside the mean loss, for a sum of weights.
+        tol: See [solve][hessalign.estimator.solver.solve].
     """
-    search = _Search(data, fit, score)
-    chosen_alpha = 0.0 if alpha == "auto" else float(alpha)
-    chosen_beta = float("nan") if beta == "auto" else float(beta)
-    if beta == "auto":
-        _, chosen_beta = search.best([(chosen_alpha, candidate) for candidate in AUTO_GRID])
-    if alpha == "auto":
-        chosen_alpha, _ = search.best([(candidate, chosen_beta) for candidate in AUTO_GRID])
-    return Choice(chosen_alpha, chosen_beta, search.results())
 
+    folds: Sequence[Fold]
+    decay: Callable[[float, float], float]
+    tol: float
+    _trials: dict[Candidate, list[_Trial]] = field(default_factory=dict)
+    _plain: dict[tuple[int, float], Plain] = field(default_factory=dict)
+    _paths: dict[tuple[int, Candidate], Head] = field(default_factory=dict)
 
-class _Search:
-    """Scores of pairs of weights, remembered in the order they were tried."""
+    def run(
+        self, strengths: Sequence[float], alphas: Sequence[float], betas: Sequence[float], name: str
+    ) -> Choice:
+        """Try and choose.
 
-    def __init__(self, data: HeadData, fit: Fit, score: Score) -> None:
-        self._domains = data.domains()
-        self._fit = fit
-        self._score = score
-        self._starts: dict[int, Head] = {}
-        self._pairs: list[tuple[float, float]] = []
-        self._scores: list[NDArray[np.float64]] = []
-        self._converged: list[NDArray[np.bool_]] = []
+        The strengths are tried without alignment first. Then the weights of the gradient distance with the
+        best of them and its two neighbours, then those of the Hessian distance with the beta and again the
+        three strengths around the best so far.
 
-    def best(self, pairs: list[tuple[float, float]]) -> tuple[float, float]:
-        """Try pairs of alpha and beta on every fold; the first of those with the highest mean score."""
-        folds = [self._fold(held_out, pairs) for held_out in range(len(self._domains))]
-        scores = np.array([[score for score, _ in fold] for fold in folds]).T
-        self._pairs.extend(pairs)
-        self._scores.extend(scores)
-        self._converged.extend(np.array([[converged for _, converged in fold] for fold in folds]).T)
-        return pairs[int(scores.mean(1).argmax())]
+        Args:
+            strengths: In ascending order of the decay's inverse.
+            alphas: One number, or what to choose from in ascending order, 0 first.
+            betas: The same.
+            name: What the strength is called.
+        """
+        first = alphas[0], betas[0]
+        self._try([Candidate(strength, *first) for strength in strengths])
+        for values, chosen in ((betas, "beta"), (alphas, "alpha")):
+            if len(values) > 1:
+                best = self._best()
+                position = strengths.index(best.strength)
+                around = strengths[max(0, position - 1) : position + 2]
+                self._try(
+                    [
+                        Candidate(
+                            strength, *((best.alpha, value) if chosen == "beta" else (value, best.beta))
+                        )
+                        for strength, value in product(around, values)
+                    ]
+                )
+        return self._choice(name)
 
-    def results(self) -> dict[str, NDArray[Any]]:
-        """See [Choice][hessalign.estimator.auto.Choice]."""
-        scores = np.array(self._scores)
-        return {
-            "alpha": np.array([alpha for alpha, _ in self._pairs]),
-            "beta": np.array([beta for _, beta in self._pairs]),
-            "mean_score": scores.mean(1),
-            "scores": scores,
-            "converged": np.array(self._converged),
+    def _try(self, candidates: list[Candidate]) -> None:
+        for candidate in candidates:
+            if candidate not in self._trials:
+                self._trials[candidate] = [
+                    self._trial(number, fold, candidate) for number, fold in enumerate(self.folds)
+                ]
+
+    def _trial(self, number: int, fold: Fold, candidate: Candidate) -> _Trial:
+        problem = replace(fold.problem, max_iter=min(SEARCH_STEPS, fold.problem.max_iter))
+        plain = self._plain_fit(number, problem, candidate.strength)
+        tol = max(self.tol, PATH_TOLERANCE)
+        if candidate.alpha == candidate.beta == 0:
+            solution = plain.solution
+        else:
+            solution = problem.aligned(
+                plain, candidate.alpha, candidate.beta, tol, self._start(number, candidate)
+            )
+        self._paths[number, candidate] = solution.theta
+        refused = bool(candidate.alpha or candidate.beta) and problem.collapsed(plain, solution.theta)
+        return _Trial(fold.score(problem.data.head(solution.theta)), solution.converged, refused)
+
+    def _plain_fit(self, number: int, problem: Problem, strength: float) -> Plain:
+        if (number, strength) not in self._plain:
+            near = [found for (fold, _), found in self._plain.items() if fold == number]
+            start = near[-1].solution.theta if near else None
+            decay = self.decay(strength, problem.data.total)
+            self._plain[number, strength] = problem.plain(decay, max(self.tol, PATH_TOLERANCE), start)
+        return self._plain[number, strength]
+
+    def _start(self, number: int, candidate: Candidate) -> Head | None:
+        """The head of the next smaller weight tried on the same fold: a path from small weights."""
+        smaller = [
+            other
+            for fold, other in self._paths
+            if fold == number
+            and other.strength == candidate.strength
+            and other.alpha <= candidate.alpha
+            and other.beta <= candidate.beta
+            and (other.alpha or other.beta)
+        ]
+        return self._paths[number, max(smaller, key=_weight)] if smaller else None
+
+    def _best(self) -> Candidate:
+        """Of those not refused on any fold the one of the highest mean score."""
+        return max(self._admitted(), key=self._mean)
+
+    def _admitted(self) -> list[Candidate]:
+        plain = [candidate for candidate in self._trials if _weight(candidate) == 0]
+        admitted = [
+            candidate
+            for candidate, trials in self._trials.items()
+            if not any(trial.refused for trial in trials) and np.isfinite(self._mean(candidate))
+        ]
+        return admitted or plain or list(self._trials)
+
+    def _mean(self, candidate: Candidate) -> float:
+        return float(np.mean([trial.score.mean for trial in self._trials[candidate]]))
+
+    def _choice(self, name: str) -> Choice:
+        best = self._best()
+        errors = {candidate: self._standard_error(best, candidate) for candidate in self._trials}
+        within = [
+            candidate
+            for candidate in self._admitted()
+            if self._mean(best) - self._mean(candidate) <= errors[candidate]
+        ]
+        # Of the smallest weights that will do, the strength that is best for them: where they are 0, what a
+        # plain fit would have chosen.
+        smallest = min(within, key=lambda candidate: (_weight(candidate), -self._mean(candidate)))
+        same = [c for c in self._admitted() if (c.alpha, c.beta) == (smallest.alpha, smallest.beta)]
+        chosen = max(same, key=self._mean)
+        tried, trials = list(self._trials), list(self._trials.values())
+        results = {
+            "alpha": np.array([candidate.alpha for candidate in tried]),
+            "beta": np.array([candidate.beta for candidate in tried]),
+            name: np.array([candidate.strength for candidate in tried]),
+            "mean_score": np.array([self._mean(candidate) for candidate in tried]),
+            "scores": np.array([[trial.score.mean for trial in row] for row in trials]),
+            "standard_error": np.array([errors[candidate] for candidate in tried]),
+            "converged": np.array([[trial.converged for trial in row] for row in trials]),
+            "refused": np.array([[trial.refused for trial in row] for row in trials]),
+            "chosen": np.array([candidate == chosen for candidate in tried]),
         }
+        return Choice(chosen, results)
 
-    def _fold(self, held_out: int, pairs: list[tuple[float, float]]) -> list[tuple[float, bool]]:
-        """Score of each pair on the domain held out, and whether the fit converged."""
-        rest = HeadData.join([domain for code, domain in enumerate(self._domains) if code != held_out])
-        if held_out not in self._starts:
-            self._starts[held_out] = self._fit(rest, 0.0, 0.0, None).theta
-        found = []
-        for alpha, beta in pairs:
-            solution = self._fit(rest, alpha, beta, self._starts[held_out])
-            found.append((self._score(solution.theta, self._domains[held_out]), solution.converged))
-        return found
+    def _standard_error(self, best: Candidate, other: Candidate) -> float:
+        """Of the mean difference between two candidates' scores, the domains being a sample of domains.
+
+        The spread of the domains' differences tells it, but with few domains not well; so never less than
+        what the samples within the domains alone make uncertain.
+        """
+        pairs = list(zip(self._trials[best], self._trials[other], strict=True))
+        count = len(pairs)
+        between = np.std([a.score.mean - b.score.mean for a, b in pairs], ddof=1) / np.sqrt(count)
+        variances = [_variance_of_difference(a.score, b.score) for a, b in pairs]
+        return float(max(between, np.sqrt(sum(variances)) / count))
+
+
+def _weight(candidate: Candidate) -> float:
+    return candidate.alpha + candidate.beta
+
+
+def _variance_of_difference(a: HeldOutScore, b: HeldOutScore) -> float:
+    """Of a domain's difference between two mean scores; 0 where only the means are known."""
+    if a.samples is None or b.samples is None or a.weight is None or len(a.samples) < 2:
+        return 0.0
+    differences = a.samples - b.samples
+    centred = differences - a.weight @ differences
+    return float(np.square(a.weight * centred).sum() * len(centred) / (len(centred) - 1))

@@ -1,10 +1,13 @@
 # ruff: noqa: N803 (scikit-learn's names)
-r"""What both estimators share: checks, choice of the weights, the fit, and what it leaves behind."""
+r"""What both estimators share: checks, weights of samples, choice of the weights, the fit, what it leaves."""
 
+import copy
 import math
+import sys
 import warnings
 from abc import abstractmethod
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
@@ -14,21 +17,62 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator  # type: ignore[import-untyped]
 from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped]
-from sklearn.utils.validation import check_is_fitted, validate_data  # type: ignore[import-untyped]
+from sklearn.metrics import get_scorer  # type: ignore[import-untyped]
+from sklearn.utils.validation import (  # type: ignore[import-untyped]
+    _check_sample_weight,
+    check_is_fitted,
+    validate_data,
+)
+from torch import Tensor
 
 from hessalign.alignment import HessianAlignment
 from hessalign.alignment.penalty import Method as PenaltyMethod
-from hessalign.estimator.auto import Head, choose_weights
-from hessalign.estimator.objective import HeadData, Objective
+from hessalign.checks import require_choice, require_flag, require_number, require_whole
+from hessalign.estimator.auto import AUTO_GRID, STRENGTH_DECADES, Fold, Head, HeldOutScore, Search
+from hessalign.estimator.objective import HeadData, Samples
 from hessalign.estimator.persistence import load_estimator, save_estimator
-from hessalign.estimator.solver import Solution, solve
+from hessalign.estimator.problem import Plain, Problem
+from hessalign.estimator.solver import Solution
+from hessalign.exceptions import NoEffectWarning, UntrustworthyWarning
 from hessalign.head import HeadLoss
 from hessalign.head.statistics import Centre
 from hessalign.inputs import Domains, read_domains
 
 Method = PenaltyMethod | Literal["none"]
 Weight = float | Literal["auto"]
+Strength = float | Literal["auto"] | None
+DomainWeight = Literal["size", "equal"]
 METHODS = ("none", *get_args(PenaltyMethod))
+OF_CURVATURE_ALONE = ("diagonal", "hutchinson", "frobenius", "spectral")
+
+HOW_TO_PASS = (
+    "pass fit(..., sample_domain=ids); through cross_val_score, cross_validate and searches "
+    "params={'sample_domain': ids} (groups= reaches the splitter only), and through pipelines "
+    "sklearn.set_config(enable_metadata_routing=True)"
+)
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What a fit does, the methods' peculiarities taken into account.
+
+    Attributes:
+        alpha: Weight of the Hessian distance, 0 where the method has none.
+        beta: Weight of the gradient distance.
+        strength: ``C`` or ``l2``.
+    """
+
+    alpha: Weight
+    beta: Weight
+    strength: Weight
+
+    @property
+    def is_auto(self) -> bool:
+        return "auto" in (self.alpha, self.beta, self.strength)
+
+    @property
+    def aligns(self) -> bool:
+        return self.alpha != 0 or self.beta != 0
 
 
 class HeadEstimator(BaseEstimator):  # type: ignore[misc]
@@ -36,6 +80,7 @@ class HeadEstimator(BaseEstimator):  # type: ignore[misc]
 
     # Pipelines and searches pass domain ids on without being asked for it one by one.
     __metadata_request__fit: ClassVar = {"sample_domain": True}
+    _strength_name: ClassVar[str]
 
     method: Method
     alpha: Weight
@@ -43,6 +88,8 @@ class HeadEstimator(BaseEstimator):  # type: ignore[misc]
     probes: int
     centre: Centre
     fit_intercept: bool
+    domain_weight: DomainWeight
+    scoring: Any
     tol: float
     max_iter: int
     warm_start: bool
@@ -80,126 +127,279 @@ class HeadEstimator(BaseEstimator):  # type: ignore[misc]
         """The head's loss for a number of logits."""
 
     @abstractmethod
-    def _decay(self, samples: int) -> float:
-        """Weight of ``½ ‖W‖²`` beside the mean loss over so many samples."""
+    def _decay(self, strength: float, total: float) -> float:
+        """Weight of ``½ ‖W‖²`` beside the mean loss, for a ``C`` or ``l2`` and the samples' total weight."""
 
     @abstractmethod
-    def _score_head(self, head: Head, data: HeadData) -> float:
-        """How well a head does on held-out data, the higher the better."""
+    def _strengths(self, scale: float) -> list[float]:
+        """What ``"auto"`` tries for ``C`` or ``l2``, the weakest head first."""
 
-    def _check_settings(self) -> None:
+    @abstractmethod
+    def _constant_loss(self, data: HeadData) -> float:
+        """Mean loss of the best constant prediction that the head can make."""
+
+    @abstractmethod
+    def _set_head(self, head: Head) -> None:
+        """Set ``coef_`` and ``intercept_``."""
+
+    @abstractmethod
+    def _labels(self, targets: NDArray[Any]) -> NDArray[Any]:
+        """Targets as the user gave them."""
+
+    @abstractmethod
+    def _sample_scores(self, head: Head, samples: Samples, scoring: str) -> NDArray[np.float64] | None:
+        """Each sample's score, the higher the better; None where a scoring is no mean over samples."""
+
+    @property
+    @abstractmethod
+    def _default_scoring(self) -> str:
+        """Scoring by which ``"auto"`` chooses if none is named."""
+
+    def _class_factors(self, samples: Samples) -> NDArray[np.float64]:
+        """Factors of the samples' weights by their classes, ``(n,)``."""
+        return np.ones(len(samples.weight))
+
+    def _check_settings(self) -> _Settings:
         """Check every parameter that both estimators have, before any work is done.
 
         Raises:
             ValueError: Naming the first that is wrong.
         """
-        if self.method not in METHODS:
-            raise ValueError(
-                f"method: {self.method!r} is not known; allowed are {', '.join(map(repr, METHODS))}"
-            )
-        for name, weight in (("alpha", self.alpha), ("beta", self.beta)):
-            require_number(name, 0 if weight == "auto" else weight, allowed="'auto' or a finite number")
-        require_number("tol", self.tol)
-        if not isinstance(self.max_iter, int | np.integer) or self.max_iter < 1:
-            raise ValueError(f"max_iter: must be a whole number of at least 1, got {self.max_iter!r}")
-        if self.dtype not in {"float64", "float32"}:
-            raise ValueError(f"dtype: {self.dtype!r} is not known; allowed are 'float64' and 'float32'")
+        require_choice("method", self.method, METHODS)
+        alpha, beta = (
+            weight if _is_auto(weight) else require_number(name, weight, least=0, otherwise="'auto' or ")
+            for name, weight in (("alpha", self.alpha), ("beta", self.beta))
+        )
+        strength = self._check_strength("auto" in (alpha, beta) and self.method != "none")
+        require_number("tol", self.tol, least=0)
+        require_whole("max_iter", self.max_iter, least=1)
+        require_choice("dtype", self.dtype, ("float64", "float32"))
+        require_choice("domain_weight", self.domain_weight, get_args(DomainWeight))
+        require_flag("fit_intercept", self.fit_intercept)
+        require_flag("warm_start", self.warm_start)
+        if self.method == "hutchinson":
+            require_whole("probes", self.probes, least=1)
+        if self.scoring is not None and not callable(self.scoring):
+            try:
+                get_scorer(self.scoring)
+            except (ValueError, TypeError) as error:
+                raise ValueError(
+                    f"scoring: {self.scoring!r} is not known; allowed are None, a name of scikit-learn's "
+                    "(sklearn.metrics.get_scorer_names()) or a scorer"
+                ) from error
         try:
             torch.empty(0, device=self.device)
-        except (RuntimeError, AssertionError) as error:
+        except (RuntimeError, AssertionError, TypeError) as error:
             raise ValueError(f"device: PyTorch has no device {self.device!r} here") from error
-        self._penalty(0.0, 0.0, outputs=1)
-
-    def _fit_head(
-        self,
-        features: NDArray[Any],
-        targets: NDArray[Any],
-        outputs: int,
-        sample_domain: ArrayLike | None,
-    ) -> Head:
-        """Fit the head and set the attributes that both estimators have.
-
-        Args:
-            features: ``(n, d)``, of the type to compute in.
-            targets: As the loss takes them.
-            outputs: ``C``.
-            sample_domain: As the user gave it.
-
-        Returns:
-            ``[W | b]``, ``(C, d+1)``.
-        """
-        self.__dict__.pop("auto_results_", None)  # of an earlier fit
-        given = np.zeros(len(features), dtype=np.intp) if sample_domain is None else sample_domain
-        domains = read_domains("sample_domain", given, len(features))
-        alpha, beta = self._effective_weights()
-        self._check_domains(domains, sample_domain is not None, alpha, beta)
-        data = HeadData.from_arrays(
-            features, targets, domains.codes, outputs, self._loss(outputs), self.device
-        )
-        if alpha == "auto" or beta == "auto":
-            choice = choose_weights(data, alpha, beta, self._solve, self._score_head)
-            alpha, beta, self.auto_results_ = choice.alpha, choice.beta, choice.results
-        solution = self._solve(data, alpha, beta, self._previous_head(outputs, features.shape[1]))
-        self.alpha_, self.beta_, self.domains_ = float(alpha), float(beta), domains.names
-        self._describe(self._objective(data, alpha, beta), solution)
-        return solution.theta
-
-    def _effective_weights(self) -> tuple[Weight, Weight]:
-        """Alpha and beta, 0 where the method has no use for them."""
+        self._penalty(1, 0.0, 0.0)
         if self.method == "none":
-            return 0.0, 0.0
-        return (0.0 if self.method == "gradient" else self.alpha), self.beta
+            alpha = beta = 0.0
+        return _Settings(0.0 if self.method == "gradient" else alpha, beta, strength)
 
-    def _check_domains(self, domains: Domains, given: bool, alpha: Weight, beta: Weight) -> None:
-        count = len(domains.names)
-        if "auto" in (alpha, beta) and count < 3:
+    def _check_strength(self, with_weights: bool) -> Weight:
+        """``C`` or ``l2`` to use; chosen as well where it is not given and weights are to be chosen."""
+        name = self._strength_name
+        given: Strength = getattr(self, name)
+        if given is None:
+            return "auto" if with_weights else 1.0
+        if _is_auto(given):
+            return "auto"
+        return require_number(name, given, otherwise="None, 'auto' or ", **self._strength_limits)
+
+    @property
+    @abstractmethod
+    def _strength_limits(self) -> Mapping[str, float]:
+        """Limits of ``C`` or ``l2``, as require_number takes them."""
+
+    def _read(
+        self, X: Any, targets: NDArray[Any], sample_weight: Any, sample_domain: Any, settings: _Settings
+    ) -> tuple[Samples, Domains, _Settings]:
+        """Weights and domains of checked features and targets, and what there is to align."""
+        weight = self._check_weight(sample_weight, X)
+        given = np.zeros(len(X), dtype=np.intp) if sample_domain is None else sample_domain
+        domains = read_domains("sample_domain", given, len(X))
+        features = X
+        if not (weight > 0).all():
+            kept = weight > 0
+            features, targets, weight = X[kept], targets[kept], weight[kept]
+            domains = read_domains("sample_domain", domains.names[domains.codes[kept]], len(weight))
+        samples = Samples(features, targets, domains.codes, weight)
+        return samples, domains, self._check_domains(domains, sample_domain, sample_weight, settings)
+
+    def _check_weight(self, sample_weight: Any, X: NDArray[Any]) -> NDArray[np.float64]:
+        if sample_weight is None:
+            return np.ones(len(X))
+        array = np.asarray(as_plain(sample_weight))
+        if array.dtype.kind in "OT" and all(
+            isinstance(value, int | float | np.number) and not isinstance(value, bool) for value in array.flat
+        ):
+            array = array.astype(np.float64)
+        if array.dtype.kind not in "iufb":
+            raise ValueError(
+                f"sample_weight: must be numbers, got dtype {array.dtype}; domain ids go under sample_domain="
+            )
+        if array.ndim == 0:
+            array = np.full(len(X), array)
+        try:
+            weight: NDArray[np.float64] = _check_sample_weight(array, X, dtype=np.float64)
+        except ValueError as error:
+            raise ValueError(f"sample_weight: {error}") from error
+        if (weight < 0).any() or not (weight > 0).any() or not np.isfinite(weight.sum()):
+            raise ValueError(
+                "sample_weight: weights must be at least 0, and not all 0, "
+                f"got values from {weight.min():g} to {weight.max():g}"
+            )
+        return weight / weight.max() if weight.max() > 1e100 or weight.max() < 1e-100 else weight
+
+    def _check_domains(
+        self, domains: Domains, sample_domain: Any, sample_weight: Any, settings: _Settings
+    ) -> _Settings:
+        count, weights = len(domains.names), (settings.alpha, settings.beta)
+        if "auto" in weights and count < 3:
             raise ValueError(
                 "sample_domain: alpha or beta 'auto' needs at least 3 domains, so that leaving one out "
-                f"leaves something to align, got {count}"
+                f"leaves something to align, got {count if sample_domain is not None else 'none'}"
+                f"{'' if sample_domain is not None else '; ' + HOW_TO_PASS}"
             )
-        if given and count == 1 and (alpha != 0 or beta != 0):
+        if settings.strength == "auto" and count < 2:
+            raise ValueError(
+                f"sample_domain: {self._strength_name} 'auto' needs at least 2 domains, each held out in "
+                f"turn, got {count if sample_domain is not None else 'none; ' + HOW_TO_PASS}"
+            )
+        if sample_domain is not None and count == 1 and settings.aligns:
             raise ValueError(
                 f"sample_domain: alignment needs at least 2 domains, got only {domains.names[0]!s}; "
                 "without alignment leave sample_domain out or set method='none'"
             )
+        if sample_domain is None and settings.aligns:
+            integers = sample_weight is not None and np.asarray(as_plain(sample_weight)).dtype.kind in "iu"
+            hint = " (sample_weight holds integers: are they domain ids?)" if integers else ""
+            self._warn(
+                f"alpha and beta above 0 have no effect without sample_domain{hint}: the fit is plain; "
+                f"{HOW_TO_PASS}; or set method='none'",
+                NoEffectWarning,
+            )
+        return settings
 
-    def _penalty(self, alpha: float, beta: float, outputs: int) -> HessianAlignment:
+    def _warn(self, message: str, category: type[Warning]) -> None:
+        # The caller of fit is told, however deep in this package the warning arose.
+        depth, frame = 1, sys._getframe()
+        while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
+            depth, frame = depth + 1, frame.f_back
+        warnings.warn(f"{type(self).__name__}: {message}", category, stacklevel=depth)
+
+    def _penalty(self, outputs: int, alpha: float, beta: float) -> HessianAlignment:
         loss = self._loss(outputs)
         if self.method == "none":
             return HessianAlignment("gradient", 0.0, 0.0, loss=loss)
         make = partial(
             HessianAlignment, self.method, alpha, beta, centre=self.centre, detach_centre=False, loss=loss
         )
-        return make(probes=self.probes, expected=True) if self.method == "hutchinson" else make()
+        return make(probes=int(self.probes), expected=True) if self.method == "hutchinson" else make()
 
-    def _objective(self, data: HeadData, alpha: float, beta: float) -> Objective:
-        samples, outputs = data.targets.shape
-        return Objective(data, self._penalty(alpha, beta, outputs), self._decay(samples), self.fit_intercept)
+    def _problem(self, samples: Samples, outputs: int, settings: _Settings) -> Problem:
+        """The samples with all their weights, and what is to be minimised on them."""
+        weight = samples.weight * self._class_factors(samples)
+        if self.domain_weight == "equal":
+            totals = np.bincount(samples.codes, weight)
+            weight = weight * (weight.sum() / len(totals) / totals)[samples.codes]
+        loss = self._loss(outputs)
+        data = HeadData.of(
+            samples,
+            weight,
+            loss,
+            outputs,
+            fit_intercept=self.fit_intercept,
+            dtype=self.dtype,
+            device=self.device,
+        )
+        return Problem(
+            data,
+            loss,
+            partial(self._penalty, outputs),
+            self._constant_loss(data),
+            self.max_iter,
+            has_alpha=settings.alpha != 0,
+            has_beta=settings.beta != 0,
+        )
 
-    def _solve(self, data: HeadData, alpha: float, beta: float, start: Head | None) -> Solution:
-        """Fit from a start; without one from the solution without alignment, itself found from zero.
+    def _fit_head(self, samples: Samples, outputs: int, domains: Domains, settings: _Settings) -> None:
+        """Fit the head and set the attributes that both estimators have.
 
-        The penalty is not convex, so the start matters: where plain training ends is a good one, and the
-        same for all weights.
+        Args:
+            samples: Checked.
+            outputs: ``C``.
+            domains: Theirs.
+            settings: What to do.
         """
-        if start is not None:
-            return solve(self._objective(data, alpha, beta), start, self.tol, self.max_iter)
-        plain = self._objective(data, 0.0, 0.0)
-        unaligned = solve(plain, np.zeros(plain.shape), self.tol, self.max_iter)
-        objective = self._objective(data, alpha, beta)
-        if not objective.aligns:
-            return unaligned
-        aligned = solve(objective, unaligned.theta, self.tol, self.max_iter)
-        return replace(aligned, iterations=unaligned.iterations + aligned.iterations)
+        self.__dict__.pop("auto_results_", None)  # of an earlier fit
+        if self.__dict__.pop("_units_changed", False) and settings.aligns:
+            self._warn(
+                "alpha and beta of the saved estimator were chosen in another unit; since then they are "
+                "shares of the plain fit's loss, whatever the features' scale: choose them anew",
+                UntrustworthyWarning,
+            )
+        problem = self._problem(samples, outputs, settings)
+        if settings.is_auto:
+            settings = self._choose(samples, outputs, settings, problem.data.scale)
+        alpha, beta, strength = float(settings.alpha), float(settings.beta), float(settings.strength)
+        start = self._start(problem.data)
+        decay = self._decay(strength, problem.data.total)
+        plain = problem.plain(decay, self.tol, None if start is None else start[0])
+        solution = problem.aligned(plain, alpha, beta, self.tol, None if start is None else start[1])
+        self._set_head(problem.data.head(solution.theta))
+        self.alpha_, self.beta_, self.domains_ = alpha, beta, domains.names
+        setattr(self, f"{self._strength_name}_", strength)
+        self.scale_ = problem.data.scale
+        self._describe(problem, plain, solution, alpha, beta)
+        self.__dict__.pop("_plain_head", None)
+        if self.warm_start:
+            self._plain_head = problem.data.head(plain.solution.theta)
 
-    def _previous_head(self, outputs: int, width: int) -> Head | None:
-        """The head of the last fit, if it is to be the start and has the right shape."""
+    def _choose(self, samples: Samples, outputs: int, settings: _Settings, scale: float) -> _Settings:
+        """Settings with every ``"auto"`` replaced by a number."""
+        count = int(samples.codes.max()) + 1
+        folds = [
+            Fold(
+                self._problem(samples.rows(samples.codes != code), outputs, settings),
+                partial(self._score_head, samples=samples.rows(samples.codes == code)),
+            )
+            for code in range(count)
+        ]
+        strengths = self._strengths(scale) if settings.strength == "auto" else [float(settings.strength)]
+        alphas, betas = (
+            (0.0, *AUTO_GRID) if weight == "auto" else (float(weight),)
+            for weight in (settings.alpha, settings.beta)
+        )
+        choice = Search(folds, self._decay, self.tol).run(strengths, alphas, betas, self._strength_name)
+        self.auto_results_ = choice.results
+        chosen = choice.candidate
+        return _Settings(chosen.alpha, chosen.beta, chosen.strength)
+
+    def _score_head(self, head: Head, samples: Samples) -> HeldOutScore:
+        """Score of a head on held-out samples."""
+        scoring = self._default_scoring if self.scoring is None else self.scoring
+        scores = self._sample_scores(head, samples, scoring) if isinstance(scoring, str) else None
+        weight = samples.weight / samples.weight.sum()
+        if scores is not None:
+            return HeldOutScore(float(scores @ weight), scores, weight)
+        fitted = copy.copy(self)
+        fitted.__dict__.pop("feature_names_in_", None)  # the samples here have lost their names
+        fitted._set_head(head)
+        passed = {} if np.ptp(samples.weight) == 0 else {"sample_weight": samples.weight}
+        return HeldOutScore(
+            float(get_scorer(scoring)(fitted, samples.features, self._labels(samples.targets), **passed))
+        )
+
+    def _start(self, data: HeadData) -> tuple[Head | None, Head] | None:
+        """Heads of the last fit, plain and aligned, if they are to be the start and have the right shape."""
         if not self.warm_start or not hasattr(self, "coef_"):
             return None
         head = self._head()
-        if not self.fit_intercept:
-            head[:, -1] = 0
-        return head if head.shape == (outputs, width + 1) else None
+        if head.shape != (data.shape[0], data.width + 1):
+            return None
+        plain = getattr(self, "_plain_head", None)
+        return None if plain is None else data.theta(plain), data.theta(head)
 
     def _head(self) -> Head:
         """``[W | b]`` of the fitted attributes, ``(C, d+1)``."""
@@ -208,26 +408,52 @@ class HeadEstimator(BaseEstimator):  # type: ignore[misc]
     def _logits(self, X: ArrayLike) -> NDArray[np.float64]:
         """``W z + b`` of new samples, ``(n, C)``."""
         check_is_fitted(self)
-        features = validate_data(self, X, dtype=np.float64, reset=False)
-        head = self._head()
-        logits: NDArray[np.float64] = features @ head[:, :-1].T + head[:, -1]
-        return logits
+        return logits_of(self._head(), checked(self, X, dtype=np.float64, reset=False))
 
-    def _describe(self, objective: Objective, solution: Solution) -> None:
-        """Set the attributes that tell how the fit went, and warn if it did not converge."""
-        terms = objective.terms(torch.from_numpy(solution.theta).to(objective.data.features))
-        self.loss_, self.penalty_ = float(terms[0]), float(terms[1])
-        self.objective_ = float(sum(terms))
-        self.n_iter_ = solution.iterations
-        self.converged_ = solution.converged
+    def _describe(
+        self, problem: Problem, plain: Plain, solution: Solution, alpha: float, beta: float
+    ) -> None:
+        """Set the attributes that tell how the fit went, and warn of what is not as it should be."""
+        objective = problem.objective(plain, alpha, beta)
+        self.loss_, self.penalty_, size = objective.terms(solution.theta)
+        self.objective_ = self.loss_ + self.penalty_ + size
+        self.n_iter_ = plain.solution.iterations + (
+            solution.iterations if solution is not plain.solution else 0
+        )
+        self.converged_ = plain.solution.converged and solution.converged
         self.gradient_norm_ = solution.gradient_norm
-        if not solution.converged:
-            warnings.warn(
-                f"{type(self).__name__} did not converge: after {solution.iterations} iterations the largest "
-                f"element of the objective's gradient is {solution.gradient_norm:.1e}, tolerance "
-                f"{solution.tolerance:.1e}; {self._remedy(solution)}",
+        if len(problem.data.sizes) > 1:
+            self._warn_of_nothing_to_align(plain, alpha, beta)
+        if objective.penalty is not None and problem.collapsed(plain, solution.theta):
+            self._warn(
+                f"the penalty swamps the loss, {self.loss_:.3g}, which is above the "
+                f"{problem.constant_loss:.3g} of the best constant prediction: a prediction that does not "
+                "depend on the features is perfectly aligned; lower alpha and beta",
+                UntrustworthyWarning,
+            )
+        if not self.converged_:
+            failed = solution if not solution.converged else plain.solution
+            self._warn(
+                f"did not converge: after {self.n_iter_} iterations the largest element of the objective's "
+                f"gradient is {failed.gradient_norm:.1e}, tolerance {failed.tolerance:.1e}; "
+                f"{self._remedy(failed)}",
                 ConvergenceWarning,
-                stacklevel=4,
+            )
+
+    def _warn_of_nothing_to_align(self, plain: Plain, alpha: float, beta: float) -> None:
+        of_no_use = [
+            name
+            for name, weight, distance in (
+                ("alpha", alpha, plain.units.hessian),
+                ("beta", beta, plain.units.gradient),
+            )
+            if weight > 0 and distance == 0
+        ]
+        if of_no_use:
+            self._warn(
+                f"{' and '.join(of_no_use)} above 0 have no effect: the domains agree already where the fit "
+                "without alignment ends",
+                NoEffectWarning,
             )
 
     def _remedy(self, solution: Solution) -> str:
@@ -241,8 +467,38 @@ class HeadEstimator(BaseEstimator):  # type: ignore[misc]
         return advice
 
 
-def require_number(name: str, value: object, *, allowed: str = "a finite number") -> None:
-    """Raise a ValueError unless a parameter is a finite number of at least 0."""
-    is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    if not (is_number and math.isfinite(value) and value >= 0):  # type: ignore[arg-type,operator]
-        raise ValueError(f"{name}: must be {allowed} of at least 0, got {value!r}")
+_HERE = str(Path(__file__).parent)
+
+
+def as_plain(values: Any) -> Any:
+    """A tensor as an array, which scikit-learn's checks take; anything else as it is."""
+    if not isinstance(values, Tensor):
+        return values
+    plain = values.detach().cpu()
+    return (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
+
+
+def checked(estimator: BaseEstimator, *arrays: Any, **kind: Any) -> Any:
+    """What scikit-learn's validate_data returns; its errors name the arguments where it does not."""
+    try:
+        return validate_data(estimator, *map(as_plain, arrays), **kind)
+    except (TypeError, ValueError) as error:
+        if any(word in str(error) for word in (" X", "X ", " y ", "eature", "sample", "abel")):
+            raise
+        raise ValueError(f"{' or '.join(('X', 'y')[: len(arrays)])}: {error}") from error
+
+
+def logits_of(head: Head, features: NDArray[Any]) -> NDArray[np.float64]:
+    """``W z + b``, ``(n, C)``, of a head ``[W | b]``."""
+    logits: NDArray[np.float64] = features @ head[:, :-1].T + head[:, -1]
+    return logits
+
+
+def decades(scale: float) -> list[float]:
+    """Powers of ten around one that fits features of this root mean square, ascending."""
+    middle = -round(2 * math.log10(scale))
+    return [10.0 ** (power + middle) for power in STRENGTH_DECADES]
+
+
+def _is_auto(value: object) -> bool:
+    return isinstance(value, str) and value == "auto"

@@ -1,18 +1,29 @@
 # ruff: noqa: N803 (scikit-learn's names)
 r"""Logistic regression whose gradients and Hessians agree across domains."""
 
-from typing import Any, Literal, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, log_expit, log_softmax, softmax  # type: ignore[import-untyped]
 from sklearn.base import ClassifierMixin  # type: ignore[import-untyped]
+from sklearn.utils.class_weight import compute_class_weight  # type: ignore[import-untyped]
 from sklearn.utils.multiclass import check_classification_targets  # type: ignore[import-untyped]
-from sklearn.utils.validation import validate_data  # type: ignore[import-untyped]
 
+from hessalign.checks import require_choice, require_number
 from hessalign.estimator.auto import Head
-from hessalign.estimator.base import HeadEstimator, Method, Weight
-from hessalign.estimator.objective import HeadData
+from hessalign.estimator.base import (
+    DomainWeight,
+    HeadEstimator,
+    Method,
+    Strength,
+    Weight,
+    checked,
+    decades,
+    logits_of,
+)
+from hessalign.estimator.objective import HeadData, Samples
 from hessalign.head import BinaryCrossEntropy, CrossEntropy, HeadLoss
 from hessalign.head.statistics import Centre
 
@@ -22,36 +33,46 @@ class HessianAlignedClassifier(ClassifierMixin, HeadEstimator):  # type: ignore[
 
     Minimises, over ``W`` and ``b``, with the ``n`` samples of all domains,
 
-        (1/n) Σ_i ℓ(W z_i + b, y_i)  +  (1/m) Σ_e [ α · (Hessian distance of domain e) + β ‖G_e − Ḡ‖² ]
-                                     +  (1/(2 C n)) ‖W‖²
+        L(W, b)  +  L° [ α · D_H / D_H°  +  β · D_G / D_G° ]  +  (1/(2 C n)) ‖W‖²
 
-    ``ℓ`` is sigmoid cross-entropy of one logit for two classes, softmax cross-entropy for more; the Hessian
-    distances are those of [HessianAlignment][hessalign.HessianAlignment]. With α = β = 0 the coefficients
+    ``L`` is the mean loss, sigmoid cross-entropy of one logit for two classes, softmax cross-entropy for
+    more. ``D_H`` is the Hessian distance of [HessianAlignment][hessalign.HessianAlignment], mean over
+    domains, and ``D_G`` the mean of ``‖G_e − Ḡ‖²``, both by the head on ``X / scale_``, ``scale_`` being the
+    root mean square of all features. ``L°``, ``D_H°`` and ``D_G°`` are their values where the fit without
+    alignment ends. So α = 1 weighs as much as the loss there, whatever the scale of the features, and the
+    objective, and with it the loss, can rise by no more than ``(α + β) L°``. With α = β = 0 the coefficients
     are those of scikit-learn's ``LogisticRegression(C=C)``. A class may be missing from a domain.
 
-    The penalty is not convex. L-BFGS starts where plain logistic regression ends, and the result is a
-    stationary point; nothing is drawn at random. See "Understanding Hessian Alignment
-    for Domain Generalization" (Hemati et al., ICCV 2023), Proposition 4.
+    The penalty is not convex. L-BFGS starts where plain logistic regression ends and goes on along growing
+    weights; the result is a stationary point; nothing is drawn at random. See "Understanding Hessian
+    Alignment for Domain Generalization" (Hemati et al., ICCV 2023), Proposition 4.
 
     Args:
         method: ``"gradient"``, ``"hgp"`` (default), ``"hutchinson"``, ``"diagonal"``, ``"frobenius"``,
             ``"spectral"``, or ``"none"`` for no alignment. Hutchinson is the exact expectation over its
             probes. Hutchinson and Frobenius cost the smaller of ``n d² C²/2`` and ``n² (d + 3C)`` operations
             a step, spectral a product with the Hessians for each Lanczos step, the others ``n d C``.
-        alpha: Weight of the Hessian distance, default 1e-3, or ``"auto"``: chosen from
-            [AUTO_GRID][hessalign.estimator.auto.AUTO_GRID] by mean accuracy on source domains held out, each
-            in turn; beta first, then alpha. Needs at least three domains.
-        beta: Weight of the gradient distance, default 1e-2, or ``"auto"``.
+        alpha: Weight of the Hessian distance, in units of the plain fit's loss, default 1e-3, or ``"auto"``:
+            chosen from 0 and [AUTO_GRID][hessalign.estimator.auto.AUTO_GRID] by ``scoring`` on source
+            domains held out, each in turn, by the one-standard-error rule: the smallest weights that score
+            no worse than the best by more than one standard error. Needs at least three domains.
+        beta: Weight of the gradient distance in the same units, default 1e-2, or ``"auto"``.
         probes: Read by ``"hutchinson"`` only, default 100.
         centre: Read by ``"hgp"`` only: ``"mean_loss"`` (default) or ``"mean_product"``.
-        C: Inverse strength of ``‖W‖²``, as in ``LogisticRegression``; default 1.
-        fit_intercept: False fixes the intercept at 0, and the penalty leaves the derivatives for it out.
-        tol: The fit has converged where no element of the objective's gradient exceeds ``tol`` times the
-            largest one at ``W = 0``, of the objective or, where larger, of a sample (root mean square);
-            default 1e-8.
-        max_iter: Most L-BFGS steps, once for the start and once with the penalty; default 1000.
+        C: Inverse strength of ``‖W‖²``, as in ``LogisticRegression``; ``"auto"``: chosen on domains held
+            out. None (default) is 1, or ``"auto"`` where alpha or beta is ``"auto"``.
+        class_weight: None (default), ``"balanced"`` or weights by class, as in ``LogisticRegression``.
+        domain_weight: ``"size"`` (default): a domain weighs in the loss as its samples do. ``"equal"``: all
+            domains weigh the same. The penalty weighs domains equally in any case.
+        scoring: What ``"auto"`` chooses by: None (default, log-loss), ``"accuracy"``, any name of
+            scikit-learn's or a scorer; the higher the better.
+        fit_intercept: False fixes the intercept at 0; there is nothing of it to align then.
+        tol: The fit has converged where no element of the objective's gradient by the head on
+            ``X / scale_`` exceeds ``tol · (1 + α + β)`` times a sample's gradient at ``W = 0`` (root mean
+            square); default 1e-4.
+        max_iter: Most L-BFGS steps, once for the start and once for each weight on the way; default 1000.
         warm_start: Start at the last fit's coefficients if the shapes agree.
-        dtype: ``"float64"`` (default), or ``"float32"``, faster, which needs a tol of 1e-4 or so.
+        dtype: ``"float64"`` (default), or ``"float32"``, faster.
         device: Where PyTorch computes, default ``"cpu"``.
 
     Attributes:
@@ -61,12 +82,17 @@ class HessianAlignedClassifier(ClassifierMixin, HeadEstimator):  # type: ignore[
         domains_: Domain ids, ascending; ``[0]`` if none were given.
         alpha_: Weight used; 0 for a method without a Hessian distance.
         beta_: Weight used.
-        auto_results_: With ``"auto"``: ``alpha``, ``beta``, ``mean_score``, ``scores`` (a column for each
-            domain of ``domains_`` held out) and ``converged`` of the pairs that were tried.
+        C_: Inverse strength used.
+        scale_: Root mean square of all features.
+        auto_results_: With ``"auto"``, of everything tried: ``alpha``, ``beta``, ``C``, ``mean_score``,
+            ``standard_error`` (of the mean difference to the best: from the domains' differences, and no
+            less than what the samples within domains make uncertain), ``chosen``; and, with a column for
+            each domain of ``domains_`` held out, ``scores``, ``converged`` and ``refused`` (heads whose loss
+            exceeds that of a constant prediction).
         loss_: Mean loss over all samples.
         penalty_: The alignment penalty, weights included.
         objective_: What was minimised.
-        gradient_norm_: Largest absolute element of the objective's gradient.
+        gradient_norm_: Largest absolute element of the objective's gradient by the head on ``X / scale_``.
         converged_: Whether that is within the tolerance. If not, a ConvergenceWarning says what to do.
         n_iter_: L-BFGS steps, those to the start included.
         n_features_in_: ``d``.
@@ -84,6 +110,8 @@ class HessianAlignedClassifier(ClassifierMixin, HeadEstimator):  # type: ignore[
         True
     """
 
+    _strength_name: ClassVar[str] = "C"
+
     def __init__(
         self,
         method: Method = "hgp",
@@ -92,9 +120,12 @@ class HessianAlignedClassifier(ClassifierMixin, HeadEstimator):  # type: ignore[
         *,
         probes: int = 100,
         centre: Centre = "mean_loss",
-        C: float = 1.0,
+        C: Strength = None,
+        class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
+        domain_weight: DomainWeight = "size",
+        scoring: Any = None,
         fit_intercept: bool = True,
-        tol: float = 1e-8,
+        tol: float = 1e-4,
         max_iter: int = 1000,
         warm_start: bool = False,
         dtype: Literal["float64", "float32"] = "float64",
@@ -106,6 +137,9 @@ class HessianAlignedClassifier(ClassifierMixin, HeadEstimator):  # type: ignore[
         self.probes = probes
         self.centre = centre
         self.C = C
+        self.class_weight = class_weight
+        self.domain_weight = domain_weight
+        self.scoring = scoring
         self.fit_intercept = fit_intercept
         self.tol = tol
         self.max_iter = max_iter
@@ -113,30 +147,38 @@ class HessianAlignedClassifier(ClassifierMixin, HeadEstimator):  # type: ignore[
         self.dtype = dtype
         self.device = device
 
-    def fit(self, X: ArrayLike, y: ArrayLike, sample_domain: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        sample_domain: ArrayLike | None = None,
+    ) -> Self:
         """Fit the head.
 
         Args:
             X: Features, ``(n, d)``, finite. Standardise them in a pipeline if their scales differ.
             y: Class labels, ``(n,)``, numbers or strings, at least two distinct ones.
+            sample_weight: Weight of each sample, ``(n,)``, at least 0: in the loss, and in its domain's mean
+                gradient and Hessian. All 1 by default.
             sample_domain: Domain id of each sample, ``(n,)``, integers or strings. Without it there is
-                nothing to align, and the fit is plain logistic regression.
+                nothing to align, and the fit is plain logistic regression; a NoEffectWarning says so.
 
         Raises:
             ValueError: If a parameter is wrong, shapes do not match, a value is NaN or infinite, or
                 ``sample_domain`` names too few domains: one, unless alpha and beta are 0; fewer than
                 three for ``"auto"``.
         """
-        self._check_settings()
-        if not (isinstance(self.C, int | float | np.number) and self.C > 0):
-            raise ValueError(f"C: must be a number above 0, got {self.C!r}")
-        features, y = validate_data(self, X, y, dtype=np.dtype(self.dtype))
-        check_classification_targets(y)
-        classes, codes = np.unique(y, return_inverse=True)
+        settings = self._check_settings()
+        features, labels = checked(self, X, y, dtype=[np.float64, np.float32])
+        classes, codes = _classes_and_codes(labels)
         if len(classes) < 2:
             raise ValueError(f"y: a classifier needs at least 2 classes, got one class, {classes[0]!s}")
-        head = self._fit_head(features, codes, 1 if len(classes) == 2 else len(classes), sample_domain)
-        self.classes_, self.coef_, self.intercept_ = classes, head[:, :-1].copy(), head[:, -1].copy()
+        samples, domains, settings = self._read(features, codes, sample_weight, sample_domain, settings)
+        self.classes_ = classes
+        self._check_class_weight(samples)
+        self._fit_head(samples, 1 if len(classes) == 2 else len(classes), domains, settings)
         return self
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
@@ -167,15 +209,73 @@ class HessianAlignedClassifier(ClassifierMixin, HeadEstimator):  # type: ignore[
     def _loss(self, outputs: int) -> HeadLoss:
         return BinaryCrossEntropy() if outputs == 1 else CrossEntropy()
 
-    def _decay(self, samples: int) -> float:
-        return 1 / (self.C * samples)
+    def _decay(self, strength: float, total: float) -> float:
+        return 1 / (strength * total)
 
-    def _score_head(self, head: Head, data: HeadData) -> float:
-        """Accuracy."""
-        logits = data.features.cpu().numpy() @ head[:, :-1].T + head[:, -1]
-        targets = data.targets.cpu().numpy()
-        truth = targets[:, 0] if targets.shape[1] == 1 else targets.argmax(1)
-        return float((_classes_of(logits) == truth).mean())
+    def _strengths(self, scale: float) -> list[float]:
+        return decades(scale)
+
+    @property
+    def _strength_limits(self) -> Mapping[str, float]:
+        return {"above": 0}
+
+    def _constant_loss(self, data: HeadData) -> float:
+        if data.width == data.shape[1]:  # without an intercept: the same logit for every class
+            return float(np.log(max(2, data.shape[0])))
+        frequencies = (data.targets.T @ data.shares).cpu().double().numpy()
+        if len(frequencies) == 1:
+            frequencies = np.array([1 - frequencies[0], frequencies[0]])
+        present = frequencies[frequencies > 0]
+        return float(-(present * np.log(present)).sum())
+
+    def _check_class_weight(self, samples: Samples) -> None:
+        if not isinstance(self.class_weight, Mapping) and self.class_weight is not None:
+            require_choice("class_weight", self.class_weight, ("balanced",))
+        if isinstance(self.class_weight, Mapping):
+            for label, weight in self.class_weight.items():
+                require_number(f"class_weight[{label!r}]", weight, above=0)
+        try:
+            self._class_factors(samples)
+        except ValueError as error:
+            raise ValueError(f"class_weight: {error}") from error
+
+    def _class_factors(self, samples: Samples) -> NDArray[np.float64]:
+        present, positions = np.unique(samples.targets, return_inverse=True)
+        labels = self.classes_[present]
+        factors = compute_class_weight(
+            self.class_weight, classes=labels, y=labels[positions], sample_weight=samples.weight
+        )
+        return np.asarray(factors[positions])
+
+    def _set_head(self, head: Head) -> None:
+        self.coef_, self.intercept_ = head[:, :-1].copy(), head[:, -1].copy()
+
+    def _labels(self, targets: NDArray[Any]) -> NDArray[Any]:
+        labels: NDArray[Any] = self.classes_[targets]
+        return labels
+
+    @property
+    def _default_scoring(self) -> str:
+        return "neg_log_loss"
+
+    def _sample_scores(self, head: Head, samples: Samples, scoring: str) -> NDArray[np.float64] | None:
+        logits = logits_of(head, samples.features)
+        if scoring == "accuracy":
+            return np.asarray(_classes_of(logits) == samples.targets, dtype=np.float64)
+        if scoring == "neg_log_loss":
+            if logits.shape[1] == 1:
+                return np.asarray(log_expit(np.where(samples.targets == 1, 1, -1) * logits[:, 0]))
+            return np.asarray(log_softmax(logits, axis=1)[np.arange(len(logits)), samples.targets])
+        return None
+
+
+def _classes_and_codes(y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
+    """The labels, ascending, and each sample's position among them."""
+    try:
+        check_classification_targets(y)
+        return np.unique(y, return_inverse=True)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"y: class labels must be all numbers or all strings ({error})") from error
 
 
 def _classes_of(logits: NDArray[np.float64]) -> NDArray[np.intp]:

@@ -5,6 +5,7 @@ The tensors are ``coef`` and ``intercept``. Of the metadata, ``estimator`` holds
 """
 
 import hashlib
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from hessalign.estimator.base import HeadEstimator
 
 Scalar = bool | int | float | str
+Pairs = list[tuple[Scalar, float]]
+# What weights count in: since this unit they are shares of the plain fit's loss; before, of nothing.
+UNIT = "plain loss"
 Estimator = TypeVar("Estimator", bound="HeadEstimator")
 
 LIBRARIES = ("hessalign", "scikit-learn", "torch", "numpy")
@@ -29,6 +33,9 @@ NUMBERS = (
     "n_features_in_",
     "alpha_",
     "beta_",
+    "C_",
+    "l2_",
+    "scale_",
     "loss_",
     "penalty_",
     "objective_",
@@ -64,11 +71,12 @@ class _Saved(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     class_name: str
-    params: dict[str, Scalar]
+    params: dict[str, Scalar | Pairs | None]
     numbers: dict[str, Scalar]
     arrays: dict[str, _Array]
     auto_results: dict[str, _Array] | None
     versions: dict[str, str]
+    unit: str | None = None
 
 
 def save_estimator(estimator: "HeadEstimator", path: Path) -> None:
@@ -77,11 +85,12 @@ def save_estimator(estimator: "HeadEstimator", path: Path) -> None:
     auto_results = fitted.get("auto_results_")
     about = _Saved(
         class_name=type(estimator).__name__,
-        params={name: _scalar(name, value) for name, value in estimator.get_params(deep=False).items()},
+        params={name: _parameter(name, value) for name, value in estimator.get_params(deep=False).items()},
         numbers={name: _scalar(name, fitted[name]) for name in NUMBERS if name in fitted},
         arrays={name: _Array.of(name, fitted[name]) for name in ARRAYS if name in fitted},
         auto_results=auto_results and {key: _Array.of(key, value) for key, value in auto_results.items()},
         versions={library: version(library) for library in LIBRARIES},
+        unit=UNIT,
     ).model_dump_json()
     coef = np.ascontiguousarray(estimator.coef_)
     intercept = np.asarray(estimator.intercept_)
@@ -107,7 +116,7 @@ def load_estimator(cls: type[Estimator], path: Path) -> Estimator:
         saved = _Saved.model_validate_json(about)
         if saved.class_name != cls.__name__:
             raise ValueError(f"path: {path} holds a {saved.class_name}, not a {cls.__name__}")
-        estimator = cls(**saved.params)
+        estimator = cls(**{name: _loaded(value) for name, value in saved.params.items()})
     except (ValidationError, TypeError) as error:
         raise ValueError(
             f"path: {path} was written by a version of hessalign that differs too much"
@@ -120,6 +129,8 @@ def load_estimator(cls: type[Estimator], path: Path) -> Estimator:
         estimator.auto_results_ = {name: array.array() for name, array in saved.auto_results.items()}
     estimator.coef_ = coef
     estimator.intercept_ = intercept if intercept.ndim else float(intercept)
+    if saved.unit != UNIT:
+        estimator._units_changed = True  # predicts as before; a new fit says so
     return estimator
 
 
@@ -128,6 +139,18 @@ def _scalar(name: str, value: object) -> Scalar:
     if not isinstance(plain, Scalar):
         raise ValueError(f"{name}: only numbers and strings can be saved, got {value!r}")
     return plain
+
+
+def _parameter(name: str, value: object) -> Scalar | Pairs | None:
+    if value is None:
+        return None
+    if isinstance(value, Mapping):
+        return [(_scalar(name, key), float(weight)) for key, weight in value.items()]
+    return _scalar(name, value)
+
+
+def _loaded(value: Scalar | Pairs | None) -> object:
+    return dict(value) if isinstance(value, list) else value
 
 
 def _checksum(about: str, coef: NDArray[Any], intercept: NDArray[Any]) -> str:

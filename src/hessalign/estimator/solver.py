@@ -1,14 +1,15 @@
 """Full-batch L-BFGS on the objective, ended by Newton steps, which says whether it converged."""
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize  # type: ignore[import-untyped]
-from scipy.sparse.linalg import minres  # type: ignore[import-untyped]
+from scipy.linalg import cholesky, solve_triangular  # type: ignore[import-untyped]
+from scipy.optimize import OptimizeResult, minimize  # type: ignore[import-untyped]
+from scipy.sparse.linalg import LinearOperator, minres  # type: ignore[import-untyped]
 
-from hessalign.estimator.objective import Objective
+from hessalign.estimator.objective import ROWS_PER_COLUMN, Objective
 
 # Pairs of steps and gradients that L-BFGS remembers. Penalties are worse conditioned than losses.
 MEMORY = 20
@@ -16,6 +17,11 @@ LINE_SEARCH_STEPS = 50
 # Newton steps are taken from next to the solution, where each squares the error.
 NEWTON_STEPS = 5
 PRODUCTS_PER_NEWTON_STEP = 200
+# Wider rows than this are not decorrelated: factorising their second moments would cost more than it saves.
+WIDEST_METRIC = 2500
+# How much faster a processor multiplies large matrices than narrow ones.
+PRODUCTS_SPEEDUP = 4
+FEWEST_STEPS = 3
 
 Vector: TypeAlias = NDArray[np.float64]
 
@@ -25,7 +31,7 @@ class Solution:
     """A head and how well it solves the problem.
 
     Attributes:
-        theta: ``[W | b]``, ``(C, d+1)``.
+        theta: The head on the scaled features, ``(C, p)``.
         gradient_norm: Largest absolute element of the objective's gradient at ``theta``.
         tolerance: What it was to reach.
         iterations: L-BFGS steps.
@@ -42,60 +48,190 @@ class Solution:
         return self.gradient_norm <= self.tolerance
 
 
-def solve(objective: Objective, start: NDArray[np.float64], tol: float, max_iter: int) -> Solution:
+class Metric:
+    """Coordinates in which the plain objective is about as steep in every direction.
+
+    With [metric][hessalign.estimator.objective.Objective.metric] ``M = L Lᵀ`` they are ``θ L``.
+    """
+
+    def __init__(self, objective: Objective, theta: Vector) -> None:
+        moments = objective.metric(theta)
+        diagonal = np.diag_indices_from(moments)
+        moments[diagonal] += 1e-8 * moments[diagonal].mean() + np.finfo(float).tiny
+        self._factor = cholesky(moments, lower=True, overwrite_a=True, check_finite=False)
+
+    def inside(self, theta: Vector) -> Vector:
+        """Coordinates of a head ``(C, p)``."""
+        return np.asarray(theta @ self._factor)
+
+    def outside(self, coordinates: Vector) -> Vector:
+        """The head of coordinates ``(C, p)``."""
+        return self._solve(coordinates, "T")
+
+    def gradient(self, gradient: Vector) -> Vector:
+        """The gradient by the coordinates of one by the head, ``(C, p)``."""
+        return self._solve(gradient, "N")
+
+    def _solve(self, rows: Vector, transposed: str) -> Vector:
+        solved: Vector = solve_triangular(
+            self._factor, rows.T, lower=True, trans=transposed, check_finite=False
+        ).T
+        return solved
+
+
+class Coordinates:
+    """The metric of one data set, made when a search turns out to be long enough to be worth it.
+
+    Where it costs as much as so many steps, so many steps are made without it first: then no search costs
+    more than twice what the better of both ways would have.
+    """
+
+    def __init__(self, objective: Objective) -> None:
+        self._objective = objective
+        self._metric: Metric | None = None
+        rows, width = objective.data.rows.shape
+        moments = min(rows, ROWS_PER_COLUMN * width) * width**2 / PRODUCTS_SPEEDUP
+        self._cost = moments / (2 * rows * width * objective.shape[0])
+
+    def steps_without(self, objective: Objective) -> int | None:
+        """Steps to make in plain coordinates first; None for all of them."""
+        if self._metric is not None:
+            return 0
+        if self._objective.shape[1] > WIDEST_METRIC:
+            return None
+        return 0 if objective.penalty or self._cost < FEWEST_STEPS else int(self._cost)
+
+    def metric(self, theta: Vector) -> Metric:
+        """The metric, made at the head of the first call."""
+        if self._metric is None:
+            self._metric = Metric(self._objective, theta)
+        return self._metric
+
+
+def solve(
+    objective: Objective, start: Vector, tol: float, max_iter: int, coordinates: Coordinates
+) -> Solution:
     """Minimise an objective from a given head.
 
     Args:
         objective: What to minimise.
-        start: ``(C, d+1)``.
+        start: ``(C, p)``.
         tol: Largest absolute element of the gradient that counts as zero, in units of
             [gradient_scale][hessalign.estimator.objective.Objective.gradient_scale].
         max_iter: Most L-BFGS steps.
+        coordinates: Of all objectives on the same data.
 
     Raises:
         ValueError: If the objective overflows at the start.
     """
     tolerance = tol * objective.gradient_scale()
-    value, _ = objective.value_and_gradient(start.ravel())
-    if not (np.isfinite(value) and np.isfinite(tolerance)):
+    value, gradient = objective.value_and_gradient(start.ravel())
+    if not (np.isfinite(value) and np.isfinite(gradient).all() and np.isfinite(tolerance)):
         raise ValueError(
-            "X: the objective overflows for features this large; standardise them, for instance with "
+            "X, y: the objective is not finite at the start; standardise both, for instance with "
             "sklearn.preprocessing.StandardScaler"
         )
-    result = minimize(
-        objective.value_and_gradient,
-        start.ravel(),
-        jac=True,
-        method="L-BFGS-B",
-        options={
-            "maxiter": max_iter,
-            "maxfun": max_iter * LINE_SEARCH_STEPS,
-            "maxls": LINE_SEARCH_STEPS,
-            "maxcor": MEMORY,
-            "gtol": tolerance,
-            "ftol": 0.0,  # the gradient alone decides
-        },
-    )
-    theta, gradient = result.x, result.jac
-    if result.nit < max_iter:
-        theta, gradient = _newton(objective, theta, gradient, tolerance)
-    return Solution(
-        theta=theta.reshape(objective.shape),
-        gradient_norm=_largest(gradient),
-        tolerance=tolerance,
-        iterations=int(result.nit),
-    )
+    search = _Search(objective, start, value, gradient, tolerance)
+    plain_steps = coordinates.steps_without(objective)
+    if plain_steps is None or plain_steps > 0:
+        search.go_on(max_iter if plain_steps is None else min(plain_steps, max_iter), None)
+    if not search.is_flat and search.iterations < max_iter and plain_steps is not None:
+        search.go_on(max_iter - search.iterations, coordinates.metric(search.theta))
+    theta, gradient = search.theta.ravel(), search.gradient
+    if search.iterations < max_iter and not search.is_flat:
+        metric = None if plain_steps is None else coordinates.metric(search.theta)
+        theta, gradient = _newton(objective, theta, gradient, tolerance, metric)
+    return Solution(theta.reshape(objective.shape), _largest(gradient), tolerance, search.iterations)
 
 
-def _newton(objective: Objective, theta: Vector, gradient: Vector, tolerance: float) -> tuple[Vector, Vector]:
+class _Search:
+    """L-BFGS from where it is, in any coordinates."""
+
+    def __init__(
+        self, objective: Objective, theta: Vector, value: float, gradient: Vector, tolerance: float
+    ) -> None:
+        self._objective = objective
+        self._tolerance = tolerance
+        self.theta, self.value, self.gradient = theta, value, gradient
+        self.iterations = 0
+
+    @property
+    def is_flat(self) -> bool:
+        return _largest(self.gradient) <= self._tolerance
+
+    def go_on(self, steps: int, metric: Metric | None) -> None:
+        """Make at most so many steps."""
+        shape = self._objective.shape
+        first = (metric.inside(self.theta) if metric else self.theta).ravel()
+        # SciPy asks for the start once more, and the callback for what was computed last.
+        last: dict[str, Any] = {
+            "at": first.copy(),
+            "theta": self.theta,
+            "value": self.value,
+            "gradient": self.gradient,
+        }
+
+        def evaluate(at: Vector) -> None:
+            if np.array_equal(at, last["at"]):
+                return
+            theta = at.reshape(shape)
+            theta = metric.outside(theta) if metric else theta.copy()
+            value, gradient = self._objective.value_and_gradient(theta.ravel())
+            last.update(at=at.copy(), theta=theta, value=value, gradient=gradient)
+
+        def value_and_gradient(at: Vector) -> tuple[float, Vector]:
+            evaluate(at)
+            gradient = last["gradient"]
+            return last["value"], metric.gradient(gradient.reshape(shape)).ravel() if metric else gradient
+
+        def stop_when_flat(intermediate_result: OptimizeResult) -> None:
+            evaluate(intermediate_result.x)
+            if _largest(last["gradient"]) <= self._tolerance:
+                raise StopIteration
+
+        if self.is_flat:
+            return
+        result = minimize(
+            value_and_gradient,
+            first,
+            jac=True,
+            method="L-BFGS-B",
+            callback=stop_when_flat,
+            options={
+                "maxiter": steps,
+                "maxfun": steps * LINE_SEARCH_STEPS,
+                "maxls": LINE_SEARCH_STEPS,
+                "maxcor": MEMORY,
+                "gtol": 0.0,  # the gradient by the head decides
+                "ftol": 0.0,
+            },
+        )
+        evaluate(result.x)
+        self.theta, self.value, self.gradient = last["theta"], last["value"], last["gradient"]
+        self.iterations += int(result.nit)
+
+
+def _newton(
+    objective: Objective, theta: Vector, gradient: Vector, tolerance: float, metric: Metric | None
+) -> tuple[Vector, Vector]:
     """Go on from where L-BFGS stops short of the tolerance, without comparing values.
 
     Its line search compares values, and near a minimum their rounding hides what gradients still show.
     """
+    preconditioner = None
+    if metric:
+        size = len(theta)
+        preconditioner = LinearOperator(
+            (size, size),
+            matvec=lambda v: metric.outside(metric.gradient(v.reshape(objective.shape))).ravel(),
+            dtype=np.float64,
+        )
     for _ in range(NEWTON_STEPS):
         if _largest(gradient) <= tolerance:
             break
-        step, _ = minres(objective.hessian(theta), gradient, maxiter=PRODUCTS_PER_NEWTON_STEP)
+        step, _ = minres(
+            objective.hessian(theta), gradient, maxiter=PRODUCTS_PER_NEWTON_STEP, M=preconditioner
+        )
         _, next_gradient = objective.value_and_gradient(theta - step)
         if not _largest(next_gradient) < _largest(gradient):
             break

@@ -150,7 +150,7 @@ class _WeightedGram(torch.autograd.Function):
             product = rows @ symmetric
             for_features.append(group * product[..., : features.shape[-1]])
             for_weights.append((rows * product).sum(-1) / 2)
-        return torch.cat(for_features, dim=-2), torch.cat(for_weights, dim=-1), None
+        return _joined(for_features, -2), _joined(for_weights, -1), None
 
 
 class _HGPProducts(torch.autograd.Function):
@@ -248,12 +248,17 @@ class _WeightedSquares(torch.autograd.Function):
         for rows, group in _groups(features, weights):
             for_features.append((group @ doubled) * rows)
             for_weights.append(rows.square() @ outputs[0].mT)
-        return torch.cat(for_features, dim=-2), torch.cat(for_weights, dim=-2)
+        return _joined(for_features, -2), _joined(for_weights, -2)
 
 
 def _groups(features: Tensor, weights: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Groups of rows that fit a processor's cache, and their weights."""
     return list(zip(features.split(ROWS_IN_CACHE, -2), weights.split(ROWS_IN_CACHE, -2), strict=True))
+
+
+def _joined(parts: list[Tensor], dim: int) -> Tensor:
+    """All groups' rows; one alone is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
 def _augmented(rows: Tensor, bias: bool) -> Tensor:

@@ -241,7 +241,10 @@ class Statistics:
 
     @cached_property
     def _blocks(self) -> list["_Block"]:
-        return _blocks(self.domains)
+        domains = self.domains
+        if domains.is_joined and domains.batch.features.numel() <= PRECISE_VALUES:
+            domains = DomainDerivatives(self._precise, domains.sizes)  # one conversion serves both ways
+        return _blocks(domains)
 
     @cached_property
     def _gradients(self) -> Tensor:
@@ -470,12 +473,13 @@ def plan(
     Args:
         domains: The domains.
         wanted: Quantities that will be asked for.
-        unbiased: Whether HGP is to be, which is a sum over quadruples of samples.
+        unbiased: Whether U-statistics are wanted; HGP's are a sum over quadruples of samples.
     """
     like, samples, count = domains.like, sum(domains.sizes), len(domains)
     outputs, width = like.shape
     pairs = like.curvature.block_count()
-    one_pass = SKINNY * (samples + count) * outputs * width
+    # U-statistics of the primal way need the length of each sample's features, too, which the Gram matrix has.
+    one_pass = SKINNY * (samples + count) * outputs * width * (3 if unbiased else 1)
     primal = {
         "gradient": one_pass,
         "diagonal": one_pass,
