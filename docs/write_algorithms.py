@@ -59,6 +59,11 @@ Hutchinson's ranges do not contain its defaults in the paper's code; we keep bot
 bounds of HGP's and Hutchinson's weights from high to low, which mirrors the random number of a draw, and so
 do we: the draws are the paper's. Its batch sizes begin at 2⁴ where DomainBed's begin at 2³.
 
+`cma` has three published forms, its variants: the released code aligns diagonals, the paper's formula and a
+later version of the code whole Hessians, and the code for linear probing divides the squared distance of
+Hessians by the number of their elements. Distances are those of `exact_diagonal` and `exact_hessian`;
+weights, wait and search space are CMA's own. Its default wait of 0 lies outside its search space there, too.
+
 What we share with DomainBed and not with an algorithm's own paper, without a variant:
 
 - `cdann`: one discriminator with class embeddings and class weights. The paper has one for each class and
@@ -73,7 +78,7 @@ What we share with DomainBed and not with an algorithm's own paper, without a va
 
 **BatchNorm that is trained.** Each domain passes through the backbone by itself, and is normalised by its
 own statistics, in `group_dro`, `coral`, `mmd`, `mtl`, `hgp`, `hutchinson`, as in their reference, and in
-`exact_diagonal`, `exact_hessian` and `flat_head`, which go with Hutchinson; `and_mask`, `sand_mask`,
+`exact_diagonal`, `exact_hessian`, `flat_head` and `cma`, which go with Hutchinson; `and_mask`, `sand_mask`,
 `fish`, `mldg` and `mixup` treat one domain, or one pair, at a time in any case. All others pool the batch,
 as theirs does. Where BatchNorm is frozen, which is the default with pretrained weights, there is no
 difference, and one pass is made.

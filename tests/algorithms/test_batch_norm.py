@@ -12,7 +12,7 @@ from tests.algorithms.tiny import CLASSES, DOMAINS, INPUTS, WIDTH, make_batch, p
 
 BY_DOMAIN = {"group_dro", "coral", "mmd", "mtl", "hgp", "hutchinson"}
 """Their DomainBed code, or the paper's, sends each domain through the network by itself."""
-OURS = {"exact_diagonal", "exact_hessian", "flat_head"}
+OURS = {"cma", "exact_diagonal", "exact_hessian", "flat_head"}
 """Not in DomainBed; they go with Hutchinson."""
 OWN_PASSES = {"and_mask", "sand_mask", "fish", "mldg", "mixup"}
 """Rules on one domain, or on one pair, at a time in any case."""

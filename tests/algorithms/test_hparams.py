@@ -112,6 +112,7 @@ REFERENCE_NAMES = {
     "and_mask": "ANDMask",
     "arm": "ARM",
     "cdann": "CDANN",
+    "cma": "CMA",
     "coral": "CORAL",
     "dann": "DANN",
     "erm": "ERM",

@@ -14,6 +14,7 @@ FASTER = {
     "dann": {"generator_lr": 0.01, "discriminator_lr": 0.01},
     "cdann": {"generator_lr": 0.01, "discriminator_lr": 0.01},
     "arm": {"batch_size": SAMPLES},
+    "cma": {"anneal_steps": 100},
 }
 
 

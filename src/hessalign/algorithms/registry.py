@@ -12,6 +12,7 @@ BUILT_IN = (
     "and_mask",
     "arm",
     "cdann",
+    "cma",
     "coral",
     "dann",
     "erm",

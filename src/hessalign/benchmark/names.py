@@ -26,6 +26,7 @@ ALGORITHM_LABELS = {
     "exact_diagonal": "Exact diagonal",
     "exact_hessian": "Exact Hessian",
     "flat_head": "Flat head",
+    "cma": "CMA",
 }
 """The order is that of the paper's Tables 9 and 10."""
 

@@ -478,7 +478,7 @@ def plan(
     like, samples, count = domains.like, sum(domains.sizes), len(domains)
     outputs, width = like.shape
     pairs = like.curvature.block_count()
-    # U-statistics of the primal way need the length of each sample's features, too, which the Gram matrix has.
+    # U-statistics of the primal way need the length of each sample, too, which the Gram matrix has.
     one_pass = SKINNY * (samples + count) * outputs * width * (3 if unbiased else 1)
     primal = {
         "gradient": one_pass,
