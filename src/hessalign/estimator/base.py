@@ -485,7 +485,8 @@ def checked(estimator: BaseEstimator, *arrays: Any, **kind: Any) -> Any:
     except (TypeError, ValueError) as error:
         if any(word in str(error) for word in (" X", "X ", " y ", "eature", "sample", "abel")):
             raise
-        raise ValueError(f"{' or '.join(('X', 'y')[: len(arrays)])}: {error}") from error
+        kind_of_error = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind_of_error(f"{' or '.join(('X', 'y')[: len(arrays)])}: {error}") from error
 
 
 def logits_of(head: Head, features: NDArray[Any]) -> NDArray[np.float64]:

@@ -69,7 +69,7 @@ class HessianAlignedClassifier(ClassifierMixin, HeadEstimator):  # type: ignore[
         fit_intercept: False fixes the intercept at 0; there is nothing of it to align then.
         tol: The fit has converged where no element of the objective's gradient by the head on
             ``X / scale_`` exceeds ``tol · (1 + α + β)`` times a sample's gradient at ``W = 0`` (root mean
-            square); default 1e-4.
+            square); default 3e-4, about the 1e-4 of ``LogisticRegression``, whose unit is another.
         max_iter: Most L-BFGS steps, once for the start and once for each weight on the way; default 1000.
         warm_start: Start at the last fit's coefficients if the shapes agree.
         dtype: ``"float64"`` (default), or ``"float32"``, faster.
@@ -125,7 +125,7 @@ class HessianAlignedClassifier(ClassifierMixin, HeadEstimator):  # type: ignore[
         domain_weight: DomainWeight = "size",
         scoring: Any = None,
         fit_intercept: bool = True,
-        tol: float = 1e-4,
+        tol: float = 3e-4,
         max_iter: int = 1000,
         warm_start: bool = False,
         dtype: Literal["float64", "float32"] = "float64",

@@ -106,7 +106,7 @@ class HessianAlignedRegressor(RegressorMixin, HeadEstimator):  # type: ignore[mi
         domain_weight: DomainWeight = "size",
         scoring: Any = None,
         fit_intercept: bool = True,
-        tol: float = 1e-4,
+        tol: float = 3e-4,
         max_iter: int = 1000,
         warm_start: bool = False,
         dtype: Literal["float64", "float32"] = "float64",
