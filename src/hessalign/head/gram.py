@@ -220,7 +220,7 @@ def _project(features: Tensor, vectors: Tensor, bias: bool) -> Tensor:
     """``Z̃ Vᵀ`` for vectors ``(k, d+1)``."""
     if not bias:
         return features @ vectors.mT
-    return torch.addmm(vectors[:, -1], features, vectors[:, :-1].mT)
+    return torch.addmm(vectors[:, -1], features, vectors[:, :-1].contiguous().mT)
 
 
 class _WeightedSquares(torch.autograd.Function):

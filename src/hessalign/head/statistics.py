@@ -478,7 +478,7 @@ def plan(
     like, samples, count = domains.like, sum(domains.sizes), len(domains)
     outputs, width = like.shape
     pairs = like.curvature.block_count()
-    # U-statistics of the primal way need the length of each sample, too, which the Gram matrix has.
+    # U-statistics of the primal way need the lengths of all features, too, which a Gram matrix has.
     one_pass = SKINNY * (samples + count) * outputs * width * (3 if unbiased else 1)
     primal = {
         "gradient": one_pass,
@@ -634,7 +634,8 @@ class _Block:
     def hvp(self, vectors: Tensor) -> Tensor:
         """Hessians times vectors ``(b, k C, d+1)`` or ``(k C, d+1)``: ``(b, k C, d+1)``."""
         count, size, width = self.features.shape
-        weights = vectors[..., :width]
+        # A slice as it is would cost the backward pass over many samples twice the time (memory layout).
+        weights = vectors[..., :width].contiguous()
         if not self.bias:
             projected = self.features @ weights.mT
         elif vectors.ndim == 2:
