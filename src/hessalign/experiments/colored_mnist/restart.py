@@ -23,6 +23,7 @@ from hessalign.experiments.colored_mnist.methods import METHODS, DomainOutput, P
 from hessalign.experiments.colored_mnist.network import ColoredMLP
 from hessalign.experiments.colored_mnist.parts import PenaltyParts, measure_parts
 from hessalign.experiments.colored_mnist.sized_adam import SizedAdam
+from hessalign.loop import WeightSchedule
 
 STEPS_BETWEEN_EVALUATIONS = 10
 HELD_OUT_SEED = 2**32
@@ -128,12 +129,12 @@ def run_restart(
     followed, sizing = spec.hutchinson_forms()
     penalty_of = _make_penalty(followed, generator)
     sizing_of = None if sizing == followed else _make_penalty(sizing, generator)
-    optimizer = _make_optimizer(spec, network)
+    optimizer, schedule = _make_optimizer(spec, network), schedule_of(spec)
     held_out = _held_out_sources(spec, device) if log_parts else ()
     history: list[Metrics] = []
     parts: list[PenaltyParts] = []
     for step in range(spec.steps):
-        if spec.fresh_optimizer and step == spec.anneal_step:
+        if schedule.resets(step):
             optimizer = _make_optimizer(spec, network)
         outputs = [forward_domain(network, images) for images in data.sources]
         losses = {f"loss of source domain {place}": output.loss for place, output in enumerate(outputs)}
@@ -199,9 +200,18 @@ def objective(
     if penalty_of is None:
         return loss, torch.zeros_like(loss)
     penalty = penalty_of(outputs)
-    if step < spec.anneal_step:
-        return loss + penalty, penalty
-    return loss / spec.penalty_weight + penalty, penalty
+    return schedule_of(spec).combine(loss, penalty, step), penalty
+
+
+def schedule_of(spec: RestartSpec) -> WeightSchedule:
+    """``λ_t``: 1, then the penalty's full weight, by which the whole objective is divided."""
+    return WeightSchedule(
+        spec.penalty_weight,
+        before=1.0,
+        start=spec.anneal_step,
+        divide=True,
+        reset_optimizer=spec.fresh_optimizer,
+    )
 
 
 def _make_penalty(spec: RestartSpec, generator: torch.Generator) -> Penalty | None:
