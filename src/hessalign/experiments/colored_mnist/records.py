@@ -58,15 +58,17 @@ class RecordStore:
 
     @contextmanager
     def held(self, spec: RestartSpec) -> Iterator[None]:
-        """Be the only process that runs a restart, which is finished when the block has ended well.
+        """Be the only process that runs a restart.
 
         Raises:
             HeldError: If another one does.
         """
         with hold(self.folder, 0, self._lock(spec)):
-            yield
-            # Whoever takes the lock looks whether the restart is finished, so it has served.
-            (self.folder / self._lock(spec)).unlink(missing_ok=True)
+            try:
+                yield
+            finally:
+                # Whoever takes the lock looks whether the restart is finished, so it has served.
+                (self.folder / self._lock(spec)).unlink(missing_ok=True)
 
     def wait_while_held(self, spec: RestartSpec) -> None:
         """Return when no other process runs the restart."""
