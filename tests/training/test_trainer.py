@@ -63,6 +63,8 @@ def test_every_algorithm_resumes_to_the_same_bits(tmp_path: Path, algorithm: str
     hparams = get_algorithm(algorithm).hparams_class.with_defaults("small", {"batch_size": 4}).model_dump()
     if "anneal_steps" in hparams:
         hparams["anneal_steps"] = 3
+    if algorithm == "cma":  # its published weights swamp the loss of so small a network, and say so
+        hparams |= {"alpha": 1.0, "beta": 1.0}
     spec = tiny_spec(algorithm=algorithm, hparams=hparams, steps=6, evaluate_every=2)
     train(spec, TinyDomains(), tmp_path / "whole", CPU)
 

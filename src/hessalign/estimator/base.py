@@ -173,6 +173,7 @@ class HeadEstimator(BaseEstimator):  # type: ignore[misc]
         strength = self._check_strength("auto" in (alpha, beta) and self.method != "none")
         require_number("tol", self.tol, least=0)
         require_whole("max_iter", self.max_iter, least=1)
+        require_choice("centre", self.centre, get_args(Centre))
         require_choice("dtype", self.dtype, ("float64", "float32"))
         require_choice("domain_weight", self.domain_weight, get_args(DomainWeight))
         require_flag("fit_intercept", self.fit_intercept)

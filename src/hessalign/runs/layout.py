@@ -113,7 +113,7 @@ def latest_name(checkpoints: Path) -> str | None:
     """
     try:
         name = (checkpoints / LATEST).read_bytes().decode(errors="replace")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     if not CHECKPOINT_NAME.fullmatch(name):
         raise ValueError(f"{checkpoints / LATEST}: must name a checkpoint beside it, got {name[:80]!r}")
