@@ -464,3 +464,44 @@ def test_compiled_loops(method: str) -> None:
             features = case.features.float().requires_grad_()
             slopes.append(torch.autograd.grad(function(features, domains), features)[0])
         torch.testing.assert_close(*slopes)
+
+
+@EVERY_METHOD
+def test_a_second_derivative_is_right_or_refused(method: str) -> None:
+    """Against central differences of the first; spectral norms keep no derivative of their eigenvectors."""
+    case = make_case("cross_entropy", 12, 5, 3, 0)
+    domains = torch.arange(12) % 3
+    penalty = make_penalty(method, detach_centre=False)
+    direction = torch.randn_like(case.features)
+
+    def slope(shift: float, create_graph: bool = False) -> tuple[Tensor, Tensor]:
+        features = (case.features.detach() + shift * direction).requires_grad_()
+        value = penalty(features, features @ case.weight[:, :-1].T, case.targets, domains)
+        return torch.autograd.grad(value, features, create_graph=create_graph)[0], features
+
+    first, features = slope(0, create_graph=True)
+    if method == "spectral":
+        with pytest.raises(RuntimeError, match="can be differentiated once only"):
+            torch.autograd.grad((first * direction).sum(), features)
+        return
+    found = torch.autograd.grad((first * direction).sum(), features)[0]
+    expected = (slope(1e-5)[0] - slope(-1e-5)[0]) / 2e-5
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_the_spectral_penalty_in_torch_func_has_first_derivatives_only() -> None:
+    """Backwards; forwards, and twice, they are refused."""
+    case = make_case("cross_entropy", 12, 5, 3, 0)
+    domains = torch.arange(12) % 3
+
+    def value(features: Tensor) -> Tensor:
+        return make_penalty("spectral")(features, case.logits.detach(), case.targets, domains)
+
+    features = case.features.detach()
+    features_ = features.clone().requires_grad_()
+    expected = torch.autograd.grad(value(features_), features_)[0]
+    torch.testing.assert_close(torch.func.grad(value)(features), expected)
+    with pytest.raises(NotImplementedError, match="forward mode"):
+        torch.func.jvp(value, (features,), (features,))
+    with pytest.raises(RuntimeError, match="once only"):
+        torch.func.jacrev(torch.func.jacrev(value))(features)

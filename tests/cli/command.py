@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import torch
 from typer.testing import CliRunner
 
+from hessalign.cli.errors import show_warnings_as_sentences
 from hessalign.cli.main import app
 from hessalign.exceptions import HessalignWarning
 
@@ -60,19 +61,8 @@ def _as_in_a_process() -> Iterator[None]:
     threads = torch.get_num_threads()
     with warnings.catch_warnings():
         warnings.filterwarnings("default", category=HessalignWarning)
-        warnings.showwarning = _show
+        show_warnings_as_sentences()
         try:
             yield
         finally:
             torch.set_num_threads(threads)
-
-
-def _show(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: object = None,
-    line: str | None = None,
-) -> None:
-    sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))

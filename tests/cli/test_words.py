@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import warnings
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import typer
 from PIL import Image
 from rich.table import Table
 
+from hessalign import __main__ as entry
 from hessalign.benchmark.formats.rich_tables import as_renderable
 from hessalign.benchmark.records import read_sweep
 from hessalign.benchmark.report import make_report
@@ -22,6 +24,7 @@ from hessalign.cli import main
 from hessalign.cli.help_text import EXAMPLE_WIDTH, help_of
 from hessalign.cli.terminal import Console
 from hessalign.datasets.features_file import save_features
+from hessalign.exceptions import NoEffectWarning
 from hessalign.files import shown
 from tests.benchmark.run_folders import write_own_run
 from tests.cli.command import hessalign, words
@@ -258,3 +261,35 @@ def test_tables_are_whole_in_a_narrow_terminal(tmp_path: Path, columns: int) -> 
         console.print(as_renderable(report, statistics=True))
         shown[width] = sorted(re.sub(r"[^\w.+−±=]", "", console.file.getvalue()))
     assert shown[columns] == shown[240]
+
+
+def test_warnings_are_sentences_each_once(features: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """What is not ours stays as Python shows it; one that a filter makes an error is raised."""
+    given = ["train", "--dataset", str(features), *TRAIN, "--algorithm", "hgp", "--target", "1,2,3"]
+
+    def run(out: str) -> str:
+        monkeypatch.setattr("sys.argv", ["hessalign", *given, "--out", str(features.parent / out)])
+        with pytest.raises(SystemExit) as ended:
+            entry.main()
+        assert ended.value.code == 0
+        warnings.warn("domain\na", NoEffectWarning, stacklevel=1)
+        warnings.warn("domain\na", NoEffectWarning, stacklevel=1)
+        warnings.warn("someone else's", UserWarning, stacklevel=1)
+        return capsys.readouterr().err
+
+    others = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = lambda *given: others.append(given[:2])
+        lines = run("a").splitlines()
+    ours = [line for line in lines if line.startswith("Warning: ")]
+    assert [line.split(";")[0][:50] for line in ours] == [
+        "Warning: algorithm: hgp compares source domains, of which"[:50],
+        "Warning: domain\\na",
+    ]
+    assert "NoEffectWarning" not in " ".join(lines)
+    assert [(str(text), category) for text, category in others] == [("someone else's", UserWarning)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NoEffectWarning)
+        with pytest.raises(NoEffectWarning, match="hgp compares"):
+            run("b")

@@ -1,4 +1,5 @@
 from .devices import usable_device, visible_gpus
+from .errors import show_warnings_as_sentences
 from .inspect_sources import InspectOptions, inspect_all
 from .main import app
 from .sweep_estimate import print_estimate
@@ -10,6 +11,7 @@ __all__ = [
     "app",
     "inspect_all",
     "print_estimate",
+    "show_warnings_as_sentences",
     "usable_device",
     "visible_gpus",
 ]

@@ -1,13 +1,16 @@
-"""How commands end when something is wrong."""
+"""How commands end when something is wrong, and how they say what is doubtful."""
 
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 import typer
 from pydantic import ValidationError
 
 from hessalign.cli.terminal import Console
-from hessalign.exceptions import DivergedError
+from hessalign.exceptions import DivergedError, HessalignWarning
 from hessalign.markup import visible
 
 INTERRUPTED = 130
@@ -44,3 +47,29 @@ def one_sentence(error: Exception) -> str:
         given = "" if problem["type"] == "value_error" else f" (given {problem['input']!r})"
         problems.append(f"{name}: {message}{given}" if name else message)
     return "; ".join(problems)
+
+
+def show_warnings_as_sentences() -> None:
+    """Show the library's warnings on stderr as sentences, each once; others stay as Python shows them.
+
+    For a process that is the command line alone. Python's filters come first: ``-W error`` raises, and
+    ``warnings.catch_warnings(record=True)`` records.
+    """
+    show_others = warnings.showwarning
+    shown = set()
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if not issubclass(category, HessalignWarning):
+            show_others(message, category, filename, lineno, file, line)
+        elif str(message) not in shown:
+            shown.add(str(message))
+            print(f"Warning: {visible(str(message))}", file=file or sys.stderr)
+
+    warnings.showwarning = show

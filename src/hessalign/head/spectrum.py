@@ -2,7 +2,7 @@ r"""Distances between two head Hessians, and leading eigenvalues by products wit
 
 import warnings
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,6 +15,10 @@ from hessalign.head.statistics import DomainDerivatives, Statistics
 MAX_LANCZOS_STEPS = 300
 DENSE_SIZE = 64
 """Operators up to this size are formed where several eigenvalues are wanted."""
+TWICE = (
+    "the spectral norm can be differentiated once only: its second derivative needs that of the eigenvector; "
+    "use 'frobenius', which can be differentiated any number of times"
+)
 
 
 def hessian_distance(
@@ -33,7 +37,7 @@ def hessian_distance(
         norm: ``"frobenius"`` (default) or ``"spectral"``.
 
     Returns:
-        Scalar, differentiable with respect to the features and logits of both.
+        Scalar, differentiable with respect to the features and logits of both; with ``"spectral"`` once.
 
     Raises:
         ValueError: If the norm is unknown, the shapes differ, or features are so large that the distance
@@ -62,7 +66,8 @@ def spectral_norm(product: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
     """Largest ``|eigenvalue|`` of a symmetric operator.
 
     The eigenvector ``v`` is found without recording gradients; the result is ``|vᵀ (A v)|``, whose
-    derivative is that of the eigenvalue because ``v`` is stationary (Hellmann–Feynman).
+    derivative is that of the eigenvalue because ``v`` is stationary (Hellmann–Feynman). Its second derivative
+    needs that of ``v``, which is not recorded; asking for it raises a RuntimeError.
 
     Args:
         product: ``v ↦ A v`` for tensors shaped like ``like``.
@@ -73,7 +78,8 @@ def spectral_norm(product: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
     """
     with torch.no_grad():
         vector = leading_eigenpairs(product, like, 1)[1][0]
-    return (vector * product(vector)).sum().abs()
+    value: Tensor = _FirstDerivative.apply((vector * product(vector)).sum().abs())
+    return value
 
 
 def leading_eigenpairs(
@@ -136,6 +142,47 @@ def leading_eigenpairs(
         )
     found = vectors[:, best].T @ basis
     return values[best], (found / found.norm(dim=1, keepdim=True)).view(-1, *like.shape)
+
+
+class _FirstDerivative(torch.autograd.Function):
+    """A value whose recorded graph gives its first derivative only, and only backwards.
+
+    Forward mode has no rule here and is refused: it would differentiate the search for the eigenvector.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(value: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        # Bound to the value itself: what differentiates the gradient with respect to anything passes here.
+        bound: Tensor = _NoDerivative.apply(gradient, *ctx.saved_tensors)
+        return bound
+
+
+class _NoDerivative(torch.autograd.Function):
+    """A gradient that cannot be differentiated again."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(gradient: Tensor, value: Tensor) -> Tensor:
+        return gradient.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        """Nothing is kept."""
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        raise RuntimeError(TWICE)
 
 
 def _random(like: Tensor, generator: torch.Generator) -> Tensor:
