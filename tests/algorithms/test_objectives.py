@@ -498,6 +498,20 @@ def test_unbiased_alignment(name: str, method: str, options: dict) -> None:
     assert metrics["penalty"] != make_algorithm(name, alpha=0.5, beta=2.0).objective(batch)[1]["penalty"]
 
 
+@pytest.mark.parametrize("centre", ["mean_loss", "mean_product"])
+def test_the_centre_of_hgp_can_be_chosen(centre: str) -> None:
+    algorithm, batch = make_algorithm("hgp", alpha=0.5, beta=2.0, centre=centre), make_batch()
+    features = algorithm.backbone(batch.inputs)
+    penalty = HessianAlignment("hgp", 0.5, 2.0, centre=centre)
+    aligned = penalty(features, algorithm.head(features), batch.targets, batch.domains)
+    assert_objective(algorithm, algorithm.objective(batch)[0], mean_risk(algorithm, batch) + aligned)
+
+
+def test_unbiased_hgp_refuses_the_published_centre() -> None:
+    with pytest.raises(ValueError, match="unbiased: 'hgp' needs centre='mean_product'"):
+        make_algorithm("hgp", centre="mean_loss", unbiased=True)
+
+
 def test_unbiased_drawn_probes_are_refused() -> None:
     with pytest.raises(ValueError, match="unbiased: drawn probes have noise of their own"):
         make_algorithm("hutchinson", variant="domainbed", unbiased=True)
