@@ -1,4 +1,4 @@
-"""What is gathered from processes; the penalty of what they gather is tested with the processes of training."""
+"""What is gathered from processes; its penalty is tested with the processes of training."""
 
 import pytest
 import torch

@@ -39,8 +39,8 @@ def gather_samples(*values: Tensor) -> tuple[Tensor, ...]:
         if not isinstance(value, Tensor) or value.ndim == 0:
             given = "a tensor without axes" if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(
-                f"values: must be tensors whose first axis is the samples, got {given}; number domain ids that "
-                "are strings, in the same way in every process"
+                f"values: must be tensors whose first axis is the samples, got {given}; number domain ids "
+                "that are strings, in the same way in every process"
             )
     lengths = [len(value) for value in values]
     if len(set(lengths)) > 1:
