@@ -10,7 +10,7 @@ from scipy.stats import beta
 from torch import Tensor
 from torch.distributions import Beta
 
-from hessalign.algorithms import Algorithm, DomainBatch
+from hessalign.algorithms import Algorithm, DomainBatch, get_algorithm
 from hessalign.algorithms.mixup import _draw_share
 from hessalign.alignment import HessianAlignment
 from tests.algorithms.tiny import (
@@ -515,3 +515,19 @@ def test_unbiased_hgp_refuses_the_published_centre() -> None:
 def test_unbiased_drawn_probes_are_refused() -> None:
     with pytest.raises(ValueError, match="unbiased: drawn probes have noise of their own"):
         make_algorithm("hutchinson", variant="domainbed", unbiased=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "needed"), [("hgp", 4), ("exact_diagonal", 2), ("exact_hessian", 2), ("hutchinson", 2)]
+)
+def test_unbiased_alignment_refuses_batches_too_small_before_any_work(name: str, needed: int) -> None:
+    hparams = get_algorithm(name).hparams_class
+    small = (
+        {"batch_size": needed - 1, "variant": "expected"}
+        if name == "hutchinson"
+        else {"batch_size": needed - 1}
+    )
+    assert hparams.with_defaults("large", small).batch_size == needed - 1
+    with pytest.raises(ValueError, match=f"batch_size: with unbiased=true at least {needed} samples"):
+        hparams.with_defaults("large", {**small, "unbiased": True})
+    assert hparams.with_defaults("large", {**small, "unbiased": True, "batch_size": needed}).unbiased

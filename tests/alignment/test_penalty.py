@@ -505,3 +505,19 @@ def test_the_spectral_penalty_in_torch_func_has_first_derivatives_only() -> None
         torch.func.jvp(value, (features,), (features,))
     with pytest.raises(RuntimeError, match="once only"):
         torch.func.jacrev(torch.func.jacrev(value))(features)
+
+
+@pytest.mark.parametrize("method", [method for method in SETTINGS if method != "spectral"])
+def test_sorted_domains_pass_vmap(method: str) -> None:
+    """Several heads at once; ids would be read, which vmap refuses."""
+    case = make_case("cross_entropy", 12, 5, 3, 0)
+    heads = torch.stack([case.weight, 2 * case.weight])
+
+    def value(head: Tensor) -> Tensor:
+        logits = case.features @ head[:, :-1].T
+        return make_penalty(method)(case.features, logits, case.targets, SortedDomains([4, 4, 4]))
+
+    for function in (value, torch.func.grad(value)):
+        torch.testing.assert_close(
+            torch.vmap(function)(heads), torch.stack([function(head) for head in heads])
+        )

@@ -160,6 +160,9 @@ def test_bad_targets_are_named() -> None:
     samples = shifted_classes()
     with pytest.raises(ValueError, match=r"y: targets must lie between 1e-75 and .* the largest is 2e[+]200"):
         ha.HessianAlignedRegressor().fit(samples.X, samples.y * 1e200, sample_domain=samples.domains)
+    for kind, name in (("<U1", "<U1"), ("M8[s]", "datetime64")):
+        with pytest.raises(ValueError, match=f"y: targets must be real numbers, got dtype {name}"):
+            ha.HessianAlignedRegressor().fit(samples.X, np.ones(90, int).astype(kind))
 
 
 def test_a_single_class_is_named() -> None:

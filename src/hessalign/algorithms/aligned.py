@@ -2,7 +2,9 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import ClassVar, Self
 
+from pydantic import model_validator
 from torch import Tensor
 
 from hessalign.algorithms.base import Algorithm, DomainBatch, Metrics, cross_entropies, head_derivatives
@@ -27,6 +29,17 @@ class AlignedHParams(HParams):
         features=(32, Fixed(32)),
         at_least=1,
     )
+    unbiased_samples: ClassVar[int] = 2
+    """Of each domain, without which U-statistics are not defined."""
+
+    @model_validator(mode="after")
+    def _batches_that_unbiased_statistics_need(self) -> Self:
+        if getattr(self, "unbiased", False) and self.batch_size < self.unbiased_samples:
+            raise ValueError(
+                f"batch_size: with unbiased=true at least {self.unbiased_samples} samples of each domain are "
+                f"needed, got {self.batch_size}"
+            )
+        return self
 
 
 class AlignedHead(Algorithm):

@@ -1,6 +1,6 @@
 """Hessian-gradient product alignment (Hemati, Zhang, Estiri and Chen, ICCV 2023)."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from hessalign.algorithms.aligned import AlignedHead, AlignedHParams
 from hessalign.algorithms.base import register
@@ -25,6 +25,7 @@ class HGPHParams(AlignedHParams):
     beta: float = hparam(5e-3, LogUniform(-1, -3), reference_name="penalty_beta")
     centre: Literal["auto", "mean_loss", "mean_product"] = "auto"
     unbiased: bool = False
+    unbiased_samples: ClassVar[int] = 4
 
 
 @register("hgp", reference_name="HGP")

@@ -191,6 +191,8 @@ class HessianAlignedRegressor(RegressorMixin, HeadEstimator):  # type: ignore[mi
         return {"least": 0}
 
     def _check_targets(self, y: NDArray[Any]) -> None:
+        if y.dtype.kind not in "biuf":
+            raise ValueError(f"y: targets must be real numbers, got dtype {y.dtype}")
         largest, limit = float(np.abs(y).max()), LARGEST[self.dtype]
         if largest != 0 and not 1 / limit < largest < limit:
             raise ValueError(

@@ -26,7 +26,7 @@ def gather_samples(*values: Tensor) -> tuple[Tensor, ...]:
         As many tensors, with the samples of process 0 first.
 
     Raises:
-        ValueError: If the values differ in length.
+        ValueError: If a value is no tensor or has no axis, or the values differ in length.
 
     Example:
         >>> import torch
@@ -35,6 +35,13 @@ def gather_samples(*values: Tensor) -> tuple[Tensor, ...]:
         >>> features.shape
         torch.Size([4, 2])
     """
+    for value in values:
+        if not isinstance(value, Tensor) or value.ndim == 0:
+            given = "a tensor without axes" if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(
+                f"values: must be tensors whose first axis is the samples, got {given}; number domain ids "
+                "that are strings, in the same way in every process"
+            )
     lengths = [len(value) for value in values]
     if len(set(lengths)) > 1:
         raise ValueError(f"values: must be equally long, got lengths {lengths}")
