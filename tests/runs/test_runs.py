@@ -264,6 +264,19 @@ def test_identities_of_runs_on_disk_are_what_they_were() -> None:
         fields = {"lr": 0.001, "weight_decay": 0.0, "batch_size": 64}
         every.update(tiny_spec(algorithm=name, hparams=fields).identity().encode())
     assert every.hexdigest()[:16] == "8ee2aad38a7bfa38"
+    later = {
+        "hgp": "676989e8888e",
+        "hutchinson": "2a0818aedad5",
+        "exact_diagonal": "f71452b8abc3",
+        "exact_hessian": "2570a8bd81e6",
+    }
+    for name, expected in later.items():  # hyper-parameters that came later do not count at their defaults
+        hparams_class = get_algorithm(name).hparams_class
+        plain = tiny_spec(algorithm=name, hparams=hparams_class.with_defaults("small").model_dump())
+        assert plain.identity() == expected
+        other = hparams_class.with_defaults("small", {"unbiased": True}).model_dump()
+        assert tiny_spec(algorithm=name, hparams=other).identity() != expected
+        assert RunSpec.model_validate_json(plain.model_dump_json()).identity() == expected
     assert {"coral", "dann"} < set(algorithm_names())
     assert get_algorithm("erm").name == "erm"
 

@@ -2,9 +2,9 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
-from pydantic import model_validator
+from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 from torch import Tensor
 
 from hessalign.algorithms.base import Algorithm, DomainBatch, Metrics, cross_entropies, head_derivatives
@@ -31,6 +31,19 @@ class AlignedHParams(HParams):
     )
     unbiased_samples: ClassVar[int] = 2
     """Of each domain, without which U-statistics are not defined."""
+    later: ClassVar[tuple[str, ...]] = ("unbiased", "centre")
+    """Fields that the first edition did not have: at their defaults they are not written down, so that its
+    runs keep their identity."""
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = write(self)
+        fields = type(self).model_fields
+        return {
+            name: value
+            for name, value in written.items()
+            if name not in self.later or value != fields[name].default
+        }
 
     @model_validator(mode="after")
     def _batches_that_unbiased_statistics_need(self) -> Self:
