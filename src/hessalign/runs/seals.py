@@ -156,5 +156,5 @@ def _sealed_part(folder: Path, text: bytes | None, sealed: Seal) -> bytes:
 def _read(path: Path) -> bytes | None:
     try:
         return path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
