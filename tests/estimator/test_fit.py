@@ -158,6 +158,16 @@ def test_classifier_ends_where_the_documented_objective_is_flat(
     assert fit_intercept or (fitted.intercept_ == 0).all()
 
 
+def test_a_kink_of_the_spectral_norm_ends_the_search_with_a_warning() -> None:
+    """No gradient vanishes there, and the norm has no second derivative for Newton's steps."""
+    generator = np.random.default_rng(1)
+    X, domains = generator.normal(size=(30, 2)), np.arange(30) % 2
+    y = (X[:, 0] + 0.8 * (domains - 0.5) * X[:, 1] + 0.3 * generator.normal(size=30) > 0).astype(int)
+    with pytest.warns(ConvergenceWarning, match="kinks"):
+        fitted = ha.HessianAlignedClassifier("spectral", 0.5, 0.5).fit(X, y, sample_domain=domains)
+    assert fitted.score(X, y) > 0.6
+
+
 @pytest.mark.parametrize("method", ["gradient", "hgp", "diagonal"])
 @pytest.mark.parametrize("activation", ["identity", "sigmoid"])
 def test_regressor_ends_where_the_documented_objective_is_flat(method: str, activation: str) -> None:

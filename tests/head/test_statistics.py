@@ -109,6 +109,9 @@ def test_the_plan_takes_the_gram_matrix_where_batches_are_small_and_blocks_where
 
     assert ways(40, 300, 5, 20) == {"dual"}
     assert ways(3000, 3, 2, 3) == {"primal"}
+    # 28 blocks of the Hessian are as many rounds of calls, however small they are.
+    narrow = make_case("cross_entropy", 96, 8, 7, 0)
+    assert plan(grouped(narrow, [32] * 3), ["hessian"]) == {"hessian": "dual"}
 
 
 # --- U-statistics ----------------------------------------------------------------------------------------
@@ -161,7 +164,7 @@ def test_own_products_run_over_distinct_samples(kind: str, way: str) -> None:
         spread = statistics.spread(quantity)
         own = torch.stack([values[quantity] for values in expected])
         cross = plain.spread(quantity).products[0, 1]
-        torch.testing.assert_close(spread.squares(), own, **EXACT)
+        torch.testing.assert_close(spread.squares, own, **EXACT)
         torch.testing.assert_close(spread.products[0, 1], cross, **EXACT)
         # ‖V_e − V̄‖² = (⟨V_1, V_1⟩ − 2 ⟨V_1, V_2⟩ + ⟨V_2, V_2⟩) / 4 for two domains.
         torch.testing.assert_close(spread.distances, ((own.sum() - 2 * cross) / 4).expand(2), **EXACT)
@@ -190,7 +193,7 @@ def test_the_mean_over_all_subsets_is_the_population_s_value() -> None:
         statistics = Statistics(
             DomainDerivatives.of([case.derivatives() for case in domains]), QUANTITIES, unbiased=True
         )
-        spreads = [statistics.spread(quantity).squares() for quantity in QUANTITIES[:3]]
+        spreads = [statistics.spread(quantity).squares for quantity in QUANTITIES[:3]]
         return torch.stack([*spreads, statistics.hgp_distances("mean_product", False)])
 
     # Own products of each domain, over all subsets of it; the distances need all pairs of subsets.

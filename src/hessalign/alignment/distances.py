@@ -114,7 +114,7 @@ def expected_hutchinson_distances(
     off_of_mean = whole.square_of_mean() - diagonal.square_of_mean()
     if detach_centre:
         off_of_mean = off_of_mean.detach()
-    return diagonal.distances + (whole.squares() - diagonal.squares() + off_of_mean) / probes
+    return diagonal.distances + (whole.squares - diagonal.squares + off_of_mean) / probes
 
 
 def sampled_hutchinson_distances(
@@ -185,10 +185,10 @@ def hessian_squares(domains: Domains, part: str = "whole") -> Tensor:
         ``(m,)``; rounding is kept from making it negative.
     """
     if part == "whole":
-        squares = _of(domains, "hessian").spread("hessian").squares()
+        squares = _of(domains, "hessian").spread("hessian").squares
     else:
         statistics = _of(domains, "hessian", "diagonal")
-        squares = statistics.spread("hessian").squares() - statistics.spread("diagonal").squares()
+        squares = statistics.spread("hessian").squares - statistics.spread("diagonal").squares
     return squares.clamp(min=0)
 
 

@@ -314,11 +314,13 @@ class HessianAlignment(HeadPenalty):
         if aligns_hessians and not drawn:
             wanted += QUANTITIES[self.method]
         statistics = Statistics(grouped, wanted, self.unbiased and bool(wanted))
+        # First, because what it is computed from often holds the gradients.
+        hessian = self._hessian_distances(grouped, statistics, generator) if aligns_hessians else None
         distances = {}
         if aligns_gradients:
             distances["gradient"] = gradient_distances(statistics)
-        if aligns_hessians:
-            distances["hessian"] = self._hessian_distances(grouped, statistics, generator)
+        if hessian is not None:
+            distances["hessian"] = hessian
         return distances
 
     def extra_repr(self) -> str:

@@ -213,13 +213,18 @@ class Objective:
     def hessian(self, theta: NDArray[np.float64]) -> LinearOperator:
         """The Hessian at a flattened head, by its products with vectors, ``(C p, C p)``.
 
-        The spectral norm's eigenvectors count as fixed, so that method's Hessian is an approximation.
+        The spectral norm has no second derivative at hand: that method's Hessian is without the norm's share.
         """
+        penalty = self.penalty
+        if penalty is not None and penalty.method == "spectral":
+            penalty = HessianAlignment(
+                "gradient", 0.0, penalty.beta, reduction=penalty.reduction, loss=penalty.loss
+            )
         with torch.enable_grad():
             logits = self.data.logits(self._tensor(theta)).requires_grad_()
             value = self._mean_loss(logits)
-            if self.penalty is not None:
-                value = value + self._alignment(self.penalty, logits)
+            if penalty is not None:
+                value = value + self._alignment(penalty, logits)
             (by_logit,) = torch.autograd.grad(value, logits, create_graph=True)
 
         def times(vector: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -35,6 +35,21 @@ class Curvature(ABC):
             ``(n, k, C)``.
         """
 
+    def pull_back(self, vectors: Tensor, slopes: Tensor) -> Tensor:
+        """Derivative of ``Σ s · A_i u`` with respect to ``values``.
+
+        Args:
+            vectors: ``u``, ``(n, k, C)``.
+            slopes: ``s``, ``(n, k, C)``.
+
+        Returns:
+            Like ``values``.
+        """
+        found: tuple[Tensor] = torch.func.vjp(lambda values: type(self)(values).apply(vectors), self.values)[
+            1
+        ](slopes)
+        return found[0]
+
     @abstractmethod
     def diagonal(self) -> Tensor:
         """Diagonals of the ``A_i``, ``(n, C)``."""
@@ -99,6 +114,10 @@ class DiagonalCurvature(Curvature):
         """``k_i ⊙ u``; see [Curvature.apply][]."""
         return self.values.unsqueeze(1) * vectors
 
+    def pull_back(self, vectors: Tensor, slopes: Tensor) -> Tensor:
+        """``Σ s ⊙ u``; see [Curvature.pull_back][]."""
+        return (slopes * vectors).sum(1)
+
     def diagonal(self) -> Tensor:
         """``k``, ``(n, C)``."""
         return self.values
@@ -137,6 +156,12 @@ class SoftmaxCurvature(Curvature):
         """``p ⊙ u − p (p · u)``; see [Curvature.apply][]."""
         weighted = self.values.unsqueeze(1) * vectors
         return weighted - self.values.unsqueeze(1) * weighted.sum(-1, keepdim=True)
+
+    def pull_back(self, vectors: Tensor, slopes: Tensor) -> Tensor:
+        """``Σ s ⊙ u − s (p · u) − u (p · s)``; see [Curvature.pull_back][]."""
+        probabilities = self.values.unsqueeze(2)
+        along = vectors * (slopes @ probabilities) + slopes * (vectors @ probabilities)
+        return (slopes * vectors - along).sum(1)
 
     def diagonal(self) -> Tensor:
         """``p (1 − p)``, ``(n, C)``."""

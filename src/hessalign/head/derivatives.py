@@ -8,7 +8,7 @@ without bias has ``z̃ = z`` and ``d`` columns where others have ``d+1``.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
@@ -93,8 +93,7 @@ class HeadDerivatives:
         if sample_weight is not None:
             sample_weight = as_tensor("sample_weight", sample_weight, features.device)
             _check_weights(sample_weight, len(features))
-        head_loss.prepare_targets(logits, targets)
-        return cls.from_checked(features, logits, targets, head_loss, bias=bias, sample_weight=sample_weight)
+        return cls._of(features, logits, targets, head_loss, head_loss.prepare_targets, bias, sample_weight)
 
     @classmethod
     def from_checked(
@@ -117,11 +116,24 @@ class HeadDerivatives:
             bias: Whether the head has a bias.
             sample_weight: Weight of each sample in the mean, ``(n,)``; equal by default.
         """
+        return cls._of(features, logits, targets, loss, loss.encode_targets, bias, sample_weight)
+
+    @classmethod
+    def _of(
+        cls,
+        features: Tensor,
+        logits: Tensor,
+        targets: Tensor,
+        loss: HeadLoss,
+        encode: Callable[[Tensor, Tensor], Tensor],
+        bias: bool,
+        sample_weight: Tensor | None,
+    ) -> "HeadDerivatives":
         dtype = torch.promote_types(torch.promote_types(features.dtype, logits.dtype), torch.float32)
         features, logits = features.to(dtype), logits.to(dtype)
         if logits.numel() <= PRECISE_VALUES:
             logits = logits.to(precise_type(logits))
-        residual, curvature = loss.derivatives(logits, loss.encode_targets(logits, targets))
+        residual, curvature = loss.derivatives(logits, encode(logits, targets))
         weight, mass = sample_weight, None
         if (own := loss.target_weights(logits, targets)) is not None:
             weight, mass = own if sample_weight is None else (own[0] * sample_weight, own[1] * sample_weight)

@@ -12,6 +12,6 @@ def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
     Args:
         device: Of the tensors that are computed with.
     """
-    if torch.amp.is_autocast_available(device.type):
+    if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()

@@ -16,7 +16,8 @@ lead there:
   Cheap for minibatches of wide features, which are not touched again, and for many domains.
 
 [plan][] picks by cost. The dual way squares before it subtracts, so it computes in float64; the primal way
-does so for all data that are small, and subtracts before it squares.
+does so for all data that are small, and subtracts before it squares. What subtracts before it squares has a
+derivative without cancellation, which is taken in the features' own type: see [hessalign.head.gram][].
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -35,6 +36,10 @@ from hessalign.head.gram import (
     ROWS_IN_CACHE,
     gram,
     hgp_products,
+    squared_distances,
+    squared_distances_to,
+    squared_lengths,
+    two_grams,
     weighted_gram,
     weighted_squares,
     weighted_sum,
@@ -45,29 +50,35 @@ Way = Literal["primal", "dual"]
 Centre = Literal["mean_loss", "mean_product"]
 
 # A product of wide features with a few outputs takes so many times longer than a Gram matrix, for as many
-# multiplications: it waits for memory, and its derivative takes two products, the Gram matrix's takes one.
-SKINNY = 5
+# multiplications: it waits for memory, and its derivative takes two products, the Gram matrix's takes one
+# (which is in float64 like the Gram matrix; see hessalign.head.gram).
+SKINNY = 4
+# A block of the Hessian costs at least what so many multiplications cost: it is a dozen calls of its own.
+BLOCK = 2**21
 # Rows of a sample-by-sample matrix held at once: bounds memory for large domains.
 ROWS_AT_ONCE = 4096
 # A domain with more samples than this has no unbiased HGP: it would need all their quadruples.
 MOST_QUADRUPLE_SAMPLES = 2048
 
 
-@dataclass(frozen=True, eq=False)
 class Spread:
     """How a quantity ``V_e`` of ``m`` domains spreads.
 
-    Attributes:
-        products: ``⟨V_e, V_f⟩``, ``(m, m)``.
+    Args:
         distances: ``‖V_e − V̄‖²``, ``(m,)``.
+        squares: ``‖V_e‖²``, ``(m,)``.
+        products: Computes ``⟨V_e, V_f⟩``, ``(m, m)``, where they are asked for.
     """
 
-    products: Tensor
-    distances: Tensor
+    def __init__(self, distances: Tensor, squares: Tensor, products: Callable[[], Tensor]) -> None:
+        self.distances = distances
+        self.squares = squares
+        self._compute_products = products
 
-    def squares(self) -> Tensor:
-        """``‖V_e‖²``, ``(m,)``."""
-        return self.products.diagonal()
+    @cached_property
+    def products(self) -> Tensor:
+        """``⟨V_e, V_f⟩``, ``(m, m)``."""
+        return self._compute_products()
 
     def square_of_mean(self) -> Tensor:
         """``‖V̄‖²``, scalar."""
@@ -241,22 +252,20 @@ class Statistics:
 
     @cached_property
     def _blocks(self) -> list["_Block"]:
-        domains = self.domains
-        if domains.is_joined and domains.batch.features.numel() <= PRECISE_VALUES:
-            domains = DomainDerivatives(self._precise, domains.sizes)  # one conversion serves both ways
-        return _blocks(domains)
+        return _blocks(self.domains)
 
     @cached_property
     def _gradients(self) -> Tensor:
         """``G_e``, ``(m, C, d+1)``."""
-        if self.ways.get("hgp") == "primal" and self._large_products is not None:
-            return self._large_products[0]
         return self._over_blocks(lambda block: block.sum(block.residual))
 
     def _over_blocks(self, compute: Callable[["_Block"], Tensor]) -> Tensor:
         """Results ``(domains of the block, ...)`` of all blocks, in the domains' order."""
         found = [compute(block) for block in self._blocks]
-        joined = found[0] if len(found) == 1 else torch.cat(found)
+        return self._in_order(found[0] if len(found) == 1 else torch.cat(found))
+
+    def _in_order(self, joined: Tensor) -> Tensor:
+        """What all blocks' domains have, block after block, in the domains' own order."""
         order = [index for block in self._blocks for index in block.domains]
         if order == sorted(order):
             return joined
@@ -281,8 +290,9 @@ class Statistics:
             spread = _spread_of(torch.cat(diagonals, dim=1), 1)
             self._spreads["diagonal"] = self._without_noise("diagonal", spread)
         total = Spread(
-            torch.stack([spread.products for spread in spreads]).sum(0),
             torch.stack([spread.distances for spread in spreads]).sum(0),
+            torch.stack([spread.squares for spread in spreads]).sum(0),
+            lambda: torch.stack([spread.products for spread in spreads]).sum(0),
         )
         return self._without_noise("hessian", total)
 
@@ -293,55 +303,26 @@ class Statistics:
             spread, self._over_blocks(lambda block: block.mean_squares(quantity)), self.domains.sizes
         )
 
-    @cached_property
-    def _large_products(self) -> tuple[Tensor, Tensor] | None:
-        """``G_e`` and ``H_e [G_e, Ḡ]`` where domains are large and their features have a derivative."""
-        blocks = self._blocks
-        if not all(block.residual.shape[0] == 1 and _is_trained(block.features) for block in blocks):
-            return None
-
-        def bend(index: int, vectors: Tensor, values: Tensor) -> Tensor:
-            block = blocks[index]
-            curvature = type(block.curvature)(values)
-            outputs = block.residual.shape[-1]
-            curved = curvature.apply(vectors.to(values.dtype).unflatten(1, (-1, outputs))).flatten(1)
-            shares = block.shares[0] if isinstance(block.shares, Tensor) else block.shares
-            return (curved * shares).to(vectors.dtype)
-
-        return hgp_products(
-            [block.features[0] for block in blocks],
-            [(block.residual * block.shares)[0].to(block.features.dtype) for block in blocks],
-            [block.curvature.values for block in blocks],
-            bend,
-            blocks[0].bias,
-        )
-
     def _primal_hgp(self, centre: Centre, detached: bool) -> Tensor:
-        gradients = self._gradients
-        if self._large_products is not None:
-            own, of_mean = self._large_products[1].chunk(2, dim=1)
-            middle = own.mean(0) if centre == "mean_product" else of_mean.mean(0)
-            return _squares(own - (middle.detach() if detached else middle))
-        mean_gradient = gradients.mean(0)
-        outputs = gradients.shape[1]
+        blocks = self._blocks
+        gradients, products, middle = hgp_products(
+            [block.features for block in blocks],
+            [block.residual for block in blocks],
+            [block.curvature for block in blocks],
+            [block.shares for block in blocks],
+            # Where some domains are too large for float64, all are.
+            next((block.dtype for block in blocks if block.dtype == block.features.dtype), blocks[0].dtype),
+            blocks[0].bias,
+            with_mean=centre == "mean_loss",
+            detached=detached,
+        )
+        # Where gradients are wanted, too, these are what they are computed from.
+        self.__dict__.setdefault("_gradients", self._in_order(gradients))
+        own = self._in_order(products).flatten(1)
+        own = own.to(precise_type(own))
         if centre == "mean_product":
-            own = self._over_blocks(lambda block: block.hvp(gradients[block.index()]))
-            middle = own.mean(0)
-        elif detached:
-            own = self._over_blocks(lambda block: block.hvp(gradients[block.index()]))
-            with torch.no_grad():
-                middle = self._over_blocks(lambda block: block.hvp(mean_gradient)).mean(0)
-        else:
-            # One product for both directions: the first half is H_e G_e, the second H_e Ḡ, whose mean is H̄ Ḡ.
-            both = self._over_blocks(
-                lambda block: block.hvp(
-                    torch.cat(
-                        [gradients[block.index()], mean_gradient.expand(len(block.domains), -1, -1)], dim=1
-                    )
-                )
-            )
-            own, middle = both[:, :outputs], both[:, outputs:].mean(0)
-        return _squares(own - middle)
+            return squared_distances(own)[0]
+        return squared_distances_to(own, middle.flatten().to(own.dtype))
 
     # The dual way.
 
@@ -355,8 +336,17 @@ class Statistics:
         return _Segments(self.domains.sizes, self._precise.features.device)
 
     @cached_property
-    def _gram(self) -> tuple[Tensor, Tensor]:
-        return gram(self._precise.features, self._precise.bias)
+    def _grams(self) -> tuple[Tensor, Tensor]:
+        """The Gram matrix, and what a detached centre of HGP multiplies."""
+        this = self._precise
+        if self.ways.get("hgp") == "dual" and not self.unbiased:
+            return two_grams(this.features, this.bias)
+        overlaps = gram(this.features, this.bias)
+        return overlaps, overlaps
+
+    @property
+    def _gram(self) -> Tensor:
+        return self._grams[0]
 
     @cached_property
     def _shares(self) -> Tensor:
@@ -368,13 +358,15 @@ class Statistics:
         this = self._precise
         whole = rows == slice(None)
         if quantity == "diagonal":
-            squares = this.features.square()
-            overlaps = gram(squares, this.bias)[0] if whole else squares[rows] @ squares.T + float(this.bias)
-            diagonal = this.curvature.diagonal()
-            return overlaps * (diagonal[rows] @ diagonal.T)
-        overlaps = self._gram[0] if whole else this.features[rows] @ this.features.T + float(this.bias)
+            if whole:
+                overlaps = gram(this.features, this.bias, squares=True)
+            else:
+                squares = this.features.square()
+                overlaps = squares[rows] @ squares.T + float(this.bias)
+            return overlaps * _products(this.curvature.diagonal(), rows)
+        overlaps = self._gram if whole else this.features[rows] @ this.features.T + float(this.bias)
         if quantity == "gradient":
-            return overlaps * (this.residual[rows] @ this.residual.T)
+            return overlaps * _products(this.residual, rows)
         chosen = this.curvature if whole else this.curvature.take(rows)
         return overlaps.square() * chosen.inner(this.curvature)
 
@@ -385,8 +377,8 @@ class Statistics:
             products, diagonal = self._pair_sums(kernel, slice(None)), kernel.diagonal()
         else:
             products, diagonal = self._dual_products_in_rows(quantity)
-        means = products.mean(1)
-        spread = Spread(products, (products.diagonal() - 2 * means + means.mean()).clamp(min=0))
+        means, squares = products.mean(1), products.diagonal()
+        spread = Spread((squares - 2 * means + means.mean()).clamp(min=0), squares, lambda: products)
         if not self.unbiased:
             return spread
         noise = self._segments.sum(diagonal.unsqueeze(1) * self._shares).squeeze(1)
@@ -420,7 +412,7 @@ class Statistics:
 
     def _dual_hgp(self, centre: Centre, detached: bool) -> Tensor:
         this, segments, shares, count = self._precise, self._segments, self._shares, len(self.domains)
-        overlaps, one_sided = self._gram
+        overlaps = self._gram
         weighted = this.residual * shares
         projected = segments.within(overlaps, weighted)  # G_e z̃_i
 
@@ -436,7 +428,7 @@ class Statistics:
         if detached:
             with torch.no_grad():
                 middle = curved(overlaps @ (weighted / count)) / count
-            through = one_sided @ middle
+            through = self._grams[1] @ middle
             return squares - 2 * segments.sum((own * through).sum(1)) + (middle * through).sum().detach()
         middle = curved(overlaps @ (weighted / count)) / count
         through = overlaps @ middle
@@ -445,7 +437,7 @@ class Statistics:
     def _unbiased_hgp(self) -> Tensor:
         """``‖H_e G_e − mean_f H_f G_f‖²`` without bias: see [_quadruples][]."""
         this, segments, count = self._precise, self._segments, len(self.domains)
-        overlaps = self._gram[0]
+        overlaps = self._gram
         sizes = segments.per_domain(lambda n: n * (n - 1), this.features)
         shares = segments.repeat(1 / sizes).unsqueeze(1)
         residual = this.residual
@@ -478,13 +470,14 @@ def plan(
     like, samples, count = domains.like, sum(domains.sizes), len(domains)
     outputs, width = like.shape
     pairs = like.curvature.block_count()
-    # U-statistics of the primal way need the lengths of all features, too, which a Gram matrix has.
-    one_pass = SKINNY * (samples + count) * outputs * width * (3 if unbiased else 1)
+    one_pass = SKINNY * (samples + count) * outputs * width
+    if unbiased:  # the primal way needs the lengths of all features, too, which a Gram matrix has
+        one_pass += SKINNY * samples * width
     primal = {
         "gradient": one_pass,
         "diagonal": one_pass,
-        "hgp": 4 * one_pass,
-        "hessian": pairs * (samples + count) * width**2,
+        "hgp": 2 * one_pass,
+        "hessian": pairs * (BLOCK + (samples + count) * width**2),
     }
     gram_cost, pair_cost = samples**2 * width, 2 * samples**2 * outputs
     dual = {
@@ -509,25 +502,31 @@ def plan(
 def _spread_of(values: Tensor, times: int) -> Spread:
     """Spread of vectors that are at hand, ``(m, F)``, counted several times."""
     values = values.to(precise_type(values))
-    return Spread(times * (values @ values.T), times * _squares(values - values.mean(0)))
+    distances, squares = squared_distances(values)
+    if times != 1:
+        distances, squares = times * distances, times * squares
+    return Spread(distances, squares, lambda: times * (values @ values.T))
 
 
-def _squares(values: Tensor) -> Tensor:
-    return values.to(precise_type(values)).square().flatten(1).sum(1)
+def _products(values: Tensor, rows: slice) -> Tensor:
+    """``v_i·v_j`` for some rows, ``(rows, N)``."""
+    if rows == slice(None):
+        return gram(values, bias=False)  # one product for its derivative
+    return values[rows] @ values.T
 
 
 def _unbiased(spread: Spread, mean_squares: Tensor, sizes: Sequence[int]) -> Spread:
     """Own products over distinct samples: ``‖V_e‖²`` less ``ν_e = (mean_i ‖φ_i‖² − ‖V_e‖²) / (n_e − 1)``."""
     count = len(sizes)
     if len(set(sizes)) == 1:
-        noise = (mean_squares - spread.squares()) / (sizes[0] - 1)
+        others: Tensor | int = sizes[0] - 1
     else:
-        noise = (mean_squares - spread.squares()) / (
-            _float_sizes(tuple(sizes), mean_squares.device, mean_squares.dtype) - 1
-        )
+        others = _float_sizes(tuple(sizes), mean_squares.device, mean_squares.dtype) - 1
+    noise = (mean_squares - spread.squares) / others
     return Spread(
-        spread.products - torch.diag(noise),
         spread.distances - noise * (1 - 2 / count) - noise.mean() / count,
+        spread.squares - noise,
+        lambda: spread.products - torch.diag(noise),
     )
 
 
@@ -595,11 +594,6 @@ def _check_distinct(domains: DomainDerivatives, wanted: Collection[Quantity]) ->
         )
 
 
-def _is_trained(features: Tensor) -> bool:
-    """Whether large features have a derivative, whose passes over memory are what takes time."""
-    return features.requires_grad and features.numel() > PRECISE_VALUES
-
-
 @dataclass(frozen=True, eq=False)
 class _Block:
     """Domains of one size, or nearly so, along the first axis; shorter ones end in rows of weight 0.
@@ -611,6 +605,7 @@ class _Block:
         shares: Share of each sample in its domain's mean, ``(b, n, 1)``, or a number.
         domains: Which domains they are.
         bias: Whether the head has one.
+        dtype: In which sums over samples are taken: the features' own, or float64 where that is cheap.
     """
 
     features: Tensor
@@ -619,52 +614,26 @@ class _Block:
     shares: Tensor | float
     domains: Sequence[int]
     bias: bool
-
-    def index(self) -> slice | Tensor:
-        """Where the block's domains stand among all."""
-        first, last = self.domains[0], self.domains[-1]
-        if list(self.domains) == list(range(first, last + 1)):
-            return slice(first, last + 1)
-        return _positions(tuple(self.domains), self.features.device, inverse=False)
+    dtype: torch.dtype
 
     def sum(self, values: Tensor) -> Tensor:
         """``Σ_i a_i v_i z̃_iᵀ`` for values ``(b, n, k)``: ``(b, k, d+1)``."""
-        return weighted_sum(self.features, (values * self.shares).to(self.features.dtype), self.bias)
-
-    def hvp(self, vectors: Tensor) -> Tensor:
-        """Hessians times vectors ``(b, k C, d+1)`` or ``(k C, d+1)``: ``(b, k C, d+1)``."""
-        count, size, width = self.features.shape
-        # A slice as it is would cost the backward pass over many samples twice the time (memory layout).
-        weights = vectors[..., :width].contiguous()
-        if not self.bias:
-            projected = self.features @ weights.mT
-        elif vectors.ndim == 2:
-            projected = torch.addmm(vectors[:, -1], self.features.flatten(0, 1), weights.mT)
-        elif count == 1:
-            projected = torch.addmm(vectors[0, :, -1], self.features[0], weights[0].mT)
-        else:
-            projected = torch.baddbmm(vectors[..., -1].unsqueeze(1), self.features, weights.mT)
-        outputs = self.residual.shape[-1]
-        projected = projected.reshape(count * size, -1, outputs).to(self.residual.dtype)
-        return self.sum(self.curvature.apply(projected).reshape(count, size, -1))
+        return weighted_sum(self.features, (values * self.shares).to(self.dtype), self.bias)
 
     def diagonals(self) -> Tensor:
         """Diagonals of the Hessians, ``(b, C, d+1)``."""
         weights = self.curvature.diagonal().view_as(self.residual) * self.shares
-        return weighted_squares(self.features, weights.to(self.features.dtype), self.bias)
+        return weighted_squares(self.features, weights.to(self.dtype), self.bias)
 
     def hessian_block(self, row: int, column: int) -> Tensor:
         """Block of the Hessians that belongs to two outputs, ``(b, d+1, d+1)``."""
         shares = self.shares.squeeze(-1) if isinstance(self.shares, Tensor) else self.shares
         weights = self.curvature.entry(row, column).view(self.features.shape[:2]) * shares
-        return weighted_gram(self.features, weights.to(self.features.dtype), self.bias)
+        return weighted_gram(self.features, weights.to(self.dtype), self.bias)
 
     def mean_squares(self, quantity: str) -> Tensor:
         """``Σ_i a_i ‖φ_i‖²`` of each domain, ``(b,)``."""
-        features = self.features.square()
-        if quantity == "diagonal":
-            features = features.square()
-        lengths = features.sum(-1) + float(self.bias)
+        lengths = squared_lengths(self.features, self.bias, self.dtype, squares=quantity == "diagonal")
         if quantity == "gradient":
             scale = self.residual.square().sum(-1)
         elif quantity == "diagonal":
@@ -677,52 +646,41 @@ class _Block:
 def _blocks(domains: DomainDerivatives) -> list[_Block]:
     """All domains: large ones each for itself, small ones together."""
     if min(domains.sizes) >= ROWS_IN_CACHE or len(domains) == 1:
-        blocks = []
-        for index, part in enumerate(domain.precise() for domain in domains.parts):
-            own = part.shares()
-            blocks.append(
-                _Block(
-                    part.features.unsqueeze(0),
-                    part.residual.unsqueeze(0),
-                    part.curvature,
-                    own.unsqueeze(0) if isinstance(own, Tensor) else own,
-                    [index],
-                    part.bias,
-                )
-            )
-        return blocks
-    batch = domains.batch.precise()
-    sizes = domains.sizes
-    if len(set(sizes)) == 1:
-        shape = (len(sizes), sizes[0], -1)
-        shares: Tensor | float = 1 / sizes[0]
-        if batch.weight is not None:
-            shares = _shares(domains, batch).view(shape)
         return [
-            _Block(
-                batch.features.view(shape),
-                batch.residual.view(shape),
-                batch.curvature,
-                shares,
+            _block(part, (1, len(part), -1), part.shares(), [index])
+            for index, part in enumerate(domains.parts)
+        ]
+    batch, sizes = domains.batch, domains.sizes
+    if len(set(sizes)) == 1:
+        equal = batch.weight is None
+        return [
+            _block(
+                batch,
+                (len(sizes), sizes[0], -1),
+                1 / sizes[0] if equal else _shares(domains, batch),
                 range(len(sizes)),
-                batch.bias,
             )
         ]
     all_shares = _shares(domains, batch)
     blocks = []
     for members, places, mask in _buckets(sizes, batch.features.device):
         rows = places.flatten()
-        blocks.append(
-            _Block(
-                batch.features[rows].view(*places.shape, -1),
-                batch.residual[rows].view(*places.shape, -1),
-                batch.curvature.take(rows),
-                all_shares[rows].view(*places.shape, 1) * mask.to(all_shares.dtype).unsqueeze(-1),
-                members,
-                batch.bias,
-            )
-        )
+        counted = all_shares[rows] * mask.to(all_shares.dtype).view(-1, 1)
+        blocks.append(_block(batch.take(rows), (*places.shape, -1), counted, members))
     return blocks
+
+
+def _block(
+    samples: HeadDerivatives, shape: tuple[int, int, int], shares: Tensor | float, members: Sequence[int]
+) -> _Block:
+    features, residual, curvature = samples.features, samples.residual, samples.curvature
+    dtype = features.dtype
+    if features.numel() <= PRECISE_VALUES:
+        dtype = precise_type(features)
+        residual, curvature = residual.to(dtype), curvature.to(dtype)
+    if isinstance(shares, Tensor):
+        shares = shares.to(residual.dtype).view(shape)
+    return _Block(features.view(shape), residual.view(shape), curvature, shares, members, samples.bias, dtype)
 
 
 def _shares(domains: DomainDerivatives, batch: HeadDerivatives) -> Tensor:
@@ -760,7 +718,8 @@ class _Segments:
         """``(N, N)`` to ``(m, m)``."""
         if self.size is not None:
             count = len(self.sizes)
-            return values.reshape(count, self.size, count, self.size).sum((1, 3))
+            # Whole rows first, which lie together in memory.
+            return values.reshape(count, self.size, -1).sum(1).view(count, count, self.size).sum(2)
         return self.sum(self.sum(values).T).T
 
     def repeat(self, values: Tensor) -> Tensor:
