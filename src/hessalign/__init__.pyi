@@ -10,6 +10,7 @@ from . import (
     experiments,
     head,
     loop,
+    metrics,
     training,
 )
 from .alignment import HessianAlignment, HessianFlatness
@@ -54,5 +55,6 @@ __all__ = [
     "head",
     "hessian_distance",
     "loop",
+    "metrics",
     "training",
 ]

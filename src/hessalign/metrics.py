@@ -1,0 +1,543 @@
+r"""How good predictions are: over all samples, for each domain and for each group; the worst, and the mean.
+
+| metric | of one slice of the samples |
+|---|---|
+| ``accuracy`` | share of samples whose most probable class is theirs |
+| ``balanced_accuracy`` | mean over the classes present of the share of each that is found |
+| ``macro_f1`` | mean over the classes present of ``2 hits / (true + predicted)`` |
+| ``auroc`` | area under the ROC curve; mean over the classes present, each against the rest; needs two |
+| ``log_loss`` | mean of ``−log p`` of the samples' classes |
+| ``ece`` | expected calibration error ``Σ_b (n_b / n) abs(accuracy_b − confidence_b)`` of equal bins |
+
+A class is present in a slice if a sample of it is; so a domain without a class is not blamed for it.
+
+There are two means over groups, and publications mix them up: every group counts the same
+(``mean_group_accuracy``), or each by its share of the *training* samples (``training_mean_group_accuracy``;
+Sagawa et al., "Distributionally Robust Neural Networks", ICLR 2020, and most that follow). The plain
+``accuracy`` is a third number: each group by its share of the samples at hand.
+"""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import log_expit, log_softmax  # type: ignore[import-untyped]
+from scipy.stats import rankdata  # type: ignore[import-untyped]
+from sklearn.base import BaseEstimator  # type: ignore[import-untyped]
+from sklearn.metrics import roc_auc_score  # type: ignore[import-untyped]
+from sklearn.utils.metadata_routing import MetadataRequest  # type: ignore[import-untyped]
+
+from hessalign.checks import require_choice, require_number, require_whole
+from hessalign.inputs import as_tensor, read_domains
+
+HIGHER_IS_BETTER: Mapping[str, bool] = {
+    "accuracy": True,
+    "balanced_accuracy": True,
+    "macro_f1": True,
+    "auroc": True,
+    "log_loss": False,
+    "ece": False,
+}
+"""The metrics, and whether the larger value is the better one."""
+
+BINS = 15
+"""Bins of the calibration error by default, as in Guo et al., "On Calibration of Modern Neural Networks"."""
+
+Kind = Literal["domain", "group"]
+
+
+@dataclass(frozen=True, eq=False)
+class Slices:
+    """Metrics of slices of the samples, each by itself.
+
+    Attributes:
+        kind: What the slices are: ``"domain"`` or ``"group"``.
+        names: Their ids; of groups that are domain × class ``(domain, class)``. ``m`` of them.
+        counts: Samples of each, ``(m,)``.
+        values: Of each metric ``(m,)``; NaN where it is not defined, as the AUROC of a single class is not.
+        training_shares: Share of each slice in the training samples, ``(m,)``, or None where not known.
+    """
+
+    kind: Kind
+    names: Sequence[Hashable]
+    counts: NDArray[np.intp]
+    values: Mapping[str, NDArray[np.float64]]
+    training_shares: NDArray[np.float64] | None = None
+
+    def worst(self, metric: str) -> float:
+        """The worst value: the smallest, or the largest of a loss. NaN where it is defined for no slice."""
+        position = self._worst(metric)
+        return float("nan") if position is None else float(self.values[metric][position])
+
+    def worst_name(self, metric: str) -> Hashable | None:
+        """Id of the slice that is worst; the first of them if several are. None where none is defined."""
+        position = self._worst(metric)
+        return None if position is None else self.names[position]
+
+    def mean(self, metric: str) -> float:
+        """Mean over slices, each counting the same; of those for which the metric is defined."""
+        return self._mean(metric, np.ones(len(self.names)))
+
+    def training_mean(self, metric: str) -> float:
+        """Mean over slices, each by its share of the training samples; NaN where the shares are not known."""
+        if self.training_shares is None:
+            require_choice("metric", metric, tuple(self.values))
+            return float("nan")
+        return self._mean(metric, self.training_shares)
+
+    def to_frame(self) -> pl.DataFrame:
+        """A row for each slice: its id, ``samples``, ``training_share`` if known, and every metric."""
+        columns: dict[str, Any] = {}
+        if self.names and isinstance(self.names[0], tuple):
+            columns["domain"] = [name[0] for name in self.names if isinstance(name, tuple)]
+            columns["class"] = [name[1] for name in self.names if isinstance(name, tuple)]
+        else:
+            columns[self.kind] = list(self.names)
+        columns["samples"] = self.counts
+        if self.training_shares is not None:
+            columns["training_share"] = self.training_shares
+        return pl.DataFrame(columns | dict(self.values))
+
+    def _worst(self, metric: str) -> int | None:
+        require_choice("metric", metric, tuple(self.values))
+        values = self.values[metric]
+        if np.isnan(values).all():
+            return None
+        return int(np.nanargmin(values) if HIGHER_IS_BETTER[metric] else np.nanargmax(values))
+
+    def _mean(self, metric: str, weight: NDArray[np.float64]) -> float:
+        require_choice("metric", metric, tuple(self.values))
+        values = self.values[metric]
+        weight = np.where(np.isnan(values), 0.0, weight)
+        total = weight.sum()
+        return float(np.nan_to_num(values) @ weight / total) if total > 0 else float("nan")
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What [evaluate][hessalign.metrics.evaluate] found.
+
+    Attributes:
+        samples: How many there were.
+        overall: Each metric over all samples.
+        domains: Of each domain; None if none were given.
+        groups: Of each group; None if neither domains nor groups were given.
+    """
+
+    samples: int
+    overall: Mapping[str, float]
+    domains: Slices | None
+    groups: Slices | None
+
+    def summary(self) -> dict[str, float]:
+        """All numbers by name: ``accuracy``, ``worst_group_accuracy``, ``mean_domain_log_loss`` and so on.
+
+        Names are ``METRIC``, or ``worst_``, ``mean_`` or ``training_mean_``, then ``domain_`` or ``group_``,
+        then ``METRIC``. Those over the training's shares are there if these are known.
+        """
+        numbers = dict(self.overall)
+        for slices in (self.domains, self.groups):
+            if slices is not None:
+                for metric in slices.values:
+                    numbers[f"worst_{slices.kind}_{metric}"] = slices.worst(metric)
+                    numbers[f"mean_{slices.kind}_{metric}"] = slices.mean(metric)
+                    if slices.training_shares is not None:
+                        numbers[f"training_mean_{slices.kind}_{metric}"] = slices.training_mean(metric)
+        return numbers
+
+    def value(self, name: str) -> float:
+        """One number of the summary.
+
+        Args:
+            name: As in [summary][hessalign.metrics.Evaluation.summary]; hyphens may stand for underscores.
+
+        Raises:
+            ValueError: If there is no number of that name here.
+        """
+        numbers = self.summary()
+        key = str(name).replace("-", "_")
+        if key not in numbers:
+            raise ValueError(f"name: {name!r} is not known here; allowed are {', '.join(numbers)}")
+        return numbers[key]
+
+
+def evaluate(
+    targets: ArrayLike,
+    probabilities: ArrayLike | None = None,
+    *,
+    logits: ArrayLike | None = None,
+    domains: ArrayLike | None = None,
+    groups: ArrayLike | None = None,
+    classes: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    training_counts: Mapping[Any, float] | None = None,
+    bins: int = BINS,
+) -> Evaluation:
+    """Every metric at once, over all samples, for each domain and for each group.
+
+    Args:
+        targets: Class of each sample, ``(n,)``, integers or strings; tensor, array, series or sequence.
+        probabilities: Of each class, ``(n, C)``, in the order of ``classes``; of the second of two, ``(n,)``.
+        logits: In the place of probabilities, ``(n, C)``; or one logit, ``(n,)`` or ``(n, 1)``.
+        domains: Domain id of each sample, ``(n,)``, integers or strings.
+        groups: Group id of each sample, ``(n,)``. Default: the group of a sample is its domain and its class.
+        classes: The ``C`` classes in their order. Default: the sorted classes of ``targets`` if there are
+            ``C`` of them, or ``0 … C−1`` if the targets are integers among these.
+        sample_weight: Weight of each sample, ``(n,)``, at least 0; equal by default.
+        training_counts: Training samples of each group, by its id, for the mean by training share:
+            [count_groups][hessalign.metrics.count_groups] of the training samples.
+        bins: Of the calibration error, default 15.
+
+    Raises:
+        ValueError: If an argument has the wrong length or shape, a value is NaN or out of range, or a target
+            is no class.
+
+    Example:
+        >>> from hessalign.metrics import evaluate
+        >>> found = evaluate(["cow", "cow", "dog"], [0.2, 0.9, 0.8], domains=["a", "b", "b"])
+        >>> round(found.overall["accuracy"], 3), found.groups.worst_name("accuracy")
+        (0.667, ('b', 'cow'))
+        >>> found.value("worst-group-accuracy")
+        0.0
+    """
+    require_whole("bins", bins, least=1)
+    if (probabilities is None) == (logits is None):
+        raise ValueError(
+            f"probabilities, logits: exactly one is needed, got {'both' if logits is not None else 'neither'}"
+        )
+    log_probabilities = _read_logits(logits) if probabilities is None else _read_probabilities(probabilities)
+    labels, names = _read_targets(targets, classes, *log_probabilities.shape)
+    weight = _read_weight(sample_weight, len(labels))
+    measure = _Measure(labels, log_probabilities, weight, bins)
+    everything = measure.slices(np.zeros(len(labels), dtype=np.intp), 1)
+    by_domain, codes = None, np.zeros(len(labels), dtype=np.intp)
+    if domains is not None:
+        found = read_domains("domains", domains, len(labels))
+        codes = found.codes
+        values = measure.slices(codes, len(found.names))
+        by_domain = Slices("domain", found.names.tolist(), np.bincount(codes), values)
+    by_group = None
+    if groups is not None or domains is not None:
+        group_names, positions = _groups(labels, names, domains, groups)
+        by_group = Slices(
+            "group",
+            group_names,
+            np.bincount(positions),
+            measure.slices(positions, len(group_names)),
+            _training_shares(training_counts, group_names),
+        )
+    elif training_counts is not None:
+        raise ValueError("training_counts: are of groups, but neither groups nor domains are given")
+    overall = {metric: float(values[0]) for metric, values in everything.items()}
+    return Evaluation(len(labels), overall, by_domain, by_group)
+
+
+def count_groups(
+    targets: ArrayLike, domains: ArrayLike | None = None, groups: ArrayLike | None = None
+) -> dict[Any, int]:
+    """Samples of each group, by the ids that [evaluate][hessalign.metrics.evaluate] gives them.
+
+    Args:
+        targets: Class of each sample, ``(n,)``.
+        domains: Domain id of each sample, ``(n,)``; needed unless ``groups`` are given.
+        groups: Group id of each sample, ``(n,)``; default: domain and class.
+
+    Raises:
+        ValueError: If lengths do not match, or neither is given.
+
+    Example:
+        >>> from hessalign.metrics import count_groups
+        >>> count_groups(["cow", "dog", "dog"], domains=["a", "a", "b"])
+        {('a', 'cow'): 1, ('a', 'dog'): 1, ('b', 'dog'): 1}
+    """
+    if groups is None and domains is None:
+        raise ValueError("domains, groups: one of them is needed, got neither")
+    found = read_domains("targets", targets, _length(targets), "class")
+    names, codes = _groups(found.codes, found.names.tolist(), domains, groups)
+    return dict(zip(names, np.bincount(codes).tolist(), strict=True))
+
+
+class Scorer(BaseEstimator):  # type: ignore[misc]
+    """A number of [Evaluation.summary][hessalign.metrics.Evaluation.summary] as a scorer of scikit-learn.
+
+    The higher the better: losses count with their sign changed. Domains and groups reach it as
+    ``sample_domain`` and ``sample_group``; through searches and ``cross_validate`` with
+    ``sklearn.set_config(enable_metadata_routing=True)``. What is about groups needs one of them.
+
+    Args:
+        name: ``"worst_group_accuracy"``, ``"mean_domain_log_loss"``, ``"ece"``, ...; hyphens may stand for
+            underscores.
+
+    Example:
+        >>> from hessalign import HessianAlignedClassifier
+        >>> from hessalign.metrics import Scorer
+        >>> X, y, clinic = [[-1.0], [1.0], [-2.0], [3.0]], [0, 1, 0, 1], ["a", "a", "b", "b"]
+        >>> classifier = HessianAlignedClassifier("none").fit(X, y)
+        >>> Scorer("worst_group_accuracy")(classifier, X, y, sample_domain=clinic)
+        1.0
+    """
+
+    def __init__(self, name: str = "worst_group_accuracy") -> None:
+        self.name = name
+
+    def __call__(
+        self,
+        estimator: Any,
+        X: ArrayLike,  # noqa: N803 (scikit-learn's name)
+        y: ArrayLike,
+        *,
+        sample_weight: ArrayLike | None = None,
+        sample_domain: ArrayLike | None = None,
+        sample_group: ArrayLike | None = None,
+    ) -> float:
+        """Score a fitted classifier.
+
+        Raises:
+            ValueError: If the name is not known, or is about domains or groups that are not given.
+        """
+        _, kind = _parse(self.name)
+        if kind == "domain" and sample_domain is None:
+            raise ValueError(f"sample_domain: {self.name!r} needs the domain of each sample, got none")
+        if kind == "group" and sample_domain is None and sample_group is None:
+            raise ValueError(
+                f"sample_group, sample_domain: {self.name!r} needs one of them for each sample, got neither"
+            )
+        found = evaluate(
+            y,
+            estimator.predict_proba(X),
+            domains=sample_domain,
+            groups=sample_group,
+            classes=estimator.classes_,
+            sample_weight=sample_weight,
+        )
+        return value_for_scoring(found, self.name)
+
+    def get_metadata_routing(self) -> MetadataRequest:
+        """Searches pass domains and groups on without being asked for it."""
+        requests = MetadataRequest(owner=self)
+        for name in ("sample_domain", "sample_group"):
+            requests.score.add_request(param=name, alias=True)
+        return requests
+
+
+def value_for_scoring(found: Evaluation, name: str) -> float:
+    """A number of an evaluation, the higher the better: losses with their sign changed."""
+    value = found.value(name)
+    return value if HIGHER_IS_BETTER[_parse(name)[0]] else -value
+
+
+def is_metric(name: object) -> bool:
+    """Whether this is the name of a number that only this module has: of domains or groups, or ``"ece"``."""
+    try:
+        return isinstance(name, str) and (_parse(name)[1] is not None or name == "ece")
+    except ValueError:
+        return False
+
+
+def _parse(name: str) -> tuple[str, Kind | None]:
+    """The metric of a name, and what it is summarised over, if anything."""
+    key = str(name).replace("-", "_")
+    if key in HIGHER_IS_BETTER:
+        return key, None
+    kinds: tuple[Kind, ...] = ("domain", "group")
+    for summary in ("worst", "mean"):
+        for kind in kinds:
+            start = f"{summary}_{kind}_"
+            if key.startswith(start) and key.removeprefix(start) in HIGHER_IS_BETTER:
+                return key.removeprefix(start), kind
+    raise ValueError(
+        f"name: {name!r} is not known; allowed are {', '.join(HIGHER_IS_BETTER)}, each alone or after "
+        "worst_domain_, mean_domain_, worst_group_ or mean_group_"
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Measure:
+    """Predictions, measured in slices. One pass for each metric, however many slices there are."""
+
+    labels: NDArray[np.intp]
+    log_probabilities: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    bins: int
+
+    def slices(self, codes: NDArray[np.intp], count: int) -> dict[str, NDArray[np.float64]]:
+        """Each metric of each slice, ``(m,)``."""
+        samples, classes = self.log_probabilities.shape
+        rows, weight = np.arange(samples), self.weight
+
+        def table(columns: NDArray[np.intp], width: int, values: NDArray[np.float64]) -> NDArray[np.float64]:
+            sums: NDArray[Any] = np.bincount(codes * width + columns, values, minlength=count * width)
+            return sums.reshape(count, width)
+
+        total = np.bincount(codes, weight, count)
+        predicted = self.log_probabilities.argmax(1)
+        right = weight * (predicted == self.labels)
+        true = table(self.labels, classes, weight)
+        hits, guessed = table(self.labels, classes, right), table(predicted, classes, weight)
+        confidence = np.exp(self.log_probabilities[rows, predicted])
+        places = np.clip(np.ceil(confidence * self.bins).astype(np.intp) - 1, 0, self.bins - 1)
+        gaps = np.abs(table(places, self.bins, right - weight * confidence)).sum(1)
+        losses = -weight * self.log_probabilities[rows, self.labels]
+        with np.errstate(divide="ignore", invalid="ignore"):  # slices and classes without weight are NaN
+            return {
+                "accuracy": np.bincount(codes, right, count) / total,
+                "balanced_accuracy": _mean_present(hits / true, true),
+                "macro_f1": _mean_present(2 * hits / (true + guessed), true),
+                "auroc": self._auroc(codes, true),
+                "log_loss": np.bincount(codes, losses, count) / total,
+                "ece": gaps / total,
+            }
+
+    def _auroc(self, codes: NDArray[np.intp], true: NDArray[np.float64]) -> NDArray[np.float64]:
+        areas = np.full(len(true), np.nan)
+        chosen = np.flatnonzero((true > 0).sum(1) > 1)
+        if not len(chosen):
+            return areas
+        order = np.argsort(codes, kind="stable")
+        ends = np.searchsorted(codes[order], np.arange(len(true) + 1))
+        for position in chosen:
+            rows = order[ends[position] : ends[position + 1]]
+            rows = rows[self.weight[rows] > 0]
+            present = np.flatnonzero(true[position] > 0)
+            if true.shape[1] == 2:
+                present = present[1:]
+            areas[position] = self._mean_area(rows, present)
+        return areas
+
+    def _mean_area(self, rows: NDArray[np.intp], classes: NDArray[np.intp]) -> float:
+        """Mean over classes of the area of each against the rest."""
+        scores = self.log_probabilities[np.ix_(rows, classes)]
+        member = self.labels[rows, None] == classes
+        weight = self.weight[rows]
+        if np.ptp(weight) > 0:
+            columns = range(len(classes))
+            return float(
+                np.mean([roc_auc_score(member[:, c], scores[:, c], sample_weight=weight) for c in columns])
+            )
+        sizes = member.sum(0)
+        ranks = (rankdata(scores, axis=0) * member).sum(0)
+        return float(((ranks - sizes * (sizes + 1) / 2) / (sizes * (len(rows) - sizes))).mean())
+
+
+def _mean_present(values: NDArray[np.float64], true: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean over the classes that a slice has."""
+    present = true > 0
+    mean: NDArray[np.float64] = np.where(present, values, 0.0).sum(1) / present.sum(1)
+    return mean
+
+
+def _groups(
+    labels: NDArray[np.intp], classes: Sequence[Any], domains: ArrayLike | None, groups: ArrayLike | None
+) -> tuple[list[Hashable], NDArray[np.intp]]:
+    """Ids of the groups that have samples, ascending, and each sample's position among them."""
+    if groups is not None:
+        found = read_domains("groups", groups, len(labels), "group")
+        return found.names.tolist(), found.codes
+    found = read_domains("domains", domains, len(labels))
+    pairs, codes = np.unique(found.codes * len(classes) + labels, return_inverse=True)
+    domain_names = found.names.tolist()
+    return [(domain_names[p // len(classes)], classes[p % len(classes)]) for p in pairs.tolist()], codes
+
+
+def _training_shares(
+    counts: Mapping[Any, float] | None, names: Sequence[Hashable]
+) -> NDArray[np.float64] | None:
+    if counts is None:
+        return None
+    if not isinstance(counts, Mapping):
+        raise ValueError(f"training_counts: must map group ids to counts, got {type(counts).__name__}")
+    found = {name: require_number(f"training_counts[{name!r}]", n, least=0) for name, n in counts.items()}
+    total = sum(found.values())
+    if not any(found.get(name, 0.0) for name in names):
+        raise ValueError(
+            f"training_counts: none of the groups {', '.join(map(str, names[:5]))} has training samples; the "
+            f"ids given are {', '.join(map(str, list(found)[:5]))}"
+        )
+    return np.array([found.get(name, 0.0) for name in names]) / total
+
+
+def _length(values: Any) -> int:
+    try:
+        return len(values)
+    except TypeError:
+        raise ValueError(f"targets: must be an array with an entry for each sample, got {values!r}") from None
+
+
+def _read_targets(
+    targets: ArrayLike, classes: ArrayLike | None, samples: int, outputs: int
+) -> tuple[NDArray[np.intp], list[Any]]:
+    """Position of each sample's class, and the classes."""
+    found = read_domains("targets", targets, samples, "class")
+    names = found.names
+    if classes is not None:
+        given = read_domains("classes", classes, _length(classes), "class")
+        order = np.empty(len(given.codes), dtype=np.intp)
+        order[given.codes] = np.arange(len(order))
+        if len(given.names) != len(given.codes) or len(order) != outputs:
+            raise ValueError(
+                f"classes: must name each of the {outputs} classes once, got {len(given.codes)} names, "
+                f"{len(given.names)} of them distinct"
+            )
+        known = np.isin(names, given.names)
+        if not known.all():
+            raise ValueError(f"targets: {names[~known][0]!s} is none of the classes")
+        positions = order[np.searchsorted(given.names, names)]
+        listed: list[Any] = given.names[given.codes].tolist()
+        return positions[found.codes], listed
+    if len(names) == outputs:
+        return found.codes, names.tolist()
+    if names.dtype.kind in "iub" and names.min() >= 0 and names.max() < outputs:
+        return names.astype(np.intp)[found.codes], list(range(outputs))
+    raise ValueError(
+        f"targets: hold {len(names)} classes where {outputs} are predicted; name all of them in classes="
+    )
+
+
+def _read_numbers(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    array = as_tensor(name, values).detach().cpu().double().numpy()
+    if array.ndim not in (1, 2) or not len(array) or 0 in array.shape:
+        raise ValueError(f"{name}: must have shape (n, C), (n, 1) or (n,), got {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name}: must be finite, got NaN or infinity")
+    return array
+
+
+def _read_logits(logits: ArrayLike | None) -> NDArray[np.float64]:
+    array = _read_numbers("logits", logits if logits is not None else [])
+    if array.ndim == 1 or array.shape[1] == 1:
+        single = array.reshape(-1)
+        return np.column_stack([log_expit(-single), log_expit(single)])
+    return np.asarray(log_softmax(array, axis=1))
+
+
+def _read_probabilities(probabilities: ArrayLike) -> NDArray[np.float64]:
+    tensor = as_tensor("probabilities", probabilities)
+    array = _read_numbers("probabilities", tensor)
+    if array.ndim == 1 or array.shape[1] == 1:
+        array = np.column_stack([1 - array.reshape(-1), array.reshape(-1)])
+    if array.min() < -1e-6 or array.max() > 1 + 1e-6 or np.abs(array.sum(1) - 1).max() > 1e-2:
+        raise ValueError(
+            "probabilities: must lie between 0 and 1 and add up to 1 for each sample, got values from "
+            f"{array.min():.4g} to {array.max():.4g} and sums up to {array.sum(1).max():.4g}; "
+            "logits go under logits="
+        )
+    # A probability rounded to 0 is no infinite loss; scikit-learn's log_loss has the same floor.
+    floor = torch.finfo(tensor.dtype if tensor.is_floating_point() else torch.float64).eps
+    return np.log(np.clip(array, floor, 1))
+
+
+def _read_weight(sample_weight: ArrayLike | None, samples: int) -> NDArray[np.float64]:
+    if sample_weight is None:
+        return np.ones(samples)
+    weight = as_tensor("sample_weight", sample_weight).detach().cpu().double().numpy()
+    usable = weight.shape == (samples,) and np.isfinite(weight).all()
+    if not usable or weight.min() < 0 or not weight.sum() > 0:
+        raise ValueError(
+            f"sample_weight: must hold one finite weight of at least 0 for each of the {samples} samples, "
+            f"not all 0, got an array of shape {weight.shape}"
+        )
+    return weight
