@@ -16,8 +16,10 @@ from sklearn.preprocessing import scale
 from torch import Tensor
 
 import hessalign as ha
-from hessalign.estimator.objective import HeadData, Objective
-from hessalign.estimator.objective import Samples as Checked
+from hessalign.estimator.data import HeadData
+from hessalign.estimator.data import Samples as Checked
+from hessalign.estimator.objective import Objective
+from hessalign.estimator.penalties import Alignment
 from hessalign.exceptions import NoEffectWarning, UntrustworthyWarning
 from tests.cases import SQUARED, sigmoid_loss, softmax_loss, squared_loss
 from tests.estimator.samples import Samples, coloured, shifted_classes, shifted_line
@@ -94,7 +96,8 @@ def dense_objective(
             + beta * (gradient - mean_gradient).square().sum()
             for gradient, hessian in zip(gradients, hessians, strict=True)
         ]
-        return value + torch.stack(distances).mean()
+        by_domain = torch.stack([shares[chosen].sum() for chosen in members]) / shares.sum()
+        return value + torch.stack(distances) @ by_domain
 
     return objective
 
@@ -495,17 +498,19 @@ def test_rounding_of_the_value_does_not_end_a_fit(method: str, samples: int) -> 
 @pytest.mark.parametrize("method", ["none", *ALIGNMENTS[:-1]])  # all but the spectral norm
 def test_products_with_the_hessian_of_the_objective(method: str, fit_intercept: bool) -> None:
     samples = shifted_classes()
-    kind = {"probes": PROBES, "expected": True} if method == "hutchinson" else {}
     weights = (0.0, 0.0) if method == "none" else (2.0, 3.0)
-    penalty = ha.HessianAlignment(
-        "gradient" if method == "none" else method, *weights, detach_centre=False, **kind
-    )
     ones = np.ones(len(samples.y))
-    checked = Checked(samples.X, samples.y, samples.domains.astype(np.intp), ones)
+    codes = samples.domains.astype(np.intp)
+    loss = ha.CrossEntropy()
     data = HeadData.of(
-        checked, ones, penalty.loss, 3, fit_intercept=fit_intercept, dtype="float64", device="cpu"
-    )
-    objective = Objective(data, penalty.loss, 0.1 / data.scale**2, None if method == "none" else penalty)
+        Checked(samples.X, samples.y, codes, None, ones), codes, ones, loss, 3,
+        fit_intercept=fit_intercept, dtype="float64", device="cpu",
+    )  # fmt: skip
+    penalty = None if method == "none" else Alignment(method, PROBES, "mean_loss")
+    by_name = {"alpha": weights[0], "beta": weights[1]}
+    if method == "gradient":
+        del by_name["alpha"]
+    objective = Objective(data, loss, 0.1 / data.scale**2, penalty, by_name)
     theta = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 4)))
     if not fit_intercept:
         theta[:, -1] = 0

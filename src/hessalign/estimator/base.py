@@ -1,13 +1,11 @@
 # ruff: noqa: N803 (scikit-learn's names)
-r"""What both estimators share: checks, weights of samples, choice of the weights, the fit, what it leaves."""
+r"""What the estimators share: checks, weights, choice of hyper-parameters, the fit, what it leaves."""
 
 import copy
 import math
-import sys
-import warnings
 from abc import abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
@@ -18,91 +16,107 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator  # type: ignore[import-untyped]
 from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped]
 from sklearn.metrics import get_scorer  # type: ignore[import-untyped]
-from sklearn.utils.validation import (  # type: ignore[import-untyped]
-    _check_sample_weight,
-    check_is_fitted,
-    validate_data,
-)
-from torch import Tensor
+from sklearn.model_selection import StratifiedKFold  # type: ignore[import-untyped]
+from sklearn.utils.validation import check_is_fitted  # type: ignore[import-untyped]
 
-from hessalign.alignment import HessianAlignment
-from hessalign.alignment.penalty import Method as PenaltyMethod
 from hessalign.checks import require_choice, require_flag, require_number, require_whole
-from hessalign.estimator.auto import AUTO_GRID, STRENGTH_DECADES, Fold, Head, HeldOutScore, Search
-from hessalign.estimator.objective import HeadData, Samples
+from hessalign.estimator.auto import (
+    AUTO_GRID,
+    MOST_FOLDS,
+    STRENGTH_DECADES,
+    Fold,
+    HeldOutScore,
+    Search,
+    deal,
+)
+from hessalign.estimator.data import Head, HeadData, Samples
+from hessalign.estimator.inputs import HOW_TO_PASS, as_plain, checked, read_weight, warn
+from hessalign.estimator.penalties import Penalty
 from hessalign.estimator.persistence import load_estimator, save_estimator
 from hessalign.estimator.problem import Plain, Problem
 from hessalign.estimator.solver import Solution
 from hessalign.exceptions import NoEffectWarning, UntrustworthyWarning
 from hessalign.head import HeadLoss
-from hessalign.head.statistics import Centre
 from hessalign.inputs import Domains, read_domains
 
-Method = PenaltyMethod | Literal["none"]
 Weight = float | Literal["auto"]
 Strength = float | Literal["auto"] | None
 DomainWeight = Literal["size", "equal"]
-METHODS = ("none", *get_args(PenaltyMethod))
-OF_CURVATURE_ALONE = ("diagonal", "hutchinson", "frobenius", "spectral")
-
-HOW_TO_PASS = (
-    "pass fit(..., sample_domain=ids); through cross_val_score, cross_validate and searches "
-    "params={'sample_domain': ids} (groups= reaches the splitter only), and through pipelines "
-    "sklearn.set_config(enable_metadata_routing=True)"
-)
 
 
 @dataclass(frozen=True)
-class _Settings:
-    """What a fit does, the methods' peculiarities taken into account.
+class Hyper:
+    """A hyper-parameter that ``"auto"`` can choose.
 
     Attributes:
-        alpha: Weight of the Hessian distance, 0 where the method has none.
-        beta: Weight of the gradient distance.
-        strength: ``C`` or ``l2``.
+        grid: What is tried, ascending.
+        neutral: The value at which the head is the plain one; None if there is none.
+        limits: As require_number takes them.
     """
 
-    alpha: Weight
-    beta: Weight
+    grid: tuple[float, ...]
+    neutral: float | None
+    limits: Mapping[str, float] = field(default_factory=lambda: {"least": 0})
+
+
+TERM = Hyper((0.0, *AUTO_GRID), 0.0)
+"""The weight of a penalty's term."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a fit does.
+
+    Attributes:
+        values: The hyper-parameters, in the order in which ``"auto"`` chooses them.
+        strength: ``C`` or ``l2``.
+        is_plain: Whether the plain head was chosen, whatever the values.
+    """
+
+    values: Mapping[str, Weight]
     strength: Weight
+    is_plain: bool = False
 
     @property
     def is_auto(self) -> bool:
-        return "auto" in (self.alpha, self.beta, self.strength)
+        """Whether anything is to be chosen."""
+        return "auto" in (*self.values.values(), self.strength)
 
-    @property
-    def aligns(self) -> bool:
-        return self.alpha != 0 or self.beta != 0
+    def numbers(self) -> dict[str, float]:
+        """The hyper-parameters, once chosen."""
+        return {name: float(value) for name, value in self.values.items()}
 
 
 class HeadEstimator(BaseEstimator):  # type: ignore[misc]
-    """A linear head on fixed features, fitted with an alignment penalty; see the two public estimators."""
+    """A linear head on fixed features; see the public estimators."""
 
-    # Pipelines and searches pass domain ids on without being asked for it one by one.
+    # Pipelines and searches pass domain and group ids on without being asked for it one by one.
     __metadata_request__fit: ClassVar = {"sample_domain": True}
     _strength_name: ClassVar[str]
+    _hyper: ClassVar[Mapping[str, Hyper]]
+    # Whether domains are compared, so that two are needed and three where one is held out.
+    _compares: ClassVar[str | None] = None
+    _plain_by: ClassVar[str] = ""
+    # Whether the head is where one objective is flat; else it comes of several steps.
+    _has_objective: ClassVar[bool] = True
 
-    method: Method
-    alpha: Weight
-    beta: Weight
-    probes: int
-    centre: Centre
     fit_intercept: bool
     domain_weight: DomainWeight
     scoring: Any
     tol: float
     max_iter: int
-    warm_start: bool
-    dtype: Literal["float64", "float32"]
-    device: str
+    warm_start: bool = False
+    dtype: Literal["float64", "float32"] = "float64"
+    device: str = "cpu"
     coef_: NDArray[np.float64]
     intercept_: Any
+    plain_: bool
 
     def save(self, path: str | Path) -> None:
         """Write the fitted estimator to one safetensors file, atomically; nothing in it can be executed.
 
         Args:
-            path: The file; one that exists is replaced.
+            path: Output file; one that exists is replaced.
 
         Raises:
             NotFittedError: If the estimator is not fitted.
@@ -134,6 +148,11 @@ class HeadEstimator(BaseEstimator):  # type: ignore[misc]
     def _strengths(self, scale: float) -> list[float]:
         """What ``"auto"`` tries for ``C`` or ``l2``, the weakest head first."""
 
+    @property
+    @abstractmethod
+    def _strength_limits(self) -> Mapping[str, float]:
+        """Limits of ``C`` or ``l2``, as require_number takes them."""
+
     @abstractmethod
     def _constant_loss(self, data: HeadData) -> float:
         """Mean loss of the best constant prediction that the head can make."""
@@ -143,170 +162,153 @@ class HeadEstimator(BaseEstimator):  # type: ignore[misc]
         """Set ``coef_`` and ``intercept_``."""
 
     @abstractmethod
-    def _labels(self, targets: NDArray[Any]) -> NDArray[Any]:
-        """Targets as the user gave them."""
-
-    @abstractmethod
-    def _sample_scores(self, head: Head, samples: Samples, scoring: str) -> NDArray[np.float64] | None:
-        """Each sample's score, the higher the better; None where a scoring is no mean over samples."""
-
-    @property
-    @abstractmethod
-    def _default_scoring(self) -> str:
-        """Scoring by which ``"auto"`` chooses if none is named."""
+    def _score_of(self, head: Head, samples: Samples, is_plain: bool) -> HeldOutScore:
+        """Score of a head on held-out samples."""
 
     def _class_factors(self, samples: Samples) -> NDArray[np.float64]:
         """Factors of the samples' weights by their classes, ``(n,)``."""
         return np.ones(len(samples.weight))
 
-    def _check_settings(self) -> _Settings:
-        """Check every parameter that both estimators have, before any work is done.
+    def _codes(self, samples: Samples) -> NDArray[np.intp]:
+        """What the samples are sorted by and the penalty compares, ``(n,)``: their domains."""
+        return samples.domains
+
+    def _penalty(self) -> Penalty | None:
+        """What is added to the mean loss."""
+        return None
+
+    def _solve(
+        self, problem: Problem, plain: Plain, values: Mapping[str, float], tol: float, start: Head | None
+    ) -> Solution:
+        """The head with these hyper-parameters."""
+        return problem.penalised(plain, values, tol, start)
+
+    def _remark(
+        self, problem: Problem, plain: Plain, solution: Solution, values: Mapping[str, float]
+    ) -> None:
+        """Set attributes of one kind of head, and warn of what only it can go wrong with."""
+
+    def _check_settings(self) -> Settings:
+        """Check every parameter that the estimators share, before any work is done.
 
         Raises:
             ValueError: Naming the first that is wrong.
         """
-        require_choice("method", self.method, METHODS)
-        alpha, beta = (
-            weight if _is_auto(weight) else require_number(name, weight, least=0, otherwise="'auto' or ")
-            for name, weight in (("alpha", self.alpha), ("beta", self.beta))
-        )
-        strength = self._check_strength("auto" in (alpha, beta) and self.method != "none")
+        values: dict[str, Weight] = {}
+        for name, hyper in self._hyper.items():
+            given = getattr(self, name)
+            values[name] = (
+                given
+                if _is_auto(given)
+                else require_number(name, given, otherwise="'auto' or ", **hyper.limits)
+            )
+        strength = self._check_strength("auto" in values.values())
         require_number("tol", self.tol, least=0)
         require_whole("max_iter", self.max_iter, least=1)
-        require_choice("centre", self.centre, get_args(Centre))
         require_choice("dtype", self.dtype, ("float64", "float32"))
         require_choice("domain_weight", self.domain_weight, get_args(DomainWeight))
         require_flag("fit_intercept", self.fit_intercept)
         require_flag("warm_start", self.warm_start)
-        if self.method == "hutchinson":
-            require_whole("probes", self.probes, least=1)
+        self._check_scoring()
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError, TypeError) as error:
+            raise ValueError(f"device: PyTorch has no device {self.device!r} here") from error
+        self._loss(1)
+        return Settings(values, strength)
+
+    def _check_scoring(self) -> None:
         if self.scoring is not None and not callable(self.scoring):
             try:
                 get_scorer(self.scoring)
             except (ValueError, TypeError) as error:
                 raise ValueError(
                     f"scoring: {self.scoring!r} is not known; allowed are None, a name of scikit-learn's "
-                    "(sklearn.metrics.get_scorer_names()) or a scorer"
+                    "(sklearn.metrics.get_scorer_names()), for classifiers one of hessalign.metrics "
+                    "('worst_group_accuracy', ...), or a scorer"
                 ) from error
-        try:
-            torch.empty(0, device=self.device)
-        except (RuntimeError, AssertionError, TypeError) as error:
-            raise ValueError(f"device: PyTorch has no device {self.device!r} here") from error
-        self._penalty(1, 0.0, 0.0)
-        if self.method == "none":
-            alpha = beta = 0.0
-        return _Settings(0.0 if self.method == "gradient" else alpha, beta, strength)
 
-    def _check_strength(self, with_weights: bool) -> Weight:
-        """``C`` or ``l2`` to use; chosen as well where it is not given and weights are to be chosen."""
+    def _check_strength(self, with_values: bool) -> Weight:
+        """``C`` or ``l2`` to use; ``"auto"`` where it is not given and hyper-parameters are to be chosen."""
         name = self._strength_name
         given: Strength = getattr(self, name)
         if given is None:
-            return "auto" if with_weights else 1.0
+            return "auto" if with_values else 1.0
         if _is_auto(given):
             return "auto"
         return require_number(name, given, otherwise="None, 'auto' or ", **self._strength_limits)
 
-    @property
-    @abstractmethod
-    def _strength_limits(self) -> Mapping[str, float]:
-        """Limits of ``C`` or ``l2``, as require_number takes them."""
-
     def _read(
-        self, X: Any, targets: NDArray[Any], sample_weight: Any, sample_domain: Any, settings: _Settings
-    ) -> tuple[Samples, Domains, _Settings]:
-        """Weights and domains of checked features and targets, and what there is to align."""
-        weight = self._check_weight(sample_weight, X)
+        self,
+        X: Any,
+        targets: NDArray[Any],
+        sample_weight: Any,
+        sample_domain: Any,
+        sample_group: Any,
+        settings: Settings,
+    ) -> tuple[Samples, Domains]:
+        """Weights, domains and groups of checked features and targets; and whether they are enough."""
+        weight = read_weight(sample_weight, X)
         given = np.zeros(len(X), dtype=np.intp) if sample_domain is None else sample_domain
         domains = read_domains("sample_domain", given, len(X))
+        groups = None if sample_group is None else read_domains("sample_group", sample_group, len(X), "group")
         features = X
         if not (weight > 0).all():
             kept = weight > 0
             features, targets, weight = X[kept], targets[kept], weight[kept]
             domains = read_domains("sample_domain", domains.names[domains.codes[kept]], len(weight))
-        samples = Samples(features, targets, domains.codes, weight)
-        return samples, domains, self._check_domains(domains, sample_domain, sample_weight, settings)
-
-    def _check_weight(self, sample_weight: Any, X: NDArray[Any]) -> NDArray[np.float64]:
-        if sample_weight is None:
-            return np.ones(len(X))
-        array = np.asarray(as_plain(sample_weight))
-        if array.dtype.kind in "OT" and all(
-            isinstance(value, int | float | np.number) and not isinstance(value, bool) for value in array.flat
-        ):
-            array = array.astype(np.float64)
-        if array.dtype.kind not in "iufb":
-            raise ValueError(
-                f"sample_weight: must be numbers, got dtype {array.dtype}; domain ids go under sample_domain="
-            )
-        if array.ndim == 0:
-            array = np.full(len(X), array)
-        try:
-            weight: NDArray[np.float64] = _check_sample_weight(array, X, dtype=np.float64)
-        except ValueError as error:
-            raise ValueError(f"sample_weight: {error}") from error
-        if (weight < 0).any() or not (weight > 0).any() or not np.isfinite(weight.sum()):
-            raise ValueError(
-                "sample_weight: weights must be at least 0, and not all 0, "
-                f"got values from {weight.min():g} to {weight.max():g}"
-            )
-        return weight / weight.max() if weight.max() > 1e100 or weight.max() < 1e-100 else weight
+            if groups is not None:
+                groups = read_domains("sample_group", groups.names[groups.codes[kept]], len(weight))
+        samples = Samples(features, targets, domains.codes, None if groups is None else groups.codes, weight)
+        integers = sample_weight is not None and np.asarray(as_plain(sample_weight)).dtype.kind in "iu"
+        self._check_domains(domains, samples, sample_domain is not None, integers, settings)
+        return samples, domains
 
     def _check_domains(
-        self, domains: Domains, sample_domain: Any, sample_weight: Any, settings: _Settings
-    ) -> _Settings:
-        count, weights = len(domains.names), (settings.alpha, settings.beta)
-        if "auto" in weights and count < 3:
+        self, domains: Domains, samples: Samples, given: bool, integers: bool, settings: Settings
+    ) -> None:
+        """Refuse too few domains for what is to be done; warn where there is nothing to compare."""
+        count = len(domains.names)
+        found = str(count) if given else f"none; {HOW_TO_PASS}"
+        by_group = samples.groups is not None and not given
+        chosen = [name for name, value in settings.values.items() if value == "auto"]
+        if chosen and self._compares and not by_group and count < 3:
             raise ValueError(
-                "sample_domain: alpha or beta 'auto' needs at least 3 domains, so that leaving one out "
-                f"leaves something to align, got {count if sample_domain is not None else 'none'}"
-                f"{'' if sample_domain is not None else '; ' + HOW_TO_PASS}"
+                f"sample_domain: {' or '.join(sorted(self._hyper))} 'auto' needs at least 3 domains, so that "
+                f"leaving one out leaves something to compare, got {found}"
             )
-        if settings.strength == "auto" and count < 2:
+        if settings.is_auto and not by_group and count < 2:
+            what = " or ".join(chosen) or self._strength_name
             raise ValueError(
-                f"sample_domain: {self._strength_name} 'auto' needs at least 2 domains, each held out in "
-                f"turn, got {count if sample_domain is not None else 'none; ' + HOW_TO_PASS}"
+                f"sample_domain: {what} 'auto' needs at least 2 domains, each held out in turn, got {found}"
             )
-        if sample_domain is not None and count == 1 and settings.aligns:
+        if self._compares is None or all(value == 0 for value in settings.values.values()):
+            return
+        compared = len(np.unique(self._codes(samples)))
+        if given and compared == 1:
             raise ValueError(
-                f"sample_domain: alignment needs at least 2 domains, got only {domains.names[0]!s}; "
-                "without alignment leave sample_domain out or set method='none'"
+                f"sample_domain: {self._compares} needs at least 2 domains, got only {domains.names[0]!s}; "
+                f"without {self._compares} leave sample_domain out or set {self._plain_by}"
             )
-        if sample_domain is None and settings.aligns:
-            integers = sample_weight is not None and np.asarray(as_plain(sample_weight)).dtype.kind in "iu"
+        if not given and compared == 1:
             hint = " (sample_weight holds integers: are they domain ids?)" if integers else ""
-            self._warn(
-                f"alpha and beta above 0 have no effect without sample_domain{hint}: the fit is plain; "
-                f"{HOW_TO_PASS}; or set method='none'",
+            warn(
+                self,
+                f"{self._weights} above 0 have no effect without sample_domain{hint}: the "
+                f"fit is plain; {HOW_TO_PASS}; or set {self._plain_by}",
                 NoEffectWarning,
             )
-        return settings
 
-    def _warn(self, message: str, category: type[Warning]) -> None:
-        # The caller of fit is told, however deep in this package the warning arose.
-        depth, frame = 1, sys._getframe()
-        while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
-            depth, frame = depth + 1, frame.f_back
-        warnings.warn(f"{type(self).__name__}: {message}", category, stacklevel=depth)
-
-    def _penalty(self, outputs: int, alpha: float, beta: float) -> HessianAlignment:
-        loss = self._loss(outputs)
-        if self.method == "none":
-            return HessianAlignment("gradient", 0.0, 0.0, loss=loss)
-        make = partial(
-            HessianAlignment, self.method, alpha, beta, centre=self.centre, detach_centre=False, loss=loss
-        )
-        return make(probes=int(self.probes), expected=True) if self.method == "hutchinson" else make()
-
-    def _problem(self, samples: Samples, outputs: int, settings: _Settings) -> Problem:
+    def _problem(self, samples: Samples, outputs: int, settings: Settings) -> Problem:
         """The samples with all their weights, and what is to be minimised on them."""
         weight = samples.weight * self._class_factors(samples)
         if self.domain_weight == "equal":
-            totals = np.bincount(samples.codes, weight)
-            weight = weight * (weight.sum() / len(totals) / totals)[samples.codes]
+            totals = np.bincount(samples.domains, weight)
+            weight = weight * (weight.sum() / len(totals) / totals)[samples.domains]
         loss = self._loss(outputs)
         data = HeadData.of(
             samples,
+            self._codes(samples),
             weight,
             loss,
             outputs,
@@ -314,28 +316,23 @@ class HeadEstimator(BaseEstimator):  # type: ignore[misc]
             dtype=self.dtype,
             device=self.device,
         )
-        return Problem(
-            data,
-            loss,
-            partial(self._penalty, outputs),
-            self._constant_loss(data),
-            self.max_iter,
-            has_alpha=settings.alpha != 0,
-            has_beta=settings.beta != 0,
-        )
+        penalty = self._penalty()
+        names = [] if penalty is None else [n for n in penalty.names if settings.values.get(n, 0) != 0]
+        return Problem(data, loss, penalty, names, self._constant_loss(data), self.max_iter)
 
-    def _fit_head(self, samples: Samples, outputs: int, domains: Domains, settings: _Settings) -> None:
-        """Fit the head and set the attributes that both estimators have.
+    def _fit_head(self, samples: Samples, outputs: int, domains: Domains, settings: Settings) -> None:
+        """Fit the head and set the attributes that all estimators have.
 
         Args:
             samples: Checked.
             outputs: ``C``.
-            domains: Theirs.
+            domains: Their names.
             settings: What to do.
         """
         self.__dict__.pop("auto_results_", None)  # of an earlier fit
-        if self.__dict__.pop("_units_changed", False) and settings.aligns:
-            self._warn(
+        if self.__dict__.pop("_units_changed", False) and any(v != 0 for v in settings.values.values()):
+            warn(
+                self,
                 "alpha and beta of the saved estimator were chosen in another unit; since then they are "
                 "shares of the plain fit's loss, whatever the features' scale: choose them anew",
                 UntrustworthyWarning,
@@ -343,57 +340,85 @@ class HeadEstimator(BaseEstimator):  # type: ignore[misc]
         problem = self._problem(samples, outputs, settings)
         if settings.is_auto:
             settings = self._choose(samples, outputs, settings, problem.data.scale)
-        alpha, beta, strength = float(settings.alpha), float(settings.beta), float(settings.strength)
+        values, strength = settings.numbers(), float(settings.strength)
         start = self._start(problem.data)
         decay = self._decay(strength, problem.data.total)
         plain = problem.plain(decay, self.tol, None if start is None else start[0])
-        solution = problem.aligned(plain, alpha, beta, self.tol, None if start is None else start[1])
+        solution = plain.solution
+        self.plain_ = settings.is_plain
+        if not settings.is_plain:
+            solution = self._solve(problem, plain, values, self.tol, None if start is None else start[1])
         self._set_head(problem.data.head(solution.theta))
-        self.alpha_, self.beta_, self.domains_ = alpha, beta, domains.names
-        setattr(self, f"{self._strength_name}_", strength)
+        self.domains_ = domains.names
+        for name, value in (*values.items(), (self._strength_name, strength)):
+            setattr(self, f"{name}_", value)
         self.scale_ = problem.data.scale
-        self._describe(problem, plain, solution, alpha, beta)
+        self._describe(problem, plain, solution, values)
         self.__dict__.pop("_plain_head", None)
         if self.warm_start:
             self._plain_head = problem.data.head(plain.solution.theta)
 
-    def _choose(self, samples: Samples, outputs: int, settings: _Settings, scale: float) -> _Settings:
+    def _choose(self, samples: Samples, outputs: int, settings: Settings, scale: float) -> Settings:
         """Settings with every ``"auto"`` replaced by a number."""
-        count = int(samples.codes.max()) + 1
-        folds = [
-            Fold(
-                self._problem(samples.rows(samples.codes != code), outputs, settings),
-                partial(self._score_head, samples=samples.rows(samples.codes == code)),
-            )
-            for code in range(count)
-        ]
+        units, dealt = self._folds(samples)
+        folds = []
+        for fold in dealt:
+            scores: dict[int, Callable[[Head, bool], HeldOutScore]] = {}
+            for unit in fold:
+                held_out = samples.rows(units == unit)
+                scores[unit] = partial(self._score_held_out, samples=held_out)
+            rest = samples.rows(~np.isin(units, fold))
+            folds.append(Fold(self._problem(rest, outputs, settings), scores))
         strengths = self._strengths(scale) if settings.strength == "auto" else [float(settings.strength)]
-        alphas, betas = (
-            (0.0, *AUTO_GRID) if weight == "auto" else (float(weight),)
-            for weight in (settings.alpha, settings.beta)
-        )
-        choice = Search(folds, self._decay, self.tol).run(strengths, alphas, betas, self._strength_name)
+        grids = {
+            name: self._hyper[name].grid if value == "auto" else (float(value),)
+            for name, value in settings.values.items()
+        }
+        neutral = {name: hyper.neutral for name, hyper in self._hyper.items()}
+        search = Search(folds, self._decay, self._solve, neutral, self.tol)
+        choice = search.run(strengths, grids, self._strength_name)
         self.auto_results_ = choice.results
-        chosen = choice.candidate
-        return _Settings(chosen.alpha, chosen.beta, chosen.strength)
+        if choice.values is not None:
+            return Settings(choice.values, choice.strength)
+        plain = {name: float("nan") if value is None else value for name, value in neutral.items()}
+        return Settings(plain, choice.strength, is_plain=True)
 
-    def _score_head(self, head: Head, samples: Samples) -> HeldOutScore:
-        """Score of a head on held-out samples."""
-        scoring = self._default_scoring if self.scoring is None else self.scoring
-        scores = self._sample_scores(head, samples, scoring) if isinstance(scoring, str) else None
-        weight = samples.weight / samples.weight.sum()
-        if scores is not None:
-            return HeldOutScore(float(scores @ weight), scores, weight)
+    def _folds(self, samples: Samples) -> tuple[NDArray[np.intp], list[list[int]]]:
+        """The unit of each sample, and the units that are held out together.
+
+        Units are domains; where there are none, parts of the samples that hold every group alike.
+        """
+        count = int(samples.domains.max()) + 1
+        if count > 1 or samples.groups is None:
+            return samples.domains, deal(np.bincount(samples.domains))
+        parts = min(MOST_FOLDS, int(np.bincount(samples.groups).min()))
+        if parts < 2:
+            raise ValueError(
+                "sample_group: 'auto' without domains holds out a part of each group in turn, which needs "
+                "at least 2 samples of each group, got a group of 1"
+            )
+        units = np.empty(len(samples.weight), dtype=np.intp)
+        splitter = StratifiedKFold(parts, shuffle=True, random_state=0)
+        for unit, (_, rows) in enumerate(splitter.split(samples.groups, samples.groups)):
+            units[rows] = unit
+        return units, [[unit] for unit in range(parts)]
+
+    def _score_held_out(self, head: Head, is_plain: bool, samples: Samples) -> HeldOutScore:
+        return self._score_of(head, samples, is_plain)
+
+    def _score_by_scorer(
+        self, head: Head, samples: Samples, is_plain: bool, labels: NDArray[Any]
+    ) -> HeldOutScore:
+        """Score by any of scikit-learn's scorers."""
         fitted = copy.copy(self)
         fitted.__dict__.pop("feature_names_in_", None)  # the samples here have lost their names
+        fitted.plain_ = is_plain
         fitted._set_head(head)
         passed = {} if np.ptp(samples.weight) == 0 else {"sample_weight": samples.weight}
-        return HeldOutScore(
-            float(get_scorer(scoring)(fitted, samples.features, self._labels(samples.targets), **passed))
-        )
+        return HeldOutScore(float(get_scorer(self.scoring)(fitted, samples.features, labels, **passed)))
 
     def _start(self, data: HeadData) -> tuple[Head | None, Head] | None:
-        """Heads of the last fit, plain and aligned, if they are to be the start and have the right shape."""
+        """Heads of the last fit, plain and other, if they are to be the start and have the right shape."""
         if not self.warm_start or not hasattr(self, "coef_"):
             return None
         head = self._head()
@@ -412,82 +437,69 @@ class HeadEstimator(BaseEstimator):  # type: ignore[misc]
         return logits_of(self._head(), checked(self, X, dtype=np.float64, reset=False))
 
     def _describe(
-        self, problem: Problem, plain: Plain, solution: Solution, alpha: float, beta: float
+        self, problem: Problem, plain: Plain, solution: Solution, values: Mapping[str, float]
     ) -> None:
         """Set the attributes that tell how the fit went, and warn of what is not as it should be."""
-        objective = problem.objective(plain, alpha, beta)
-        self.loss_, self.penalty_, size = objective.terms(solution.theta)
-        self.objective_ = self.loss_ + self.penalty_ + size
+        objective = plain.objective if self.plain_ else problem.objective(plain, values)
+        self.loss_, penalty, size = objective.terms(solution.theta)
         self.n_iter_ = plain.solution.iterations + (
             solution.iterations if solution is not plain.solution else 0
         )
         self.converged_ = plain.solution.converged and solution.converged
-        self.gradient_norm_ = solution.gradient_norm
-        if len(problem.data.sizes) > 1:
-            self._warn_of_nothing_to_align(plain, alpha, beta)
-        if objective.penalty is not None and problem.collapsed(plain, solution.theta):
-            self._warn(
-                f"the penalty swamps the loss, {self.loss_:.3g}, which is above the "
-                f"{problem.constant_loss:.3g} of the best constant prediction: a prediction that does not "
-                "depend on the features is perfectly aligned; lower alpha and beta",
-                UntrustworthyWarning,
-            )
+        if self._has_objective:
+            self.penalty_, self.objective_ = penalty, self.loss_ + penalty + size
+            self.gradient_norm_ = solution.gradient_norm
+            if len(problem.data.sizes) > 1:
+                self._warn_of_nothing_to_compare(plain, values)
+            if objective.is_penalised and problem.collapsed(plain, solution.theta):
+                warn(
+                    self,
+                    f"the penalty swamps the loss, {self.loss_:.3g}, which is above the "
+                    f"{problem.constant_loss:.3g} of the best constant prediction: a prediction that does "
+                    f"not depend on the features leaves nothing to compare; lower {self._weights}",
+                    UntrustworthyWarning,
+                )
+        self._remark(problem, plain, solution, values)
         if not self.converged_:
             failed = solution if not solution.converged else plain.solution
-            self._warn(
-                f"did not converge: after {self.n_iter_} iterations the largest element of the objective's "
-                f"gradient is {failed.gradient_norm:.1e}, tolerance {failed.tolerance:.1e}; "
-                f"{self._remedy(failed)}",
+            what = f"the largest element of the objective's gradient is {failed.gradient_norm:.1e}"
+            warn(
+                self,
+                f"did not converge: after {self.n_iter_} iterations {what}, tolerance "
+                f"{failed.tolerance:.1e}; {self._remedy(failed)}",
                 ConvergenceWarning,
             )
 
-    def _warn_of_nothing_to_align(self, plain: Plain, alpha: float, beta: float) -> None:
+    def _warn_of_nothing_to_compare(self, plain: Plain, values: Mapping[str, float]) -> None:
         of_no_use = [
             name
-            for name, weight, distance in (
-                ("alpha", alpha, plain.units.hessian),
-                ("beta", beta, plain.units.gradient),
-            )
-            if weight > 0 and distance == 0
+            for name, distance in sorted(plain.distances.items())
+            if values[name] > 0 and distance == 0 and not self.plain_
         ]
         if of_no_use:
-            self._warn(
+            warn(
+                self,
                 f"{' and '.join(of_no_use)} above 0 have no effect: the domains agree already where the fit "
-                "without alignment ends",
+                f"without {self._compares} ends",
                 NoEffectWarning,
             )
 
+    @property
+    def _weights(self) -> str:
+        """Names of the hyper-parameters, for messages."""
+        return " and ".join(sorted(self._hyper))
+
     def _remedy(self, solution: Solution) -> str:
-        if solution.iterations >= self.max_iter:
-            return "raise max_iter, standardise the features (StandardScaler) or lower alpha and beta"
+        if solution.iterations >= self.max_iter or not solution.is_complete:
+            weights = f" or lower {self._weights}" if self._compares else ""
+            return f"raise max_iter, standardise the features (StandardScaler){weights}"
         advice = "rounding allows no further step: raise tol or standardise the features (StandardScaler)"
-        if self.dtype == "float32":
-            return f"{advice}, or set dtype='float64'"
-        if self.method == "spectral":
-            return f"{advice}; the spectral norm has kinks, where no gradient vanishes"
-        return advice
+        return f"{advice}, or set dtype='float64'" if self.dtype == "float32" else advice
 
 
-_HERE = str(Path(__file__).parent)
-
-
-def as_plain(values: Any) -> Any:
-    """A tensor as an array, which scikit-learn's checks take; anything else as it is."""
-    if not isinstance(values, Tensor):
-        return values
-    plain = values.detach().cpu()
-    return (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
-
-
-def checked(estimator: BaseEstimator, *arrays: Any, **kind: Any) -> Any:
-    """What scikit-learn's validate_data returns; its errors name the arguments where it does not."""
-    try:
-        return validate_data(estimator, *map(as_plain, arrays), **kind)
-    except (TypeError, ValueError) as error:
-        if any(word in str(error) for word in (" X", "X ", " y ", "eature", "sample", "abel")):
-            raise
-        kind_of_error = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind_of_error(f"{' or '.join(('X', 'y')[: len(arrays)])}: {error}") from error
+def without(settings: Settings, *names: str) -> Settings:
+    """The settings with some weights 0."""
+    return replace(settings, values=dict(settings.values) | dict.fromkeys(names, 0.0))
 
 
 def logits_of(head: Head, features: NDArray[Any]) -> NDArray[np.float64]:

@@ -1,49 +1,36 @@
 """Fitted estimators on disk: one safetensors file with numbers and JSON, nothing that could be executed.
 
-The tensors are ``coef`` and ``intercept``. Of the metadata, ``estimator`` holds the rest as JSON and
-``sha256`` a checksum over all of it: it finds damage and careless edits, but it is no signature.
+The tensors are ``coef`` and ``intercept``, or what a class names in ``_tensors``. Of the metadata,
+``estimator`` holds the rest as JSON and ``sha256`` a checksum over all of it: it finds damage and careless
+edits, but it is no signature.
 """
 
 import hashlib
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
+from sklearn.base import BaseEstimator  # type: ignore[import-untyped]
 
 from hessalign.files import replacing
-
-if TYPE_CHECKING:
-    from hessalign.estimator.base import HeadEstimator
 
 Scalar = bool | int | float | str
 Pairs = list[tuple[Scalar, float]]
 # What weights count in: since this unit they are shares of the plain fit's loss; before, of nothing.
 UNIT = "plain loss"
-Estimator = TypeVar("Estimator", bound="HeadEstimator")
+Estimator = TypeVar("Estimator", bound=BaseEstimator)
 
 LIBRARIES = ("hessalign", "scikit-learn", "torch", "numpy")
-# Fitted attributes, saved where the estimator has them.
-NUMBERS = (
-    "n_features_in_",
-    "alpha_",
-    "beta_",
-    "C_",
-    "l2_",
-    "scale_",
-    "loss_",
-    "penalty_",
-    "objective_",
-    "gradient_norm_",
-    "converged_",
-    "n_iter_",
-)
-ARRAYS = ("classes_", "domains_", "feature_names_in_")
+# Fitted attributes that are saved as tensors, by their names in the file; a class may name others.
+TENSORS: Mapping[str, str] = {"coef_": "coef", "intercept_": "intercept"}
+# What a fit left before there was a choice between heads.
+BEFORE = {"plain_": False}
 
 
 class _Array(BaseModel):
@@ -66,12 +53,12 @@ class _Array(BaseModel):
 
 
 class _Saved(BaseModel):
-    """Everything of an estimator but its coefficients."""
+    """Everything of an estimator but its tensors."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
 
     class_name: str
-    params: dict[str, Scalar | Pairs | None]
+    params: dict[str, Scalar | Pairs | list[Scalar] | None]
     numbers: dict[str, Scalar]
     arrays: dict[str, _Array]
     auto_results: dict[str, _Array] | None
@@ -79,24 +66,25 @@ class _Saved(BaseModel):
     unit: str | None = None
 
 
-def save_estimator(estimator: "HeadEstimator", path: Path) -> None:
+def save_estimator(estimator: BaseEstimator, path: Path) -> None:
     """Write a fitted estimator; see [HeadEstimator.save][hessalign.estimator.base.HeadEstimator.save]."""
-    fitted = vars(estimator)
-    auto_results = fitted.get("auto_results_")
+    fitted = {name: value for name, value in vars(estimator).items() if name[-1] == "_" and name[0] != "_"}
+    names = _tensors_of(type(estimator))
+    auto_results = fitted.pop("auto_results_", None)
+    tensors = {key: np.asarray(fitted.pop(name), order="C") for name, key in names.items()}
+    arrays = {name: fitted.pop(name) for name in list(fitted) if isinstance(fitted[name], np.ndarray)}
     about = _Saved(
         class_name=type(estimator).__name__,
         params={name: _parameter(name, value) for name, value in estimator.get_params(deep=False).items()},
-        numbers={name: _scalar(name, fitted[name]) for name in NUMBERS if name in fitted},
-        arrays={name: _Array.of(name, fitted[name]) for name in ARRAYS if name in fitted},
+        numbers={name: _scalar(name, value) for name, value in fitted.items()},
+        arrays={name: _Array.of(name, array) for name, array in arrays.items()},
         auto_results=auto_results and {key: _Array.of(key, value) for key, value in auto_results.items()},
         versions={library: version(library) for library in LIBRARIES},
         unit=UNIT,
     ).model_dump_json()
-    coef = np.ascontiguousarray(estimator.coef_)
-    intercept = np.asarray(estimator.intercept_)
-    metadata = {"estimator": about, "sha256": _checksum(about, coef, intercept)}
+    metadata = {"estimator": about, "sha256": _checksum(about, tensors)}
     with replacing(path) as draft:
-        draft.write_bytes(save({"coef": coef, "intercept": intercept}, metadata))
+        draft.write_bytes(save(tensors, metadata))
 
 
 def load_estimator(cls: type[Estimator], path: Path) -> Estimator:
@@ -107,31 +95,35 @@ def load_estimator(cls: type[Estimator], path: Path) -> Estimator:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
     except SafetensorError as error:
         raise ValueError(f"path: {path} is cut short or no safetensors file ({error})") from error
-    if not {"estimator", "sha256"} <= metadata.keys() or tensors.keys() != {"coef", "intercept"}:
+    if not {"estimator", "sha256"} <= metadata.keys():
         raise ValueError(f"path: {path} holds no estimator of hessalign")
-    about, coef, intercept = metadata["estimator"], tensors["coef"], tensors["intercept"]
-    if metadata["sha256"] != _checksum(about, coef, intercept):
+    about = metadata["estimator"]
+    if metadata["sha256"] != _checksum(about, tensors):
         raise ValueError(f"path: {path} is damaged or was changed after it was saved: its checksum is wrong")
     try:
         saved = _Saved.model_validate_json(about)
         if saved.class_name != cls.__name__:
             raise ValueError(f"path: {path} holds a {saved.class_name}, not a {cls.__name__}")
-        estimator = cls(**{name: _loaded(value) for name, value in saved.params.items()})
-    except (ValidationError, TypeError) as error:
+        estimator: Estimator = cls(**{name: _loaded(value) for name, value in saved.params.items()})
+        for name, key in _tensors_of(cls).items():
+            setattr(estimator, name, tensors[key] if tensors[key].ndim else float(tensors[key]))
+    except (ValidationError, TypeError, KeyError) as error:
         raise ValueError(
             f"path: {path} was written by a version of hessalign that differs too much"
         ) from error
-    for name, number in saved.numbers.items():
-        setattr(estimator, name, number)
-    for name, array in saved.arrays.items():
-        setattr(estimator, name, array.array())
+    if "coef_" in vars(estimator):
+        vars(estimator).update(BEFORE)
+    vars(estimator).update(saved.numbers)
+    vars(estimator).update({name: array.array() for name, array in saved.arrays.items()})
     if saved.auto_results is not None:
         estimator.auto_results_ = {name: array.array() for name, array in saved.auto_results.items()}
-    estimator.coef_ = coef
-    estimator.intercept_ = intercept if intercept.ndim else float(intercept)
     if saved.unit != UNIT:
         estimator._units_changed = True  # predicts as before; a new fit says so
     return estimator
+
+
+def _tensors_of(cls: type[BaseEstimator]) -> Mapping[str, str]:
+    return getattr(cls, "_tensors", TENSORS)
 
 
 def _scalar(name: str, value: object) -> Scalar:
@@ -141,21 +133,24 @@ def _scalar(name: str, value: object) -> Scalar:
     return plain
 
 
-def _parameter(name: str, value: object) -> Scalar | Pairs | None:
+def _parameter(name: str, value: object) -> Scalar | Pairs | list[Scalar] | None:
     if value is None:
         return None
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_scalar(name, each) for each in value]
     if isinstance(value, Mapping):
         return [(_scalar(name, key), float(weight)) for key, weight in value.items()]
     return _scalar(name, value)
 
 
-def _loaded(value: Scalar | Pairs | None) -> object:
-    return dict(value) if isinstance(value, list) else value
+def _loaded(value: Scalar | Pairs | list[Scalar] | None) -> object:
+    pairs = isinstance(value, list) and bool(value) and isinstance(value[0], tuple)
+    return dict(value) if pairs else value  # type: ignore[arg-type]
 
 
-def _checksum(about: str, coef: NDArray[Any], intercept: NDArray[Any]) -> str:
+def _checksum(about: str, tensors: Mapping[str, NDArray[Any]]) -> str:
     digest = hashlib.sha256(about.encode())
-    for tensor in (coef, intercept):
+    for _, tensor in sorted(tensors.items()):
         digest.update(f"{tensor.dtype.str}{tensor.shape}".encode())
         digest.update(tensor.tobytes())
     return digest.hexdigest()

@@ -1,11 +1,13 @@
-"""Fits of one data set, each from the one before: plain ones, and aligned ones in the plain fit's units."""
+"""Fits of one data set, each from the one before: plain ones, and penalised ones in the plain fit's units."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hessalign.estimator.objective import HeadData, MakePenalty, Objective, Units
+from hessalign.estimator.data import Head, HeadData
+from hessalign.estimator.objective import Objective
+from hessalign.estimator.penalties import Penalty
 from hessalign.estimator.solver import Coordinates, Solution, solve
 from hessalign.head import HeadLoss
 
@@ -19,18 +21,20 @@ MARGIN = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class Plain:
-    """The fit without alignment, which all aligned ones of the same strength start from.
+    """The fit without penalty, which all penalised ones of the same strength start from.
 
     Attributes:
         objective: What it minimises.
         solution: The head.
-        units: What weights of 1 stand for.
+        loss: Its mean loss.
+        distances: What the terms that may be weighed are there; 0 for a term that is 0 already.
         coordinates: To search in.
     """
 
     objective: Objective
     solution: Solution
-    units: Units
+    loss: float
+    distances: Mapping[str, float]
     coordinates: Coordinates
 
 
@@ -41,23 +45,21 @@ class Problem:
     Attributes:
         data: The samples.
         loss: The head's loss.
-        make_penalty: From weights of the Hessian and gradient distances to the penalty.
+        penalty: What may be added to it; None for nothing.
+        names: Terms of the penalty that may be weighed.
         constant_loss: Mean loss of the best constant prediction that the head can make.
         max_iter: Most L-BFGS steps of a fit.
-        has_alpha: Whether the Hessian distance is ever weighed.
-        has_beta: Whether the gradient distance is.
     """
 
     data: HeadData
     loss: HeadLoss
-    make_penalty: MakePenalty
+    penalty: Penalty | None
+    names: list[str]
     constant_loss: float
     max_iter: int
-    has_alpha: bool
-    has_beta: bool
 
-    def plain(self, decay: float, tol: float, start: NDArray[np.float64] | None = None) -> Plain:
-        """Fit without alignment.
+    def plain(self, decay: float, tol: float, start: Head | None = None) -> Plain:
+        """Fit without penalty.
 
         Args:
             decay: Weight of ``½ ‖W‖²`` beside the mean loss, on the features as they were.
@@ -67,53 +69,49 @@ class Problem:
         objective = Objective(self.data, self.loss, decay / self.data.scale**2)
         first = np.zeros(objective.shape) if start is None else start
         solution = solve(objective, first, tol, self.max_iter, Coordinates(objective))
-        aligns = len(self.data.sizes) > 1
-        units = Units.at(
-            objective, solution.theta, self.make_penalty, aligns and self.has_alpha, aligns and self.has_beta
-        )
-        return Plain(objective, solution, units, Coordinates(objective))
+        distances = dict.fromkeys(self.names, 0.0)
+        if self.penalty is not None and len(self.data.sizes) > 1:
+            distances |= objective.distances(self.penalty, self.names, solution.theta)
+        loss = objective.terms(solution.theta)[0]
+        return Plain(objective, solution, loss, distances, Coordinates(objective))
 
-    def objective(self, plain: Plain, alpha: float, beta: float) -> Objective:
+    def objective(self, plain: Plain, values: Mapping[str, float]) -> Objective:
         """The objective with weights in the plain fit's units; the plain one where they weigh nothing."""
-        weights = plain.units.weigh(alpha, beta)
-        if not any(weights):
+        weights = {name: value for name, value in values.items() if value > 0 and plain.distances[name] > 0}
+        if self.penalty is None or not weights:
             return plain.objective
-        return replace(plain.objective, penalty=self.make_penalty(*weights), size=1 + alpha + beta)
+        size = 1 + sum(values.values())
+        if self.penalty.in_units_of_the_loss:
+            weights = {name: value * plain.loss / plain.distances[name] for name, value in weights.items()}
+        return replace(plain.objective, penalty=self.penalty, weights=weights, size=size)
 
-    def aligned(
-        self,
-        plain: Plain,
-        alpha: float,
-        beta: float,
-        tol: float,
-        start: NDArray[np.float64] | None = None,
+    def penalised(
+        self, plain: Plain, values: Mapping[str, float], tol: float, start: Head | None = None
     ) -> Solution:
-        """Fit with alignment.
+        """Fit with the penalty.
 
         Without a start, from the plain head along growing weights: heavy weights at once may lead to a head
-        that predicts one class whatever the features, which has neither gradients nor curvature to align.
+        that predicts one class whatever the features, which has nothing to compare across domains.
 
         Args:
             plain: Fit of the same strength.
-            alpha: Weight of the Hessian distance.
-            beta: Weight of the gradient distance.
+            values: Weight of each term, in the plain fit's units.
             tol: See [solve][hessalign.estimator.solver.solve].
             start: A head on the scaled features.
         """
-        objective = self.objective(plain, alpha, beta)
-        if objective.penalty is None:
+        objective = self.objective(plain, values)
+        if not objective.is_penalised:
             return plain.solution
-        theta, iterations = start, 0
-        if theta is None:
-            theta = plain.solution.theta
-            for share in _path(alpha + beta):
-                stage = self.objective(plain, share * alpha, share * beta)
+        theta, iterations = plain.solution.theta if start is None else start, 0
+        if start is None and not objective.is_quadratic:
+            for share in _path(sum(values.values())):
+                stage = self.objective(plain, {name: share * value for name, value in values.items()})
                 step = solve(stage, theta, max(tol, PATH_TOLERANCE), self.max_iter, plain.coordinates)
                 theta, iterations = step.theta, iterations + step.iterations
         end = solve(objective, theta, tol, self.max_iter, plain.coordinates)
         return replace(end, iterations=iterations + end.iterations)
 
-    def collapsed(self, plain: Plain, theta: NDArray[np.float64]) -> bool:
+    def collapsed(self, plain: Plain, theta: Head) -> bool:
         """Whether a head does worse on its own data than the best constant prediction."""
         return plain.objective.terms(theta)[0] > (1 + MARGIN) * self.constant_loss
 

@@ -1,11 +1,18 @@
-"""Full-batch L-BFGS on the objective, ended by Newton steps, which says whether it converged."""
+"""Full-batch L-BFGS ended by Newton steps, or one system of equations; and whether it converged."""
 
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cholesky, solve_triangular  # type: ignore[import-untyped]
+from scipy.linalg import (  # type: ignore[import-untyped]
+    LinAlgError,
+    cho_factor,
+    cho_solve,
+    cholesky,
+    lstsq,
+    solve_triangular,
+)
 from scipy.optimize import OptimizeResult, minimize  # type: ignore[import-untyped]
 from scipy.sparse.linalg import LinearOperator, minres  # type: ignore[import-untyped]
 
@@ -34,18 +41,20 @@ class Solution:
         theta: The head on the scaled features, ``(C, p)``.
         gradient_norm: Largest absolute element of the objective's gradient at ``theta``.
         tolerance: What it was to reach.
-        iterations: L-BFGS steps.
+        iterations: Steps made.
+        is_complete: False where another solver was stopped before its end.
     """
 
     theta: NDArray[np.float64]
     gradient_norm: float
     tolerance: float
     iterations: int
+    is_complete: bool = True
 
     @property
     def converged(self) -> bool:
         """Whether the gradient is within the tolerance."""
-        return self.gradient_norm <= self.tolerance
+        return self.is_complete and self.gradient_norm <= self.tolerance
 
 
 class Metric:
@@ -99,7 +108,7 @@ class Coordinates:
             return 0
         if self._objective.shape[1] > WIDEST_METRIC:
             return None
-        return 0 if objective.penalty or self._cost < FEWEST_STEPS else int(self._cost)
+        return 0 if objective.is_penalised or self._cost < FEWEST_STEPS else int(self._cost)
 
     def metric(self, theta: Vector) -> Metric:
         """The metric, made at the head of the first call."""
@@ -131,6 +140,8 @@ def solve(
             "X, y: the objective is not finite at the start; standardise both, for instance with "
             "sklearn.preprocessing.StandardScaler"
         )
+    if objective.is_quadratic:
+        return _solve_directly(objective, start.ravel(), gradient, tolerance)
     search = _Search(objective, start, value, gradient, tolerance)
     plain_steps = coordinates.steps_without(objective)
     if plain_steps is None or plain_steps > 0:
@@ -142,6 +153,29 @@ def solve(
         metric = None if plain_steps is None else coordinates.metric(search.theta)
         theta, gradient = _newton(objective, theta, gradient, tolerance, metric)
     return Solution(theta.reshape(objective.shape), _largest(gradient), tolerance, search.iterations)
+
+
+def _solve_directly(objective: Objective, theta: Vector, gradient: Vector, tolerance: float) -> Solution:
+    """The minimum of a quadratic objective; a second step takes off what rounding left of the first."""
+    shape, steps = objective.shape, 0
+    matrix = objective.normal_matrix()
+    try:
+        factor = cho_factor(matrix, check_finite=False)
+
+        def solved(rows: Vector) -> Vector:
+            return np.asarray(cho_solve(factor, rows.T, check_finite=False).T)
+    except LinAlgError:  # columns that depend on each other, and no decay: the smallest step of all
+
+        def solved(rows: Vector) -> Vector:
+            return np.asarray(lstsq(matrix, rows.T, check_finite=False)[0].T)
+
+    while steps < NEWTON_STEPS and (steps == 0 or _largest(gradient) > tolerance):
+        closer = theta - solved(gradient.reshape(shape)).ravel()
+        _, next_gradient = objective.value_and_gradient(closer)
+        if steps and not _largest(next_gradient) < _largest(gradient):
+            break
+        theta, gradient, steps = closer, next_gradient, steps + 1
+    return Solution(theta.reshape(shape), _largest(gradient), tolerance, steps)
 
 
 class _Search:

@@ -1,0 +1,214 @@
+r"""Samples as the objective needs them.
+
+All of it is computed on features divided by their root mean square, so that nothing depends on their unit.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hessalign.head import HeadLoss
+
+# Features and targets whose squares, and the squares of these, are finite numbers other than zero.
+LARGEST = {"float64": 1e75, "float32": 1e9}
+
+Head = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """What is fitted, checked, as arrays.
+
+    Attributes:
+        features: ``(n, d)``.
+        targets: As the loss takes them, ``(n,)`` or ``(n, C)``.
+        domains: Domain of each sample, ``0 … m−1``, ``(n,)``.
+        groups: Group of each sample, ``(n,)``, likewise; None if none were given.
+        weight: Weight of each sample, positive, ``(n,)``.
+    """
+
+    features: NDArray[np.floating]
+    targets: NDArray[np.generic]
+    domains: NDArray[np.intp]
+    groups: NDArray[np.intp] | None
+    weight: NDArray[np.float64]
+
+    def rows(self, chosen: NDArray[np.bool_]) -> "Samples":
+        """Some of the samples; their domains and groups are numbered anew, in the same order."""
+        return Samples(
+            self.features[chosen],
+            self.targets[chosen],
+            _numbered(self.domains[chosen]),
+            None if self.groups is None else _numbered(self.groups[chosen]),
+            self.weight[chosen],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class HeadData:
+    """Samples as the objective needs them, each domain's together.
+
+    Attributes:
+        rows: Features divided by ``scale``, then a constant 1 if there is an intercept, ``(n, p)``.
+        targets: As the loss prepared them, ``(n, C)``.
+        shares: Weight of each sample in the mean loss, ``(n,)``; they add up to 1.
+        within: Weight of each sample in its domain's mean, ``(n,)``; they add up to 1 in each.
+        roots: Square roots of the weights within domains, whose mean is 1 in each, ``(n, 1)``; None if all
+            are equal.
+        sizes: Samples of each domain.
+        scale: Root mean square of all features.
+        width: ``d``, without the constant.
+        total: Sum of the weights.
+    """
+
+    rows: Tensor
+    targets: Tensor
+    shares: Tensor
+    within: Tensor
+    roots: Tensor | None
+    sizes: list[int]
+    scale: float
+    width: int
+    total: float
+
+    @classmethod
+    def of(
+        cls,
+        samples: Samples,
+        codes: NDArray[np.intp],
+        weight: NDArray[np.float64],
+        loss: HeadLoss,
+        outputs: int,
+        *,
+        fit_intercept: bool,
+        dtype: str,
+        device: str,
+    ) -> "HeadData":
+        """Copy samples, sorted by their domains.
+
+        Args:
+            samples: To copy.
+            codes: Domain, or group, of each sample; every one up to the largest has a sample.
+            weight: The weights to use, positive, ``(n,)``.
+            loss: Prepares the targets.
+            outputs: ``C``.
+            fit_intercept: Whether the head has one.
+            dtype: ``"float64"`` or ``"float32"``.
+            device: Where to compute.
+
+        Raises:
+            ValueError: If the features are too large or too small to be squared.
+        """
+        scale = _scale(samples.features, weight)
+        is_sorted = bool((codes[:-1] <= codes[1:]).all())
+        order = np.arange(len(codes)) if is_sorted else np.argsort(codes, kind="stable")
+        features = samples.features if is_sorted else samples.features[order]
+        weight, codes = weight[order], codes[order]
+        count, width = features.shape
+        rows = np.ones((count, width + fit_intercept), dtype=dtype)
+        np.divide(features, scale, out=rows[:, :width], casting="same_kind")
+        on_device = torch.from_numpy(rows).to(device)
+        targets = loss.prepare_targets(
+            on_device.new_zeros(count, outputs), torch.from_numpy(samples.targets[order]).to(device)
+        )
+        sizes, totals = np.bincount(codes), np.bincount(codes, weight)
+        within = weight / totals[codes]
+        roots = None
+        if np.ptp(within * sizes[codes]) > 1e-12:
+            roots = torch.from_numpy(np.sqrt(within * sizes[codes])).to(on_device).unsqueeze(1)
+        total = float(weight.sum())
+        return cls(
+            on_device,
+            targets,
+            torch.from_numpy(weight / total).to(on_device),
+            torch.from_numpy(within).to(on_device),
+            roots,
+            sizes.tolist(),
+            scale,
+            width,
+            total,
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape of a head on the scaled features, ``(C, p)``."""
+        return self.targets.shape[1], self.rows.shape[1]
+
+    @cached_property
+    def weighted_rows(self) -> Tensor:
+        """The rows times the square roots of their weights within domains."""
+        return self.rows if self.roots is None else self.rows * self.roots
+
+    @cached_property
+    def domain_of_row(self) -> Tensor:
+        """Domain of each row, ``(n,)``."""
+        sizes = torch.tensor(self.sizes)
+        return torch.repeat_interleave(torch.arange(len(sizes)), sizes).to(self.rows.device)
+
+    @cached_property
+    def domain_shares(self) -> Tensor:
+        """Weight of each domain, ``(m,)``; they add up to 1."""
+        return self.shares.new_zeros(len(self.sizes)).index_add(0, self.domain_of_row, self.shares)
+
+    def by_domain(self, values: Tensor) -> Tensor:
+        """Mean of samples' values ``(n,)`` in each domain, ``(m,)``."""
+        return values.new_zeros(len(self.sizes)).index_add(0, self.domain_of_row, self.within * values)
+
+    def reweighted(self, factors: NDArray[np.float64]) -> "HeadData":
+        """The same rows as one domain, each weight times a factor ``(n,)`` of at least 0.
+
+        The sum of the weights stays what it was.
+        """
+        factor = torch.from_numpy(factors).to(self.shares)
+        shares = self.shares * factor
+        shares = shares / shares.sum()
+        return replace(self, shares=shares, within=shares, roots=None, sizes=[len(shares)])
+
+    def logits(self, weight: Tensor) -> Tensor:
+        """``Z̃ θᵀ``, ``(n, C)``, of a head ``(C, p)``."""
+        return product(self.rows, weight.T)
+
+    def pull_back(self, by_logit: Tensor) -> Tensor:
+        """Derivatives by the head, ``(C, p)``, from those by the logits, ``(n, C)``."""
+        return product(self.rows.T, by_logit).T
+
+    def head(self, theta: Head) -> Head:
+        """``[W | b]``, ``(C, d+1)``, on the features as they were, of a head on the scaled ones."""
+        intercept = theta[:, self.width :] if theta.shape[1] > self.width else np.zeros((len(theta), 1))
+        return np.hstack([theta[:, : self.width] / self.scale, intercept])
+
+    def theta(self, head: Head) -> Head:
+        """The inverse of [head][hessalign.estimator.data.HeadData.head]."""
+        return np.hstack([head[:, :-1] * self.scale, head[:, -1:]])[:, : self.shape[1]]
+
+
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """``left @ right`` without derivatives; NumPy's product is the faster one where one side is narrow."""
+    if left.device.type != "cpu":
+        return left @ right
+    return torch.from_numpy(left.detach().numpy() @ right.detach().numpy())
+
+
+def _numbered(codes: NDArray[np.intp]) -> NDArray[np.intp]:
+    return np.asarray(np.unique(codes, return_inverse=True)[1])
+
+
+def _scale(features: NDArray[np.floating], weight: NDArray[np.float64]) -> float:
+    """Root mean square of all features over the samples with their weights; 1 if all are 0."""
+    largest = float(np.abs(features).max())
+    if largest == 0:
+        return 1.0
+    limit = LARGEST["float64"]
+    if not 1 / limit < largest < limit:
+        raise ValueError(
+            f"X: features must lie between {1 / limit:g} and {limit:g} by absolute value, or be "
+            f"0; the largest is {largest:g}; standardise them, for instance with "
+            "sklearn.preprocessing.StandardScaler"
+        )
+    # Within the limits neither the squares nor their sums overflow.
+    squares = np.einsum("ij,ij->i", features, features, dtype=np.float64)
+    return float(np.sqrt(squares @ weight / (weight.sum() * features.shape[1])))
