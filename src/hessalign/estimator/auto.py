@@ -189,7 +189,7 @@ class Search:
         else:
             values = dict(zip(self.neutral, candidate.values, strict=True))
             solution = self.solve(problem, plain, values, tol, self._start(number, candidate))
-            refused = problem.penalty is not None and problem.collapsed(plain, solution.theta)
+            refused = problem.collapsed(plain, solution.theta)
         self._heads[number, candidate] = solution.theta
         head = problem.data.head(solution.theta)
         return {

@@ -94,9 +94,11 @@ class HeadEstimator(BaseEstimator):  # type: ignore[misc]
     __metadata_request__fit: ClassVar = {"sample_domain": True}
     _strength_name: ClassVar[str]
     _hyper: ClassVar[Mapping[str, Hyper]]
-    # Whether domains are compared, so that two are needed and three where one is held out.
+    # What compares domains, so that two are needed and three where one is held out; None for nothing.
     _compares: ClassVar[str | None] = None
     _plain_by: ClassVar[str] = ""
+    # Whether groups change the fit, beside the scores.
+    _uses_groups: ClassVar[bool] = False
     # Whether the head is where one objective is flat; else it comes of several steps.
     _has_objective: ClassVar[bool] = True
 
@@ -270,14 +272,14 @@ class HeadEstimator(BaseEstimator):  # type: ignore[misc]
         """Refuse too few domains for what is to be done; warn where there is nothing to compare."""
         count = len(domains.names)
         found = str(count) if given else f"none; {HOW_TO_PASS}"
-        by_group = samples.groups is not None and not given
+        by_group = samples.groups is not None and (self._uses_groups or not given)
         chosen = [name for name, value in settings.values.items() if value == "auto"]
         if chosen and self._compares and not by_group and count < 3:
             raise ValueError(
                 f"sample_domain: {' or '.join(sorted(self._hyper))} 'auto' needs at least 3 domains, so that "
                 f"leaving one out leaves something to compare, got {found}"
             )
-        if settings.is_auto and not by_group and count < 2:
+        if settings.is_auto and count < 2 and samples.groups is None:
             what = " or ".join(chosen) or self._strength_name
             raise ValueError(
                 f"sample_domain: {what} 'auto' needs at least 2 domains, each held out in turn, got {found}"

@@ -28,9 +28,6 @@ class HeadClassifier(ClassifierMixin, HeadEstimator):  # type: ignore[misc]
 
     __metadata_request__fit: ClassVar = {"sample_domain": True, "sample_group": True}
     _strength_name: ClassVar[str] = "C"
-    # Whether groups change the fit, beside the scores.
-    _uses_groups: ClassVar[bool] = False
-
     class_weight: ClassWeight
     classes_: NDArray[Any]
 

@@ -112,8 +112,12 @@ class Problem:
         return replace(end, iterations=iterations + end.iterations)
 
     def collapsed(self, plain: Plain, theta: Head) -> bool:
-        """Whether a head does worse on its own data than the best constant prediction."""
-        return plain.objective.terms(theta)[0] > (1 + MARGIN) * self.constant_loss
+        """Whether a penalty led to a head that does worse on its own data than the best constant prediction.
+
+        What is convex ends where it should: the worst group's head may well do worse on average.
+        """
+        can = self.penalty is not None and self.penalty.in_units_of_the_loss
+        return can and plain.objective.terms(theta)[0] > (1 + MARGIN) * self.constant_loss
 
 
 def _path(total: float) -> list[float]:
