@@ -8,6 +8,8 @@ import pytest
 import torch
 from sklearn import config_context
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -15,10 +17,14 @@ from torch import Tensor
 
 import hessalign as ha
 from hessalign.estimator import (
+    AFRClassifier,
+    DFRClassifier,
     FishrClassifier,
     GroupDROClassifier,
     IRMClassifier,
+    JTTClassifier,
     VRExClassifier,
+    interpolate_heads,
 )
 from hessalign.exceptions import NoEffectWarning, UntrustworthyWarning
 from hessalign.metrics import evaluate
@@ -26,18 +32,27 @@ from tests.cases import sigmoid_loss, softmax_loss
 from tests.estimator.samples import Samples, coloured, shifted_classes
 
 PENALISED = [VRExClassifier, IRMClassifier, FishrClassifier]
-ALL = [*PENALISED, GroupDROClassifier]
+COMPARING = [*PENALISED, GroupDROClassifier]
+REWEIGHTED = [AFRClassifier, DFRClassifier, JTTClassifier]
+ALL = [*COMPARING, *REWEIGHTED]
 
 
-@pytest.mark.filterwarnings("ignore::hessalign.exceptions.NoEffectWarning")  # the checks know no domains
-@parametrize_with_checks([IRMClassifier(), GroupDROClassifier()])
+@pytest.mark.filterwarnings("ignore::hessalign.exceptions.HessalignWarning")  # the checks know no domains
+@parametrize_with_checks([IRMClassifier(), GroupDROClassifier(), JTTClassifier()])
 def test_scikit_learns_checks(estimator, check) -> None:
     check(estimator)
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::hessalign.exceptions.NoEffectWarning")
-@parametrize_with_checks([VRExClassifier(), FishrClassifier()])
+@pytest.mark.filterwarnings("ignore::hessalign.exceptions.HessalignWarning")
+@parametrize_with_checks(
+    [VRExClassifier(), FishrClassifier(), AFRClassifier(), DFRClassifier(n_subsets=2)],
+    expected_failed_checks=lambda estimator: (
+        {"check_sample_weight_equivalence_on_dense_data": "draws samples at random, repeated ones as others"}
+        if isinstance(estimator, AFRClassifier | DFRClassifier)
+        else {}
+    ),
+)
 def test_scikit_learns_checks_of_the_others(estimator, check) -> None:
     check(estimator)
 
@@ -160,14 +175,16 @@ def test_auto_falls_back_to_the_plain_head_and_says_so(head: type) -> None:
     name = next(iter(head._hyper))
     found = head("auto").fit(X, y, sample_domain=domains)
     plain = ha.HessianAlignedClassifier("none", C="auto").fit(X, y, sample_domain=domains)
+    neutral = head._hyper[name].neutral
     assert found.plain_
-    assert getattr(found, f"{name}_") == 0
-    assert found.C_ == plain.C_
-    np.testing.assert_allclose(found.coef_, plain.coef_, atol=1e-6)
+    np.testing.assert_equal(getattr(found, f"{name}_"), float("nan") if neutral is None else neutral)
+    strength = head._strength_name
+    assert getattr(found, f"{strength}_") == plain.C_
+    np.testing.assert_allclose(found.coef_, plain.coef_, atol=5e-3)
     tried = found.auto_results_
     assert tried["plain"][tried["chosen"]].all()
     assert not tried["plain"].all()
-    assert (tried[name][tried["plain"]] == 0).all()
+    assert len(set(map(str, tried[name][tried["plain"]]))) == 1
 
 
 def test_auto_chooses_by_the_worst_group() -> None:
@@ -217,7 +234,7 @@ def test_domains_and_groups_reach_heads_in_pipelines(head: type) -> None:
     assert (reached["groups"] is not None) == head._uses_groups
 
 
-@pytest.mark.parametrize("head", ALL)
+@pytest.mark.parametrize("head", COMPARING)
 def test_what_has_no_effect_says_so(head: type) -> None:
     samples = shifted_classes()
     with pytest.warns(NoEffectWarning, match="above 0 have no effect without sample_domain"):
@@ -227,6 +244,166 @@ def test_what_has_no_effect_says_so(head: type) -> None:
     if not head._uses_groups:
         with pytest.warns(NoEffectWarning, match="sample_group has no effect: the head is"):
             head().fit(samples.X, samples.y, sample_domain=samples.domains, sample_group=samples.y)
+
+
+def biased(samples: int = 600, classes: int = 2, seed: int = 0) -> tuple:
+    """A weak feature that tells the class, a strong one that does so nine times in ten; and the groups."""
+    random = np.random.default_rng(seed)
+    y = random.integers(0, classes, samples)
+    background = np.where(random.random(samples) < 0.9, y, random.integers(0, classes, samples))
+    means = np.eye(classes)
+    X = random.normal(size=(samples, 2 * classes)) + np.hstack([2 * means[y], 4 * means[background]])
+    return X, y, classes * y + background
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_just_train_twice_is_two_weighted_fits(classes: int) -> None:
+    X, y, _ = biased(classes=classes)
+    plain = ha.HessianAlignedClassifier("none", C=0.3, tol=1e-8).fit(X, y)
+    wrong = plain.predict(X) != y
+    factors = np.where(wrong, 7.0, 1.0)
+    weight = factors * len(y) / factors.sum()
+    expected = ha.HessianAlignedClassifier("none", C=0.3, tol=1e-8).fit(X, y, weight)
+    found = JTTClassifier(7.0, C=0.3, tol=1e-8).fit(X, y)
+    np.testing.assert_allclose(found.coef_, expected.coef_, atol=1e-4)
+    assert found.error_share_ == pytest.approx(wrong.mean())
+    assert found.converged_
+    wrong = ha.HessianAlignedClassifier("none", C=1e-4).fit(X, y).predict(X) != y
+    weaker = JTTClassifier(7.0, C=0.3, first_C=1e-4).fit(X, y)
+    assert weaker.error_share_ == pytest.approx(wrong.mean())
+    separable = np.column_stack([X, 100.0 * y])
+    with pytest.warns(NoEffectWarning, match="the first head makes no error on the samples; take a smaller"):
+        JTTClassifier().fit(separable, y)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_afr_ends_where_its_objective_is_flat(classes: int) -> None:
+    X, y, _ = biased(classes=classes)
+    head = AFRClassifier(4.0, 0.1, C=0.3, tol=1e-9, random_state=3).fit(X, y)
+    held_out = head._held_out(y)
+    assert np.bincount(y[held_out]).sum() == pytest.approx(0.2 * len(y), abs=classes)
+    scale = head.scale_
+    first = LogisticRegression(C=0.3 * scale**2, tol=1e-10, max_iter=10_000).fit(
+        X[~held_out] / scale, y[~held_out]
+    )
+    assert first.coef_.shape == head.coef_.shape
+    probability = first.predict_proba(X[held_out] / scale)[np.arange(held_out.sum()), y[held_out]]
+    weight = np.exp(-4.0 * probability) / np.bincount(y[held_out])[y[held_out]]
+    weight = torch.from_numpy(weight / weight.sum())
+    features, labels = torch.from_numpy(X[held_out] / scale), torch.from_numpy(y[held_out])
+    sample_loss = sigmoid_loss if classes == 2 else softmax_loss
+    targets = labels[:, None].double() if classes == 2 else labels
+
+    def objective(theta: Tensor) -> Tensor:
+        logits = features @ theta[:, :-1].T + theta[:, -1]
+        pull = (theta[:, :-1] - torch.from_numpy(first.coef_)).square().sum()
+        return torch.vmap(sample_loss)(logits, targets) @ weight + 0.1 * pull
+
+    theta = torch.from_numpy(np.column_stack([head.coef_ * scale, head.intercept_]))
+    assert torch.func.grad(objective)(theta).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_dfr_is_the_mean_of_heads_on_balanced_subsets(classes: int) -> None:
+    X, y, groups = biased(600 if classes == 2 else 3000, classes)
+    head = DFRClassifier(0.3, n_subsets=30).fit(X, y, sample_group=groups)
+    smallest = np.bincount(groups).min()
+    assert head.group_size_ == smallest
+    # With the groups' weights instead of cut groups it is about the same head, fitted once.
+    scaler = StandardScaler().fit(X)
+    weight = (smallest / np.bincount(groups))[groups]
+    rows, kind = scaler.transform(X), {"C": 0.3, "solver": "liblinear", "l1_ratio": 1.0}
+    if classes == 2:
+        once = LogisticRegression(**kind).fit(rows, y, weight).coef_
+    else:
+        once = [LogisticRegression(**kind).fit(rows, y == c, weight).coef_[0] for c in range(classes)]
+    np.testing.assert_allclose(head.coef_ * scaler.scale_, once, atol=0.35)
+    plain = LogisticRegression().fit(X, y)
+    worst = [
+        evaluate(y, fitted.predict_proba(X), groups=groups).groups.worst("accuracy")
+        for fitted in (plain, head)
+    ]
+    assert worst[1] > worst[0] + 0.1
+    again = DFRClassifier(0.3, n_subsets=30).fit(X, y, sample_group=groups)
+    np.testing.assert_array_equal(again.coef_, head.coef_)
+    probabilities = head.predict_proba(X)
+    np.testing.assert_allclose(probabilities.sum(1), 1)
+    assert (head.classes_[probabilities.argmax(1)] == head.predict(X)).all()
+    assert head.loss_ == pytest.approx(evaluate(y, probabilities).overall["log_loss"], rel=1e-6)
+
+
+def test_dfr_of_one_subset_with_equal_groups_is_the_published_regression() -> None:
+    X, y, _ = biased(200)
+    rows = np.concatenate([np.flatnonzero(y == label)[:80] for label in (0, 1)])
+    X, y = X[rows], y[rows]
+    scaler = StandardScaler().fit(X)
+    expected = LogisticRegression(C=0.1, solver="liblinear", l1_ratio=1.0).fit(scaler.transform(X), y)
+    head = DFRClassifier(0.1, n_subsets=1).fit(X, y)
+    np.testing.assert_allclose(head.coef_ * scaler.scale_, expected.coef_, atol=2e-3)
+    np.testing.assert_allclose(
+        head.decision_function(X), expected.decision_function(scaler.transform(X)), atol=0.02
+    )
+
+
+@pytest.mark.parametrize("head", REWEIGHTED)
+def test_reweighting_helps_the_smallest_group(head: type) -> None:
+    X, y, groups = biased(3000)
+    new_X, new_y, new_groups = biased(3000, seed=1)
+    kind = {"sample_group": groups} if head is DFRClassifier else {}
+    plain, found = ha.HessianAlignedClassifier("none").fit(X, y), head().fit(X, y, **kind)
+    worst = [
+        evaluate(new_y, fitted.predict_proba(new_X), groups=new_groups).groups.worst("accuracy")
+        for fitted in (plain, found)
+    ]
+    assert worst[1] > worst[0] + (0.01 if head is AFRClassifier else 0.05)
+
+
+@pytest.mark.parametrize("head", [DFRClassifier, JTTClassifier])
+def test_auto_finds_reweighting_where_groups_need_it(head: type) -> None:
+    X, y, groups = biased(1000)
+    name = next(iter(head._hyper))
+    found = head("auto", scoring="worst_group_accuracy").fit(X, y, sample_group=groups)
+    assert not found.plain_
+    assert np.isfinite(getattr(found, f"{name}_"))
+    tried = found.auto_results_
+    assert tried["scores"].shape[1] == 5
+    assert tried["mean_score"][tried["chosen"]] > tried["mean_score"][tried["plain"]].max()
+
+
+def test_groups_too_small_for_dfr_are_named() -> None:
+    X, y, groups = biased(50)
+    with pytest.warns(UntrustworthyWarning, match=r"the smallest of [34] groups has [123] samples"):
+        DFRClassifier(n_subsets=1).fit(X, y, sample_group=groups)
+    one_of_a_kind, alone = np.eye(1, 50, dtype=int)[0], np.eye(1, 50, 49, dtype=int)[0]
+    with pytest.raises(ValueError, match="draws of 1 samples from each of 2 groups never held every class"):
+        DFRClassifier(n_subsets=200).fit(X[:50], one_of_a_kind, sample_group=alone)
+
+
+def test_a_head_between_two(tmp_path: Path) -> None:
+    samples = shifted_classes()
+    names = np.array(["cat", "dog", "hen"])[samples.y]
+    first = ha.HessianAlignedClassifier("none", C=0.01).fit(samples.X, names)
+    second = LogisticRegression().fit(samples.X, names)
+    between = interpolate_heads(first, second, 0.25)
+    logits = 0.75 * first.decision_function(samples.X) + 0.25 * second.decision_function(samples.X)
+    np.testing.assert_allclose(between.decision_function(samples.X), logits)
+    between.save(tmp_path / "head.safetensors")
+    loaded = ha.HessianAlignedClassifier.load(tmp_path / "head.safetensors")
+    np.testing.assert_array_equal(loaded.predict_proba(samples.X), between.predict_proba(samples.X))
+    for share in (0.0, 1.0):
+        np.testing.assert_array_equal(
+            interpolate_heads(first, second, share).coef_, (first, second)[int(share)].coef_
+        )
+    with pytest.raises(ValueError, match="share: must be a finite number of at least 0 and of at most 1"):
+        interpolate_heads(first, second, 2)
+    with pytest.raises(NotFittedError):
+        interpolate_heads(first, LogisticRegression())
+    with pytest.raises(ValueError, match=r"must have the same classes, got .* and .0, 1, 2."):
+        interpolate_heads(first, LogisticRegression().fit(samples.X, samples.y))
+    with pytest.raises(ValueError, match=r"the same shape of coef_, got \(3, 3\) and \(3, 2\)"):
+        interpolate_heads(first, LogisticRegression().fit(samples.X[:, :2], names))
+    with pytest.raises(ValueError, match="first: must be a linear classifier with coef_"):
+        interpolate_heads(StandardScaler().fit(samples.X), second)
 
 
 def test_groups_have_no_effect_on_alignment_but_on_its_choice() -> None:
@@ -255,11 +432,19 @@ def test_a_penalty_that_swamps_the_loss_is_not_to_be_trusted() -> None:
         (GroupDROClassifier(2), {}, "robustness: .* at least 0 and of at most 1, got 2"),
         (GroupDROClassifier(adjustment=-1), {}, "adjustment: must be a finite number of at least 0, got -1"),
         (VRExClassifier(), {"sample_domain": ["a"] * 90}, "the penalty needs at least 2 domains, got only a"),
-        (VRExClassifier("auto"), {"sample_domain": [0, 1] * 45}, "penalty_weight 'auto' needs at least 3 dom"),
+        (VRExClassifier("auto"), {"sample_domain": [0, 1] * 45}, "penalty_weight 'auto' needs at least 3"),
         (GroupDROClassifier("auto"), {"sample_domain": None, "sample_group": np.arange(90)},
          "sample_group: 'auto' without domains holds out a part of each group"),
         (GroupDROClassifier(), {"sample_group": [0.5] * 90}, "sample_group: group ids must be integers or"),
         (GroupDROClassifier(), {"sample_group": [0, 1]}, "sample_group: must hold one group id for each of"),
+        (JTTClassifier(0.5), {}, "upweight: must be 'auto' or a finite number of at least 1, got 0.5"),
+        (JTTClassifier(first_C=0), {}, "first_C: must be None or a finite number above 0, got 0"),
+        (AFRClassifier(holdout=1), {}, "holdout: must be a finite number above 0 and below 1, got 1"),
+        (AFRClassifier(), {"y": [0] * 89 + [1]}, "y: a share of 0.2 of each class is held out, which needs"),
+        (AFRClassifier("auto"), {"sample_domain": None}, "gamma 'auto' needs at least 2 domains"),
+        (DFRClassifier(n_subsets=0), {}, "n_subsets: must be a whole number of at least 1, got 0"),
+        (DFRClassifier(0), {}, "C: must be 'auto' or a finite number above 0, got 0"),
+        (DFRClassifier(random_state=-1), {}, "random_state: must be a whole number of at least 0, got -1"),
         (IRMClassifier(), {"y": np.zeros(90, int)}, "y: a classifier needs at least 2 classes, got one"),
         (IRMClassifier(), {"X": np.full((90, 2), np.nan)}, "Input X contains NaN"),
         (IRMClassifier(), {"sample_weight": -np.ones(90)}, "sample_weight: weights must be at least 0"),

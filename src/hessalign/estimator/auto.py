@@ -104,6 +104,7 @@ class Search:
         solve: From a problem, its plain fit, hyper-parameters, tolerance and a start to the head.
         neutral: Value of each hyper-parameter at which the head is the plain one; None where there is none.
         tol: See [solve][hessalign.estimator.solver.solve].
+        own_strength: Whether the strength matters to any but the plain head.
     """
 
     folds: Sequence[Fold]
@@ -111,6 +112,7 @@ class Search:
     solve: Solve
     neutral: Mapping[str, float | None]
     tol: float
+    own_strength: bool = True
     _trials: dict[Candidate, list[_Trial]] = field(default_factory=dict)
     _plain: dict[tuple[int, float], Plain] = field(default_factory=dict)
     _heads: dict[tuple[int, Candidate], Head] = field(default_factory=dict)
@@ -134,7 +136,8 @@ class Search:
         for key in chosen:
             best = self._best()
             position = strengths.index(best.strength)
-            around = strengths[max(0, position - 1) : position + 2]
+            reach = int(self.own_strength)
+            around = strengths[max(0, position - reach) : position + reach + 1]
             others = dict(zip(grids, best.values or first, strict=True))
             for strength in around:
                 self._try_path(

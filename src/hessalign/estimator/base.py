@@ -97,6 +97,8 @@ class HeadEstimator(BaseEstimator):  # type: ignore[misc]
     # What compares domains, so that two are needed and three where one is held out; None for nothing.
     _compares: ClassVar[str | None] = None
     _plain_by: ClassVar[str] = ""
+    # Whether C or l2 is of any but the plain head.
+    _own_strength: ClassVar[bool] = True
     # Whether groups change the fit, beside the scores.
     _uses_groups: ClassVar[bool] = False
     # Whether the head is where one objective is flat; else it comes of several steps.
@@ -377,7 +379,7 @@ class HeadEstimator(BaseEstimator):  # type: ignore[misc]
             for name, value in settings.values.items()
         }
         neutral = {name: hyper.neutral for name, hyper in self._hyper.items()}
-        search = Search(folds, self._decay, self._solve, neutral, self.tol)
+        search = Search(folds, self._decay, self._solve, neutral, self.tol, self._own_strength)
         choice = search.run(strengths, grids, self._strength_name)
         self.auto_results_ = choice.results
         if choice.values is not None:

@@ -64,6 +64,12 @@ class HeadClassifier(ClassifierMixin, HeadEstimator):  # type: ignore[misc]
             raise ValueError(f"y: a classifier needs at least 2 classes, got one class, {classes[0]!s}")
         self.classes_ = classes
         samples, domains = self._read(features, codes, sample_weight, sample_domain, sample_group, settings)
+        if len(np.unique(samples.targets)) < 2:
+            only = classes[samples.targets[0]]
+            raise ValueError(
+                "y, sample_weight: a classifier needs samples of at least 2 classes with a weight above 0, got "
+                f"one class, {only!s}"
+            )
         by_group = is_metric(self.scoring) and settings.is_auto
         if sample_group is not None and not self._uses_groups and not by_group:
             warn(

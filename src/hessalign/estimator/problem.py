@@ -77,8 +77,10 @@ class Problem:
 
     def objective(self, plain: Plain, values: Mapping[str, float]) -> Objective:
         """The objective with weights in the plain fit's units; the plain one where they weigh nothing."""
+        if self.penalty is None:
+            return plain.objective
         weights = {name: value for name, value in values.items() if value > 0 and plain.distances[name] > 0}
-        if self.penalty is None or not weights:
+        if not weights:
             return plain.objective
         size = 1 + sum(values.values())
         if self.penalty.in_units_of_the_loss:
