@@ -1,4 +1,5 @@
 from .aligned import HessianAlignedClassifier, HessianAlignedRegressor
+from .groups import InferredGroups, infer_groups
 from .penalised import FishrClassifier, GroupDROClassifier, IRMClassifier, VRExClassifier
 from .reweighted import AFRClassifier, DFRClassifier, JTTClassifier, interpolate_heads
 from .splitter import LeaveOneDomainOut
@@ -16,8 +17,10 @@ __all__ = [
     "IRMClassifier",
     "ISRCov",
     "ISRMean",
+    "InferredGroups",
     "JTTClassifier",
     "LeaveOneDomainOut",
     "VRExClassifier",
+    "infer_groups",
     "interpolate_heads",
 ]

@@ -67,8 +67,8 @@ class HeadClassifier(ClassifierMixin, HeadEstimator):  # type: ignore[misc]
         if len(np.unique(samples.targets)) < 2:
             only = classes[samples.targets[0]]
             raise ValueError(
-                "y, sample_weight: a classifier needs samples of at least 2 classes with a weight above 0, got "
-                f"one class, {only!s}"
+                "y, sample_weight: a classifier needs samples of at least 2 classes with a weight above 0, "
+                f"got one class, {only!s}"
             )
         by_group = is_metric(self.scoring) and settings.is_auto
         if sample_group is not None and not self._uses_groups and not by_group:
