@@ -1,7 +1,7 @@
 # ruff: noqa: N806 (X is what the field calls it)
 """Four hospitals, each left out in turn: what the estimators' ``"auto"`` chooses from the other three alone.
 
-    python -m benchmarks.heart_disease FOLDER [METHOD ...]
+    python -m benchmarks.heart_disease FOLDER [HEAD ...]
 
 ``FOLDER`` holds the 14-column files of the UCI Heart Disease data set (Janosi, Steinbrunn, Pfisterer and
 Detrano, 1988). The table compares every method with logistic regression whose C is chosen the same way, on
@@ -10,23 +10,65 @@ the hospital that was left out.
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn import set_config
 from sklearn.compose import ColumnTransformer
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import hessalign as ha
+from hessalign.estimator import (
+    AFRClassifier,
+    DFRClassifier,
+    DomainCentering,
+    DomainWhitening,
+    FishrClassifier,
+    GroupDROClassifier,
+    IRMClassifier,
+    ISRCov,
+    ISRMean,
+    JTTClassifier,
+    VRExClassifier,
+)
 
 HOSPITALS = ("cleveland", "hungarian", "switzerland", "va")
-# "spectral" takes minutes; name it on the command line to see it.
-METHODS = ("gradient", "hgp", "hutchinson", "diagonal", "frobenius")
+Make = Callable[[str], Any]
+
+
+def aligned(method: str) -> Make:
+    """An aligned head whose weights and C are chosen."""
+    return lambda scoring: ha.HessianAlignedClassifier(method, "auto", "auto", scoring=scoring)
+
+
+def plain(scoring: str, **kind: Any) -> Any:
+    """Logistic regression whose C is chosen."""
+    return ha.HessianAlignedClassifier("none", C="auto", scoring=scoring, **kind)
+
+
+# By name: a head for a scoring. "spectral" takes minutes; name it on the command line to see it.
+HEADS: dict[str, Make] = {
+    "logistic regression": plain,
+    "equal domains": lambda scoring: plain(scoring, domain_weight="equal"),
+    **{method: aligned(method) for method in ("gradient", "hgp", "hutchinson", "diagonal", "frobenius")},
+    "V-REx": lambda scoring: VRExClassifier("auto", scoring=scoring),
+    "IRM": lambda scoring: IRMClassifier("auto", scoring=scoring),
+    "Fishr": lambda scoring: FishrClassifier("auto", scoring=scoring),
+    "group DRO": lambda scoring: GroupDROClassifier("auto", scoring=scoring),
+    "DFR": lambda scoring: DFRClassifier("auto", scoring=scoring),
+    "AFR": lambda scoring: AFRClassifier("auto", scoring=scoring),
+    "JTT": lambda scoring: JTTClassifier("auto", scoring=scoring),
+    "ISR-Mean": lambda scoring: make_pipeline(ISRMean(), plain(scoring)),
+    "ISR-Cov": lambda scoring: make_pipeline(ISRCov(), plain(scoring)),
+    "centred": lambda scoring: make_pipeline(DomainCentering(), plain(scoring)),
+    "whitened": lambda scoring: make_pipeline(DomainWhitening(), plain(scoring)),
+}
+ON_REQUEST: dict[str, Make] = {"spectral": aligned("spectral")}
 # age, trestbps, chol, thalach, oldpeak, ca are numbers; the others are categories.
 NUMBERS = [0, 3, 4, 7, 9, 11]
 CATEGORIES = [1, 2, 5, 6, 8, 10, 12]
@@ -60,26 +102,34 @@ def encoder(kind: str) -> Any:
     return ColumnTransformer([("numbers", numbers, NUMBERS), ("categories", categories, CATEGORIES)])
 
 
-def leave_one_hospital_out(folder: Path, kind: str, scoring: str, methods: Sequence[str]) -> Table:
-    """Accuracy and log-loss of each patient of each hospital left out, by method, and what was chosen."""
+def leave_one_hospital_out(folder: Path, kind: str, scoring: str, heads: Sequence[str]) -> Table:
+    """Accuracy and log-loss of each patient of each hospital left out, by head, and what was chosen."""
     X, y, hospitals = read(folder)
     table: Table = {}
     for target in HOSPITALS:
         source = hospitals != target
         features = encoder(kind).fit(X[source])
-        for method in ("none", *methods):
-            weights = {} if method == "none" else {"alpha": "auto", "beta": "auto"}
-            classifier = ha.HessianAlignedClassifier(method, **weights, C="auto", scoring=scoring)
+        sources, targets = features.transform(X[source]), features.transform(X[~source])
+        for name in ("logistic regression", *heads):
+            head = (HEADS | ON_REQUEST)[name](scoring)
+            passed = {"sample_domain": hospitals[~source]} if name in ("centred", "whitened") else {}
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)
-                classifier.fit(features.transform(X[source]), y[source], sample_domain=hospitals[source])
-            log_probabilities = classifier.predict_log_proba(features.transform(X[~source]))
+                warnings.simplefilter("ignore")  # of what did not converge, and of few samples
+                head.fit(sources, y[source], sample_domain=hospitals[source])
+                log_probabilities = head.predict_log_proba(targets, **passed)
             truth = y[~source]
             right = (log_probabilities.argmax(1) == truth).astype(float)
             losses = -log_probabilities[np.arange(len(truth)), truth]
-            chosen = f"C={classifier.C_:g} α={classifier.alpha_:g} β={classifier.beta_:g}"
-            table.setdefault(method, []).append((right, losses, chosen))
+            table.setdefault(name, []).append((right, losses, chosen(head)))
     return table
+
+
+def chosen(head: Any) -> str:
+    """The hyper-parameters that ``"auto"`` chose, or that it is the plain head."""
+    last = head if isinstance(head, ha.HessianAlignedClassifier) or not hasattr(head, "steps") else head[-1]
+    values = [f"{name}={getattr(last, name + '_'):g}" for name in last._hyper]
+    strength = f"C={getattr(last, last._strength_name + '_'):g}"
+    return f"plain, {strength}" if last.plain_ else " ".join([strength, *values])
 
 
 def difference(ours: list[NDArray[np.float64]], base: list[NDArray[np.float64]]) -> tuple[float, float]:
@@ -96,21 +146,21 @@ def difference(ours: list[NDArray[np.float64]], base: list[NDArray[np.float64]])
 
 def rows(table: Table) -> list[str]:
     """Markdown rows: means, paired differences to logistic regression, and what was chosen."""
-    base = table["none"]
+    base = table["logistic regression"]
     lines = [
-        "| method | accuracy | difference | log-loss | difference | chosen, hospital by hospital |",
+        "| head | accuracy | difference | log-loss | difference | chosen, hospital by hospital |",
         "|---|---|---|---|---|---|",
     ]
-    for method, results in table.items():
+    for name, results in table.items():
         accuracy = 100 * np.mean([right.mean() for right, _, _ in results])
         log_loss = np.mean([losses.mean() for _, losses, _ in results])
         compared = ["", ""]
-        if method != "none":
+        if name != "logistic regression":
             gain, gain_error = difference([100 * row[0] for row in results], [100 * row[0] for row in base])
             cost, cost_error = difference([row[1] for row in results], [row[1] for row in base])
             compared = [f"{gain:+.1f} ± {gain_error:.1f}", f"{cost:+.3f} ± {cost_error:.3f}"]
-        chosen = "; ".join(choice for _, _, choice in results)
-        cells = [method, f"{accuracy:.1f}", compared[0], f"{log_loss:.3f}", compared[1], chosen]
+        choices = "; ".join(choice for _, _, choice in results)
+        cells = [name, f"{accuracy:.1f}", compared[0], f"{log_loss:.3f}", compared[1], choices]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
@@ -119,11 +169,15 @@ def main() -> None:
     """Print a table for each kind of features and scoring."""
     if len(sys.argv) < 2:
         raise SystemExit("give the folder that holds cleveland.data and the others")
-    folder, methods = Path(sys.argv[1]), sys.argv[2:] or METHODS
+    folder, heads = (
+        Path(sys.argv[1]),
+        sys.argv[2:] or [name for name in HEADS if name != "logistic regression"],
+    )
+    set_config(enable_metadata_routing=True)  # domains reach the transformers in pipelines
     for kind in ("numbers", "one-hot"):
         for scoring in ("neg_log_loss", "accuracy"):
             print(f"\n{kind}, chosen by {scoring}\n")
-            print("\n".join(rows(leave_one_hospital_out(folder, kind, scoring, methods))), flush=True)
+            print("\n".join(rows(leave_one_hospital_out(folder, kind, scoring, heads))), flush=True)
 
 
 if __name__ == "__main__":

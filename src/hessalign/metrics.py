@@ -138,6 +138,9 @@ class Evaluation:
 
         Names are ``METRIC``, or ``worst_``, ``mean_`` or ``training_mean_``, then ``domain_`` or ``group_``,
         then ``METRIC``. Those over the training's shares are there if these are known.
+
+        Returns:
+            The numbers.
         """
         numbers = dict(self.overall)
         for slices in (self.domains, self.groups):
@@ -154,6 +157,9 @@ class Evaluation:
 
         Args:
             name: As in [summary][hessalign.metrics.Evaluation.summary]; hyphens may stand for underscores.
+
+        Returns:
+            The number; NaN where it is not defined.
 
         Raises:
             ValueError: If there is no number of that name here.
@@ -191,6 +197,9 @@ def evaluate(
         training_counts: Training samples of each group, by its id, for the mean by training share:
             [count_groups][hessalign.metrics.count_groups] of the training samples.
         bins: Of the calibration error, default 15.
+
+    Returns:
+        Everything that was measured.
 
     Raises:
         ValueError: If an argument has the wrong length or shape, a value is NaN or out of range, or a target
@@ -246,6 +255,9 @@ def count_groups(
         domains: Domain id of each sample, ``(n,)``; needed unless ``groups`` are given.
         groups: Group id of each sample, ``(n,)``; default: domain and class.
 
+    Returns:
+        Samples by group.
+
     Raises:
         ValueError: If lengths do not match, or neither is given.
 
@@ -295,6 +307,9 @@ class Scorer(BaseEstimator):  # type: ignore[misc]
         sample_group: ArrayLike | None = None,
     ) -> float:
         """Score a fitted classifier.
+
+        Returns:
+            The number, the higher the better.
 
         Raises:
             ValueError: If the name is not known, or is about domains or groups that are not given.

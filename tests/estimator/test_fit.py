@@ -16,6 +16,7 @@ from sklearn.preprocessing import scale
 from torch import Tensor
 
 import hessalign as ha
+from hessalign.estimator.auto import deal
 from hessalign.estimator.data import HeadData
 from hessalign.estimator.data import Samples as Checked
 from hessalign.estimator.objective import Objective
@@ -565,3 +566,58 @@ def test_a_class_may_be_missing_from_a_domain() -> None:
         fitted = ha.HessianAlignedClassifier("hgp", 1.0, 1.0).fit(kept.X, kept.y, sample_domain=kept.domains)
     assert fitted.converged_
     assert len(fitted.classes_) == 3
+
+
+def test_many_domains_are_held_out_in_five_parts() -> None:
+    random = np.random.default_rng(0)
+    domains = np.repeat(np.arange(8), [40, 10, 20, 30, 10, 10, 20, 10])
+    y = random.integers(0, 2, len(domains))
+    X = random.normal(size=(len(domains), 3)) + y[:, None] + 0.3 * random.normal(size=(8, 3))[domains]
+    parts = deal(np.bincount(domains))
+    assert len(parts) == 5
+    assert sorted(domain for part in parts for domain in part) == list(range(8))
+    assert max(np.isin(domains, part).sum() for part in parts) == 40
+    found = ha.HessianAlignedClassifier("none", C="auto").fit(X, y, sample_domain=domains)
+    tried = found.auto_results_
+    assert tried["scores"].shape == (7, 8)
+    for part in parts:
+        rest = ~np.isin(domains, part)
+        fold = ha.HessianAlignedClassifier("none", C=tried["C"][3]).fit(X[rest], y[rest])
+        for domain in part:
+            log_probabilities = fold.predict_log_proba(X[domains == domain])
+            expected = log_probabilities[np.arange(len(log_probabilities)), y[domains == domain]].mean()
+            assert tried["scores"][3, domain] == pytest.approx(expected, abs=2e-3)
+
+
+def test_domains_of_one_sample_do_not_spoil_a_regression() -> None:
+    random = np.random.default_rng(0)
+    domains = np.repeat(np.arange(30), [1] * 10 + [40] * 20)
+    X = random.normal(size=(810, 20)) + 0.3 * random.normal(size=(30, 20))[domains]
+    y = X @ random.normal(size=20) + random.normal(size=810) + 0.3 * random.normal(size=30)[domains]
+    known = domains < 25
+    plain, aligned, equal = (
+        ha.HessianAlignedRegressor(method, 1.0, 1.0, domain_weight=weight)
+        .fit(X[known], y[known], sample_domain=domains[known])
+        .score(X[~known], y[~known])
+        for method, weight in (("none", "size"), ("hgp", "size"), ("hgp", "equal"))
+    )
+    assert aligned > plain - 0.02
+    assert equal < aligned
+
+
+def test_a_quadratic_objective_is_solved_at_once_whatever_its_weights() -> None:
+    samples = shifted_line(samples=200, width=6)
+    for weights in ((1e-3, 1e-2), (1e3, 1e3)):
+        fitted = ha.HessianAlignedRegressor("hgp", *weights, tol=1e-12)
+        fitted.fit(samples.X, samples.y, sample_domain=samples.domains)
+        assert fitted.converged_
+        assert fitted.n_iter_ <= 6
+    twice = np.hstack([samples.X, samples.X])  # singular, as without decay
+    singular = ha.HessianAlignedRegressor("gradient", beta=0.1, l2=0, tol=1e-6)
+    singular.fit(twice, samples.y, sample_domain=samples.domains)
+    assert singular.converged_
+    assert np.abs(singular.coef_).max() < 10
+    plain = [
+        ha.HessianAlignedRegressor("none", l2=0).fit(X, samples.y).predict(X) for X in (twice, samples.X)
+    ]
+    np.testing.assert_allclose(*plain, atol=1e-6)

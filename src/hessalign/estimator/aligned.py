@@ -319,6 +319,9 @@ class HessianAlignedRegressor(RegressorMixin, AlignedHead):  # type: ignore[misc
             sample_domain: Domain id of each sample, ``(n,)``, integers or strings. Without it there is
                 nothing to align; a NoEffectWarning says so.
 
+        Returns:
+            The regressor itself.
+
         Raises:
             ValueError: As for the classifier.
         """

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm, t  # type: ignore[import-untyped]
 
 from hessalign.estimator.data import Head
 from hessalign.estimator.problem import PATH_TOLERANCE, Plain, Problem
@@ -128,6 +129,9 @@ class Search:
             strengths: In ascending order of the decay's inverse.
             grids: Values of each hyper-parameter in ascending order; a single one is not chosen.
             name: What the strength is called.
+
+        Returns:
+            What was chosen, and everything that was tried.
         """
         chosen = [key for key, grid in grids.items() if len(grid) > 1]
         first = tuple(grid[0] for grid in grids.values())
@@ -273,13 +277,18 @@ class Search:
         """Of the mean difference between two candidates' scores, the domains being a sample of domains.
 
         The spread of the domains' differences tells it, but with few domains not well; so never less than
-        what the samples within the domains alone make uncertain.
+        what the samples within the domains alone make uncertain. It is widened, for so few domains, to where
+        Student's distribution is as certain as the normal one at one standard error.
+
+        Returns:
+            The standard error, at least 0.
         """
         pairs = list(zip(self._trials[best], self._trials[other], strict=True))
         count = len(pairs)
         between = np.std([a.score.mean - b.score.mean for a, b in pairs], ddof=1) / np.sqrt(count)
         variances = [_variance_of_difference(a.score, b.score) for a, b in pairs]
-        return float(max(between, np.sqrt(sum(variances)) / count))
+        widened = t.ppf(norm.cdf(1), count - 1) * between
+        return float(max(widened, np.sqrt(sum(variances)) / count))
 
 
 def _variance_of_difference(a: HeldOutScore, b: HeldOutScore) -> float:

@@ -134,6 +134,9 @@ class HeadEstimator(BaseEstimator):  # type: ignore[misc]
     def load(cls, path: str | Path) -> Self:
         """Read an estimator that [save][hessalign.estimator.base.HeadEstimator.save] wrote.
 
+        Returns:
+            The estimator, fitted.
+
         Raises:
             ValueError: If the file is damaged, was changed, or holds an estimator of another class.
             OSError: If it cannot be opened.
@@ -194,6 +197,9 @@ class HeadEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _check_settings(self) -> Settings:
         """Check every parameter that the estimators share, before any work is done.
+
+        Returns:
+            What is to be done.
 
         Raises:
             ValueError: Naming the first that is wrong.
@@ -391,6 +397,12 @@ class HeadEstimator(BaseEstimator):  # type: ignore[misc]
         """The unit of each sample, and the units that are held out together.
 
         Units are domains; where there are none, parts of the samples that hold every group alike.
+
+        Returns:
+            The unit of each sample, ``(n,)``, and the units of each fold.
+
+        Raises:
+            ValueError: If there are neither domains nor two samples of each group.
         """
         count = int(samples.domains.max()) + 1
         if count > 1 or samples.groups is None:

@@ -52,6 +52,9 @@ class HeadClassifier(ClassifierMixin, HeadEstimator):  # type: ignore[misc]
             sample_group: Group id of each sample, ``(n,)``, integers or strings: for the heads that are about
                 groups, and for ``scoring`` by groups. Where neither is the case a NoEffectWarning says so.
 
+        Returns:
+            The classifier itself.
+
         Raises:
             ValueError: If a parameter is wrong, shapes do not match, a value is NaN or infinite, or there are
                 too few domains: one, for a head that compares them; fewer than three for its ``"auto"``, than

@@ -100,6 +100,9 @@ class HeadData:
             dtype: ``"float64"`` or ``"float32"``.
             device: Where to compute.
 
+        Returns:
+            The samples, sorted.
+
         Raises:
             ValueError: If the features are too large or too small to be squared.
         """
@@ -162,6 +165,9 @@ class HeadData:
         """The same rows as one domain, each weight times a factor ``(n,)`` of at least 0.
 
         The sum of the weights stays what it was.
+
+        Returns:
+            The same rows with other shares.
         """
         factor = torch.from_numpy(factors).to(self.shares)
         shares = self.shares * factor

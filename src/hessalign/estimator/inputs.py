@@ -45,6 +45,9 @@ def checked(estimator: BaseEstimator, *arrays: Any, **kind: Any) -> Any:
 def classes_and_codes(y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
     """The labels, ascending, and each sample's position among them.
 
+    Returns:
+        The labels, ``(C,)``, and the positions, ``(n,)``.
+
     Raises:
         ValueError: If they are not class labels.
     """
@@ -57,6 +60,9 @@ def classes_and_codes(y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
 
 def read_weight(sample_weight: Any, X: NDArray[Any]) -> NDArray[np.float64]:
     """Weight of each sample, ``(n,)``; all 1 by default.
+
+    Returns:
+        Weights of at least 0, ``(n,)``.
 
     Raises:
         ValueError: If there is not one finite number of at least 0 for each sample, or all are 0.

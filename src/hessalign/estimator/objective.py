@@ -96,6 +96,9 @@ class Objective:
         """The Hessian at a flattened head, by its products with vectors, ``(C p, C p)``.
 
         Of a penalty with kinks the terms without are taken: the gradient distance beside the spectral norm.
+
+        Returns:
+            The operator.
         """
         weights = dict(self.weights)
         if self.penalty is not None and not self.penalty.is_smooth:
@@ -122,6 +125,9 @@ class Objective:
         """Of a quadratic objective the Hessian by one output's weights, ``(p, p)``, the same for each output.
 
         With as many outputs as columns, targets 0 and the unit matrix as the head, it is the gradient.
+
+        Returns:
+            The matrix, symmetric.
         """
         width = self.shape[1]
         targets = self.data.rows.new_zeros(len(self.data.rows), width)
@@ -134,6 +140,9 @@ class Objective:
 
         A sample's gradient at ``θ = 0``, root mean square over samples, largest over outputs (the scaled
         features have a root mean square of 1), times the objective's size.
+
+        Returns:
+            The yardstick, a number above 0.
         """
         residual, _ = self.loss.derivatives(
             self.data.rows.new_zeros(len(self.data.rows), self.shape[0]), self.data.targets
@@ -146,6 +155,9 @@ class Objective:
 
         ``Z̃ᵀ diag(v k) Z̃ + decay I`` with the mean curvature ``k`` of each sample at a head ``(C, p)``.
         Where there are many more rows than columns, every k-th row tells it well enough.
+
+        Returns:
+            The matrix, positive semi-definite.
         """
         data = self.data
         step = max(1, len(data.rows) // (ROWS_PER_COLUMN * self.shape[1]))

@@ -203,6 +203,9 @@ class WorstGroup(Penalty):
 
         Where the smoothed objective is flat, the head minimises ``Σ_g q_g R_g`` with the decay: a lower
         bound.
+
+        Returns:
+            The gap, at least 0, and the weights.
         """
         risks = self.risks(data, loss, logits)
         weights = torch.softmax(risks / self.temperature, 0)
@@ -213,6 +216,9 @@ def derivatives(data: HeadData, loss: HeadLoss, logits: Tensor) -> HeadDerivativ
     """Head derivatives of all samples; weights within domains go half into each of a product's factors.
 
     HeadDerivatives.from_logits would check all features at every step; here they do not change.
+
+    Returns:
+        Derivatives by a head without bias, whose rows hold the constant.
     """
     residual, curvature = loss.derivatives(logits, data.targets)
     if data.roots is not None:

@@ -65,6 +65,9 @@ class Problem:
             decay: Weight of ``½ ‖W‖²`` beside the mean loss, on the features as they were.
             tol: See [solve][hessalign.estimator.solver.solve].
             start: A head on the scaled features; zeros by default.
+
+        Returns:
+            The fit and what is known of it.
         """
         objective = Objective(self.data, self.loss, decay / self.data.scale**2)
         first = np.zeros(objective.shape) if start is None else start
@@ -100,6 +103,9 @@ class Problem:
             values: Weight of each term, in the plain fit's units.
             tol: See [solve][hessalign.estimator.solver.solve].
             start: A head on the scaled features.
+
+        Returns:
+            The head; the plain one where nothing is weighed.
         """
         objective = self.objective(plain, values)
         if not objective.is_penalised:
@@ -117,6 +123,9 @@ class Problem:
         """Whether a penalty led to a head that does worse on its own data than the best constant prediction.
 
         What is convex ends where it should: the worst group's head may well do worse on average.
+
+        Returns:
+            Whether it did.
         """
         can = self.penalty is not None and self.penalty.in_units_of_the_loss
         return can and plain.objective.terms(theta)[0] > (1 + MARGIN) * self.constant_loss

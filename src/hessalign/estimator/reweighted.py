@@ -90,7 +90,7 @@ class JTTClassifier(ReweightedClassifier):
         >>> random = np.random.default_rng(0)
         >>> y = random.integers(0, 2, 300)
         >>> background = np.where(random.random(300) < 0.9, y, 1 - y)
-        >>> X = random.normal(size=(300, 2)) + np.column_stack([2 * y, 4 * background])
+        >>> X = 0.5 * random.normal(size=(300, 2)) + np.column_stack([2 * y, 4 * background])
         >>> head = JTTClassifier().fit(X, y)
         >>> head.score(X, y) > 0.7
         True
@@ -215,7 +215,7 @@ class AFRClassifier(ReweightedClassifier):
         >>> random = np.random.default_rng(0)
         >>> y = random.integers(0, 2, 300)
         >>> background = np.where(random.random(300) < 0.9, y, 1 - y)
-        >>> X = random.normal(size=(300, 2)) + np.column_stack([2 * y, 4 * background])
+        >>> X = 0.5 * random.normal(size=(300, 2)) + np.column_stack([2 * y, 4 * background])
         >>> head = AFRClassifier().fit(X, y)
         >>> head.score(X, y) > 0.7
         True
@@ -349,7 +349,7 @@ class DFRClassifier(ReweightedClassifier):
         >>> random = np.random.default_rng(0)
         >>> y = random.integers(0, 2, 300)
         >>> background = np.where(random.random(300) < 0.9, y, 1 - y)
-        >>> X = random.normal(size=(300, 2)) + np.column_stack([2 * y, 4 * background])
+        >>> X = 0.5 * random.normal(size=(300, 2)) + np.column_stack([2 * y, 4 * background])
         >>> head = DFRClassifier().fit(X, y, sample_group=2 * y + background)
         >>> head.score(X, y) > 0.7
         True

@@ -130,6 +130,9 @@ def solve(
         max_iter: Most L-BFGS steps.
         coordinates: Of all objectives on the same data.
 
+    Returns:
+        The head, and whether it is where the gradient vanishes.
+
     Raises:
         ValueError: If the objective overflows at the start.
     """
@@ -251,6 +254,9 @@ def _newton(
     """Go on from where L-BFGS stops short of the tolerance, without comparing values.
 
     Its line search compares values, and near a minimum their rounding hides what gradients still show.
+
+    Returns:
+        The head and its gradient.
     """
     preconditioner = None
     if metric:

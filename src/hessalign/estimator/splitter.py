@@ -44,6 +44,9 @@ class LeaveOneDomainOut(LeaveOneGroupOut):  # type: ignore[misc]
             groups: Domain ids, ``(n,)``, integers or strings.
             sample_domain: The same under the other name; one of the two is needed.
 
+        Returns:
+            Pairs of index arrays.
+
         Raises:
             ValueError: If neither or both are given, or there are fewer than two domains.
         """
@@ -60,6 +63,9 @@ class LeaveOneDomainOut(LeaveOneGroupOut):  # type: ignore[misc]
         sample_domain: ArrayLike | None = None,
     ) -> int:
         """Number of domains; arguments as for [split][hessalign.LeaveOneDomainOut.split].
+
+        Returns:
+            The number.
 
         Raises:
             ValueError: If neither or both of ``groups`` and ``sample_domain`` are given.
