@@ -1,6 +1,7 @@
 """A whole run, interrupted and not."""
 
 import json
+import os
 import random
 import time
 from pathlib import Path
@@ -82,7 +83,8 @@ def long_run(folder: Path) -> None:
     train(tiny_spec(steps=60, evaluate_every=2), TinyDomains(), folder, CPU)
 
 
-def test_killed_at_ten_random_moments_ends_with_the_same_bits(tmp_path: Path) -> None:
+def test_killed_at_random_moments_ends_with_the_same_bits(tmp_path: Path) -> None:
+    most = 10 if os.environ.get("CI") else 4
     whole = start(long_run, tmp_path / "whole")
     whole.join(timeout=300)
     assert whole.exitcode == 0
@@ -90,7 +92,7 @@ def test_killed_at_ten_random_moments_ends_with_the_same_bits(tmp_path: Path) ->
     kills = 0
     for _ in range(200):
         process = start(long_run, tmp_path / "parts")
-        if kills == 10:
+        if kills == most:
             process.join(timeout=300)
             assert process.exitcode == 0
             break
@@ -102,8 +104,8 @@ def test_killed_at_ten_random_moments_ends_with_the_same_bits(tmp_path: Path) ->
             process.kill()
             kills += 1
         process.join()
-        assert not (tmp_path / "parts" / "done").exists(), "the run ended before it was killed ten times"
-    assert kills == 10
+        assert not (tmp_path / "parts" / "done").exists(), "the run ended before it was killed often enough"
+    assert kills == most
     assert_same(tmp_path / "whole", tmp_path / "parts")
 
 
