@@ -15,11 +15,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 import hessalign as ha
-from hessalign.benchmark.formats.csv_rows import as_csv
-from hessalign.benchmark.formats.html_page import as_html
-from hessalign.benchmark.formats.latex import as_latex
-from hessalign.benchmark.formats.markdown import as_markdown
-from hessalign.benchmark.formats.rich_tables import as_renderable
+from hessalign.benchmark.formats import as_csv, as_html, as_latex, as_markdown, as_renderable
 from hessalign.benchmark.tables import Cell, Column, Report, Row, Table, finished_rows
 from hessalign.diagnostics.html import SECTIONS, _html_table, compare
 from hessalign.diagnostics.plots import shown_name

@@ -160,7 +160,7 @@ def test_seeds_of_datasets_hang_on_names_that_do_not_change() -> None:
 
 
 def test_renaming_a_class_changes_no_seed() -> None:
-    registry = Registry("algorithm", "hessalign.no_such_package", ())
+    registry = Registry("algorithm", "hessalign.no_such_package")
 
     class RenamedHGP:
         """HGP under another class name."""

@@ -8,8 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from hessalign.algorithms import algorithm_names, get_algorithm
-from hessalign.benchmark.hparams import draw_hparams
-from hessalign.benchmark.protocol import RunSettings, SweepSpec, choose_targets, run_seed
+from hessalign.benchmark.protocol import RunSettings, SweepSpec, choose_targets, draw_hparams, run_seed
 from hessalign.datasets import Domain, DomainDataset, get_dataset, seed_hash
 from hessalign.training import RunSpec, choose_backbone
 from tests.training.tiny_domains import InMemory, TinyDomains

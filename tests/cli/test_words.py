@@ -17,8 +17,8 @@ from PIL import Image
 from rich.table import Table
 
 from hessalign import __main__ as entry
-from hessalign.benchmark.formats.rich_tables import as_renderable
-from hessalign.benchmark.records import read_sweep
+from hessalign.benchmark.formats import as_renderable
+from hessalign.benchmark.readers import read_sweep
 from hessalign.benchmark.report import make_report
 from hessalign.cli import main
 from hessalign.cli.help_text import EXAMPLE_WIDTH, help_of

@@ -13,7 +13,7 @@ import torch
 
 from hessalign.benchmark.job import Job, last_failure, outcome_of_former, record_failure
 from hessalign.benchmark.protocol import RunSettings, SweepSpec
-from hessalign.benchmark.records import read_sweep
+from hessalign.benchmark.readers import read_sweep
 from hessalign.benchmark.sweep import claim_sweep
 from hessalign.datasets.features_file import FeaturesFile
 from hessalign.datasets.source import find_data

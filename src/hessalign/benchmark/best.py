@@ -8,8 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from hessalign.backbones.adapter import DEFAULT_RANK
-from hessalign.benchmark.records import Records
-from hessalign.benchmark.run_folder import RunFolder
+from hessalign.benchmark.readers import Records, Run
 from hessalign.benchmark.selection import Rule
 
 DATA = "DATA"
@@ -98,7 +97,7 @@ def best_runs(records: Records, rules: Sequence[Rule], folder: Path) -> BestRuns
     return BestRuns(runs=tuple(chosen))
 
 
-def _best_run(run: RunFolder, choice: Mapping[str, Any], rule: Rule, folder: Path) -> BestRun:
+def _best_run(run: Run, choice: Mapping[str, Any], rule: Rule, folder: Path) -> BestRun:
     return BestRun(
         rule=rule,
         dataset=run.dataset,
@@ -112,8 +111,8 @@ def _best_run(run: RunFolder, choice: Mapping[str, Any], rule: Rule, folder: Pat
         test=100 * choice["test"],
         folder=str(run.folder.relative_to(folder)),
         program=run.program,
-        configuration=dict(run.configuration),
-        command=rerun_command(run.configuration) if run.program == "hessalign" else None,
+        configuration=dict(run.spec),
+        command=rerun_command(run.spec) if run.program == "hessalign" else None,
     )
 
 

@@ -43,17 +43,17 @@ DATASET_LABELS = {
 
 
 def algorithm_label(name: str) -> str:
-    """How tables print an algorithm, its form included; an unknown one keeps its name."""
-    plain = without_form(name)
+    """How tables print an algorithm, its variant included; an unknown one keeps its name."""
+    plain = without_variant(name)
     return ALGORITHM_LABELS.get(plain, plain) + name.removeprefix(plain)
 
 
-def with_form(name: str, form: str) -> str:
-    """``"hutchinson (variant domainbed)"`` say; the plain name if there is no form to tell."""
-    return f"{name} ({form})" if form else name
+def with_variant(name: str, variant: str) -> str:
+    """``"hutchinson (variant domainbed)"`` say; the plain name if there is no variant to tell."""
+    return f"{name} ({variant})" if variant else name
 
 
-def without_form(name: str) -> str:
+def without_variant(name: str) -> str:
     """The algorithm's own name."""
     return name.split(" (", maxsplit=1)[0]
 
@@ -74,7 +74,7 @@ def dataset_named(foreign: str) -> str:
 
 
 def sorted_algorithms(names: Iterable[str]) -> list[str]:
-    """Each name once, in the order of tables; unknown ones follow by alphabet, forms of one algorithm too."""
+    """Each name once, in the order of tables; unknown ones follow by alphabet, variants too."""
     return _sorted(names, ALGORITHM_LABELS)
 
 
@@ -95,4 +95,4 @@ def _letters(name: str) -> str:
 
 def _sorted(names: Iterable[str], labels: Mapping[str, str]) -> list[str]:
     places = {name: place for place, name in enumerate(labels)}
-    return sorted(set(names), key=lambda name: (places.get(without_form(name), len(places)), name))
+    return sorted(set(names), key=lambda name: (places.get(without_variant(name), len(places)), name))

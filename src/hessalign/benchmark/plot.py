@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hessalign.benchmark.names import algorithm_label, dataset_label, sorted_algorithms, sorted_datasets
-from hessalign.benchmark.records import Records
+from hessalign.benchmark.readers import Records
 from hessalign.benchmark.selection import RULE_LABELS, Rule, candidates
 from hessalign.benchmark.tables import Report, Table
 from hessalign.figures import COLOURS, figure_text, save_figure

@@ -18,10 +18,8 @@ from hessalign.benchmark.paper import (
     published_average,
     published_target_accuracy,
 )
-from hessalign.benchmark.records import Records
-from hessalign.benchmark.run_folder import RunFolder
+from hessalign.benchmark.readers import Records, Run, describe_value
 from hessalign.benchmark.selection import RULE_LABELS, Rule
-from hessalign.benchmark.settings import describe_value
 from hessalign.benchmark.statistics import describe_accuracies, describe_differences, paired_differences
 from hessalign.benchmark.tables import AVERAGE, Cell, Column, Report, Row, Table, finished_rows
 
@@ -29,7 +27,7 @@ ACCURACY = "Percent, mean ± standard error (population, DomainBed) over trials.
 DIFFERENCE = (
     "Percentage points, mean ± standard error (sample) over n pairs of equal trial and target domain."
 )
-SHOWN_SETTING = ("backbone.name", "backbone.weights", "steps", "validation_images")
+SHOWN_CONFIG = ("backbone.name", "backbone.weights", "steps", "validation_images")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +44,7 @@ class _Part:
     """
 
     rule: Rule
-    example: RunFolder
+    example: Run
     setting: str
     targets: tuple[int, ...]
     algorithms: tuple[str, ...]
@@ -150,7 +148,7 @@ def _by_target(part: _Part, compare: bool) -> Table:
         rule=part.rule,
         dataset=part.dataset,
         setting=part.setting,
-        shared=dict(part.example.setting),
+        shared=dict(part.example.config),
         title=part.title(),
         columns=part.columns("Avg"),
         rows=rows,
@@ -214,7 +212,7 @@ def _differences(part: _Part, baseline: str) -> Table:
         rule=part.rule,
         dataset=part.dataset,
         setting=part.setting,
-        shared=dict(part.example.setting),
+        shared=dict(part.example.config),
         baseline=baseline,
         title=f"{part.title()}: difference from {algorithm_label(baseline)}",
         columns=part.columns("All"),
@@ -246,9 +244,9 @@ def _extent(part: _Part) -> str:
     trials = part.selected["trial_seed"].n_unique()
     draws = part.selected["draws"].to_list()
     shown = [
-        f"{name} {describe_value(part.example.setting[name])}"
-        for name in SHOWN_SETTING
-        if part.example.setting.get(name) is not None
+        f"{name} {describe_value(part.example.config[name])}"
+        for name in SHOWN_CONFIG
+        if part.example.config.get(name) is not None
     ]
     return f"{', '.join((f'Trials {trials}', f'draws of hyper-parameters {max(draws)}', *shown))}."
 

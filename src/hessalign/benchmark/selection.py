@@ -36,7 +36,7 @@ def select(accuracies: pl.DataFrame, rule: Rule) -> pl.DataFrame:
     """The chosen draw of every dataset, setting, algorithm, target domain and trial.
 
     Args:
-        accuracies: As in [Records][hessalign.benchmark.records.Records].
+        accuracies: As in [Records][hessalign.benchmark.readers.Records].
         rule: One of RULES.
 
     Returns:

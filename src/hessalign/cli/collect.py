@@ -6,15 +6,12 @@ from typing import Annotated, Literal
 import typer
 
 from hessalign import benchmark
-from hessalign.benchmark import formats
 from hessalign.cli.errors import reported
 from hessalign.cli.options import require_figure
 from hessalign.cli.terminal import Console
 from hessalign.files import write_atomically
 
 Format = Literal["rich", "markdown", "latex", "html", "json", "csv"]
-WIDE = 240
-"""Columns of a table that goes to a file or another program."""
 
 
 def collect_command(
@@ -100,32 +97,12 @@ def _show(
     report: "benchmark.tables.Report", output_format: Format, statistics: bool, out: Path | None
 ) -> None:
     """Print the tables, or write them to a file."""
-    if output_format == "rich" and out is None:
+    if out is not None:
+        write_atomically(out, benchmark.formats.as_text(report, output_format, statistics))
+    elif output_format == "rich":
         console = Console()
         if not console.is_terminal:
-            console.width = WIDE
-        console.print(formats.rich_tables.as_renderable(report, statistics))
-        return
-    text = _text(report, output_format, statistics)
-    if out is None:
-        typer.echo(text, nl=False)
-        return
-    write_atomically(out, text)
-
-
-def _text(report: "benchmark.tables.Report", output_format: Format, statistics: bool) -> str:
-    """The tables in a format, as text."""
-    if output_format == "json":
-        return report.model_dump_json(indent=2) + "\n"
-    if output_format == "csv":
-        return formats.csv_rows.as_csv(report)
-    if output_format == "markdown":
-        return formats.markdown.as_markdown(report, statistics)
-    if output_format == "latex":
-        return formats.latex.as_latex(report, statistics)
-    if output_format == "html":
-        return formats.html_page.as_html(report, statistics)
-    console = Console(width=WIDE, file=None, no_color=True)
-    with console.capture() as captured:
-        console.print(formats.rich_tables.as_renderable(report, statistics))
-    return captured.get()
+            console.width = benchmark.formats.WIDTH
+        console.print(benchmark.formats.as_renderable(report, statistics))
+    else:
+        typer.echo(benchmark.formats.as_text(report, output_format, statistics), nl=False)

@@ -85,7 +85,11 @@ def read_lines(folder: Path) -> tuple[bytes, bool]:
     else:
         problem = "missing" if text is None else "damaged: its SHA-256 is not what the run noted"
         raise ValueError(f"{folder / METRICS} is {problem}; remove {folder} to do the run again")
-    text = text or b""
+    return whole_lines(text or b"")
+
+
+def whole_lines(text: bytes) -> tuple[bytes, bool]:
+    """The lines that have an end, and whether there is a last one without."""
     end = text.rfind(b"\n") + 1
     return text[:end], end < len(text)
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import polars as pl
@@ -10,10 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hessalign.benchmark.names import algorithm_label, sorted_algorithms
-from hessalign.benchmark.records import read_sweep
-from tests.benchmark.run_folders import own_record, write_domainbed_run, write_own_run
+from hessalign.benchmark.readers import read_sweep
+from tests.benchmark.run_folders import (
+    domainbed_record,
+    own_record,
+    write_domainbed_records,
+    write_domainbed_run,
+    write_own_run,
+)
 
 TWO = {0: [(0.1, 0.2), (0.3, 0.4)], 10: [(0.5, 0.6), (0.7, 0.8)]}
+
+MISSING = object()
 
 
 def rows(frame: pl.DataFrame, *columns: str) -> set[tuple]:
@@ -127,18 +136,18 @@ def test_different_settings_are_told_apart(tmp_path: Path) -> None:
     assert "differ in backbone.name, steps" in note
 
 
-def test_forms_of_an_algorithm_share_no_row(tmp_path: Path) -> None:
+def test_variants_of_an_algorithm_share_no_row(tmp_path: Path) -> None:
     """Words among the hyper-parameters are told where one algorithm's runs differ in them, and only there."""
     write_own_run(tmp_path, TWO)
     write_own_run(tmp_path, TWO, algorithm="mtl", hparams={"variant": "paper"})
     for variant in ("expected", "domainbed"):
         write_own_run(tmp_path, TWO, algorithm="hutchinson", hparams={"lr": 0.1, "variant": variant})
     records = read_sweep(tmp_path)
-    forms = ["hutchinson (variant domainbed)", "hutchinson (variant expected)"]
-    assert records.accuracies["algorithm"].unique().sort().to_list() == ["erm", *forms, "mtl"]
+    variants = ["hutchinson (variant domainbed)", "hutchinson (variant expected)"]
+    assert records.accuracies["algorithm"].unique().sort().to_list() == ["erm", *variants, "mtl"]
     assert set(records.settings) == {""}
-    assert records.notes == ("Runs of hutchinson have several forms; each has a row.",)
-    assert [algorithm_label(name) for name in sorted_algorithms(["mtl", *forms, "zebra", "erm"])] == [
+    assert records.notes == ("Runs of hutchinson have several variants; each has a row.",)
+    assert [algorithm_label(name) for name in sorted_algorithms(["mtl", *variants, "zebra", "erm"])] == [
         "ERM",
         "MTL",
         "Hutchinson (variant domainbed)",
@@ -180,13 +189,51 @@ def test_runs_that_nothing_tells_apart_are_reported(tmp_path: Path) -> None:
     assert "2 runs share dataset, algorithm" in read_sweep(tmp_path).notes[0]
 
 
-def test_a_line_that_is_no_record_is_named(tmp_path: Path) -> None:
-    folder = write_own_run(tmp_path, TWO)
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    for bad in ('{"step": 0, garbage}', "", '{"loss": 1.0}', '{"step": 1, "accuracies": 3}'):
-        (folder / "metrics.jsonl").write_text("\n".join([lines[0], bad, lines[1]]) + "\n")
-        with pytest.raises(ValueError, match=rf"line 2 .*{folder.name} is not a record"):
-            read_sweep(tmp_path)
+A_AND_B = '{"step": 1, "accuracies": {"a": {"in": %s, "out": 0.5}, "b": %s}}'
+NO_RECORDS = {
+    '{"step": 0, garbage}': "it is not JSON",
+    "": "it is not JSON",
+    "3": "it must be an object, got int",
+    '{"loss": 1.0}': "step must be a whole number of at least 0, got None",
+    '{"step": true}': "step must be a whole number of at least 0, got True",
+    '{"step": -1, "accuracies": {"a": {"in": 0.5, "out": 0.5}}}': "step must be a whole number of at least 0",
+    '{"step": 1}': "accuracies must be those of a, b, as in line 1",
+    '{"step": 1, "accuracies": 3}': "accuracies must be given by domain, got 3",
+    '{"step": 1, "accuracies": {"a": {"in": 0.5, "out": 0.5}}}': "accuracies must be those of a, b",
+    A_AND_B % (0.5, '{"in": 0.5}'): "accuracies of 'b' must be those of in and out",
+    A_AND_B % (0.5, '{"in": 0.5, "out": 7}'): "accuracies of 'b', out, must be from 0 to 1, got 7",
+    A_AND_B % ('"0.5"', '{"in": 0.5, "out": 1}'): "accuracies of 'a', in, must be from 0 to 1, got '0.5'",
+}
+
+
+@pytest.mark.parametrize("line", NO_RECORDS)
+def test_a_line_that_is_no_record_is_named(tmp_path: Path, line: str) -> None:
+    """Nothing that a record lacks counts as an accuracy that was not measured."""
+    folder = write_own_run(tmp_path, TWO, names=("a", "b"))
+    records = folder / "metrics.jsonl"
+    first, last = records.read_text().splitlines()
+    records.write_text("\n".join([first, line, last]) + "\n")
+    place = f"{records}, line 2, is not the record of an evaluation: "
+    with pytest.raises(ValueError, match=re.escape(place) + f".*{re.escape(NO_RECORDS[line])}"):
+        read_sweep(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"env1_in_acc": 1.5}, "accuracies of 'env1', in, must be from 0 to 1, got 1.5"),
+        ({"env0_out_acc": "x"}, "accuracies of 'env0', out, must be from 0 to 1, got 'x'"),
+        ({"env0_in_acc": MISSING}, "accuracies of 'env0' must be those of in and out, got {'out': 0.6}"),
+        ({"step": MISSING}, "step must be a whole number of at least 0, got None"),
+    ],
+)
+def test_a_line_of_domainbed_that_is_no_record_is_named(tmp_path: Path, change: dict, problem: str) -> None:
+    first, last = (domainbed_record(step, domains) for step, domains in TWO.items())
+    changed = {name: value for name, value in (last | change).items() if value is not MISSING}
+    folder = write_domainbed_records(tmp_path / "run", [first, changed])
+    place = f"{folder / 'results.jsonl'}, line 2, is not the record of an evaluation: {problem}"
+    with pytest.raises(ValueError, match=re.escape(place)):
+        read_sweep(tmp_path)
 
 
 def test_a_spec_that_is_none_is_named(tmp_path: Path) -> None:
