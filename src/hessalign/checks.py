@@ -21,6 +21,13 @@ def require_choice(name: str, value: object, allowed: Sequence[str]) -> None:
 def require_flag(name: str, value: object) -> bool:
     """The value as a bool.
 
+    Args:
+        name: What the argument is called.
+        value: True or False, NumPy's among them.
+
+    Returns:
+        The bool.
+
     Raises:
         ValueError: If it is not True or False: the text ``"no"`` would count as true.
     """
@@ -52,6 +59,9 @@ def require_number(
         below: Every allowed value is smaller.
         otherwise: What is allowed beside numbers, for the sentence: ``"None or "``.
 
+    Returns:
+        The float.
+
     Raises:
         ValueError: If it is no finite number or out of range.
     """
@@ -76,6 +86,9 @@ def require_whole(
         most: Largest allowed value.
         otherwise: What is allowed beside numbers, for the sentence: ``"None or "``.
 
+    Returns:
+        The int.
+
     Raises:
         ValueError: If it is no whole number or out of range.
     """
@@ -88,6 +101,13 @@ def require_whole(
 
 def require_path(name: str, value: Any) -> Path:
     """The value as a path.
+
+    Args:
+        name: What the argument is called.
+        value: Text or a path.
+
+    Returns:
+        The path.
 
     Raises:
         ValueError: If it is neither text nor a path.

@@ -147,6 +147,9 @@ def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[str]], align:
         headers: One for each column.
         rows: Of cells, one for each column.
         align: As of [Grid][hessalign.grid.Grid].
+
+    Returns:
+        Its lines.
     """
     rules = {"l": "---", "r": "---:"}
     sides = align or "l" + "r" * (len(headers) - 1)

@@ -12,7 +12,7 @@ from hessalign.algorithms import algorithm_names
 from hessalign.benchmark.arrangement import arrange
 from hessalign.benchmark.engines import LocalEngine
 from hessalign.benchmark.job import Job, last_failure, perform
-from hessalign.benchmark.protocol import RunSettings, SweepSpec, applicable_algorithms
+from hessalign.benchmark.protocol import RunConfig, SweepSpec, applicable_algorithms
 from hessalign.benchmark.sweep import perform_all
 from hessalign.datasets.source import find_data
 from hessalign.training import Machine, read_records
@@ -35,7 +35,7 @@ def jobs(features: Path, out: Path, algorithms: Sequence[str] = ("hgp", "mixup")
         algorithms=tuple(algorithms),
         trials=2,
         hparams=3,
-        settings=RunSettings(**{**SETTINGS, **settings}),
+        config=RunConfig(**{**SETTINGS, **settings}),
     )
     return [Job(spec, source, out, CPU) for spec in sweep.plan(source.open(0))]
 

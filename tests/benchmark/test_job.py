@@ -11,7 +11,7 @@ from filelock import FileLock
 from hessalign.backbones import BackboneSpec, make_backbone
 from hessalign.benchmark.estimate import Cost, evaluated_samples, evaluations, measure
 from hessalign.benchmark.job import Job, Outcome, best_validation, is_held, last_failure, perform
-from hessalign.benchmark.protocol import RunSettings, SweepSpec
+from hessalign.benchmark.protocol import RunConfig, SweepSpec
 from hessalign.benchmark.sweep import claim_sweep
 from hessalign.datasets.source import DataSource, find_data
 from hessalign.training import Machine, is_finished, read_records
@@ -40,9 +40,7 @@ def images(tmp_path: Path) -> Path:
 
 def jobs(images: Path, out: Path, **settings: object) -> list[Job]:
     source = find_data(str(images))
-    sweep = SweepSpec(
-        algorithms=("erm",), trials=1, hparams=1, settings=RunSettings(**{**SETTINGS, **settings})
-    )
+    sweep = SweepSpec(algorithms=("erm",), trials=1, hparams=1, config=RunConfig(**{**SETTINGS, **settings}))
     return [Job(spec, source, out, CPU) for spec in sweep.plan(source.open(0))]
 
 
@@ -136,12 +134,12 @@ def test_an_incomplete_copy_of_a_published_dataset_is_told_apart(tmp_path: Path,
 
 
 def test_a_folder_is_shared_by_sweeps_of_equal_settings_only(tmp_path: Path) -> None:
-    sweep = SweepSpec(algorithms=("erm",), settings=RunSettings(steps=300))
+    sweep = SweepSpec(algorithms=("erm",), config=RunConfig(steps=300))
     claim_sweep(tmp_path, sweep, ["pacs"])
     claim_sweep(tmp_path, sweep.model_copy(update={"algorithms": ("hgp",), "trials": 5}), ["vlcs"])
     document = json.loads((tmp_path / "sweep.json").read_text())
     assert (document["datasets"], document["algorithms"], document["trials"]) == (["vlcs"], ["hgp"], 5)
-    other = sweep.model_copy(update={"settings": RunSettings(steps=301)})
+    other = sweep.model_copy(update={"config": RunConfig(steps=301)})
     with pytest.raises(
         ValueError, match=r"out: the runs in .* have steps 300, not steps 301; choose another"
     ):

@@ -88,6 +88,9 @@ def best_runs(records: Records, rules: Sequence[Rule], folder: Path) -> BestRuns
         records: Of the sweep.
         rules: Rules of selection.
         folder: That was read.
+
+    Returns:
+        A choice for each rule, dataset, setting, algorithm, target domain and trial.
     """
     chosen = [
         _best_run(records.runs[row["run"]], row, rule, folder)

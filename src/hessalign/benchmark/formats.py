@@ -65,6 +65,9 @@ def as_text(report: tables.Report, output_format: Format, statistics: bool = Fal
         report: All tables of a sweep.
         output_format: ``"rich"`` is what a terminal shows, without colours; its notes are left to the caller.
         statistics: Whether accuracies tell n and the sample deviation; data tells them always.
+
+    Returns:
+        The document, which ends with a line break.
     """
     match output_format:
         case "json":
@@ -141,8 +144,11 @@ def as_grid(table: tables.Table, statistics: bool = False) -> Grid:
     """A table's cells as text.
 
     Args:
-        table: What to print.
+        table: As data.
         statistics: Whether accuracies tell n and the sample deviation; differences always tell n.
+
+    Returns:
+        The table as printed.
     """
     cited = [
         any(row.cells[place].published is not None for row in table.rows)

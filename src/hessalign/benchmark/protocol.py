@@ -6,7 +6,7 @@ from functools import cache, partial
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hessalign.algorithms import Algorithm, algorithm_names, get_algorithm
 from hessalign.algorithms.hparams import Value
@@ -20,7 +20,7 @@ from hessalign.training.batches import check_sizes
 Targets = Literal["singles", "pairs", "both"]
 
 
-class RunSettings(BaseModel):
+class RunConfig(BaseModel):
     """What all runs of a sweep share, so that one table may hold them.
 
     Attributes:
@@ -50,6 +50,10 @@ class RunSettings(BaseModel):
     fixed: dict[str, bool | int | float | str] = Field(default_factory=dict)
 
 
+RunSettings = RunConfig
+"""Its former name."""
+
+
 class SweepSpec(BaseModel):
     """A sweep: every algorithm on every dataset, for every choice of target domains, trial and draw.
 
@@ -59,7 +63,7 @@ class SweepSpec(BaseModel):
         hparams: Number of choices of hyper-parameters: the defaults, then random draws.
         targets: ``"singles"`` leaves out each domain in turn, ``"pairs"`` each pair, ``"both"`` (default)
             does both, which selection by leave-one-domain-out needs.
-        settings: What all runs share.
+        config: What all runs share; also taken by its former name, ``settings``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,10 +72,23 @@ class SweepSpec(BaseModel):
     trials: int = Field(3, ge=1)
     hparams: int = Field(20, ge=1)
     targets: Targets = "both"
-    settings: RunSettings = RunSettings()
+    config: RunConfig = RunConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _former_name(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "settings" not in values or "config" in values:
+            return values
+        return {"config" if name == "settings" else name: value for name, value in values.items()}
 
     def plan(self, dataset: DomainDataset) -> list[RunSpec]:
         """The runs on a dataset, trial by trial, in DomainBed's order.
+
+        Args:
+            dataset: All of its domains.
+
+        Returns:
+            What each run is.
 
         Raises:
             ValueError: If a name or a value is not allowed, an algorithm does not work on such data, or a
@@ -79,7 +96,7 @@ class SweepSpec(BaseModel):
             OSError: If a weights file is missing.
         """
         algorithms = [get_algorithm(name) for name in self.algorithms]
-        _check_fixed(self.settings.fixed, algorithms)
+        _check_fixed(self.config.fixed, algorithms)
         target_sets = choose_targets(len(dataset.domains), self.targets, dataset.name)
         backbone = cache(partial(self._backbone, dataset))  # a weights file is read once
         specs = [
@@ -96,14 +113,14 @@ class SweepSpec(BaseModel):
         return specs
 
     def _backbone(self, dataset: DomainDataset, dropout: float) -> BackboneSpec:
-        settings = self.settings
+        config = self.config
         return choose_backbone(
             dataset,
-            settings.backbone,
-            settings.weights,
-            settings.train_batch_norm,
+            config.backbone,
+            config.weights,
+            config.train_batch_norm,
             dropout,
-            normalization=settings.normalization,
+            normalization=config.normalization,
         )
 
     def _run(
@@ -115,9 +132,9 @@ class SweepSpec(BaseModel):
         trial_seed: int,
         backbone: Callable[[float], BackboneSpec],
     ) -> RunSpec:
-        settings = self.settings
+        config = self.config
         known = algorithm.hparams_class.model_fields
-        fixed = {name: value for name, value in settings.fixed.items() if name in known}
+        fixed = {name: value for name, value in config.fixed.items() if name in known}
         hparams = draw_hparams(algorithm, dataset.images, hparams_seed, trial_seed, fixed)
         return RunSpec(
             dataset=dataset.name,
@@ -129,11 +146,11 @@ class SweepSpec(BaseModel):
             hparams_seed=hparams_seed,
             seed=run_seed(type(dataset), algorithm, targets, hparams_seed, trial_seed),
             trial_seed=trial_seed,
-            steps=settings.steps or dataset.steps,
-            evaluate_every=settings.evaluate_every or dataset.checkpoint_every,
-            holdout_fraction=settings.holdout_fraction,
-            validation_images=settings.validation_images,
-            evaluation_samples=settings.evaluation_samples,
+            steps=config.steps or dataset.steps,
+            evaluate_every=config.evaluate_every or dataset.checkpoint_every,
+            holdout_fraction=config.holdout_fraction,
+            validation_images=config.validation_images,
+            evaluation_samples=config.evaluation_samples,
         )
 
 
@@ -141,8 +158,11 @@ def applicable_algorithms(dataset: DomainDataset, backbone: str | None = None) -
     """Names of all algorithms that work on a dataset.
 
     Args:
-        dataset: The dataset.
-        backbone: Its name; None (default) for the dataset's.
+        dataset: All of its domains.
+        backbone: Name of the network; None (default) for the dataset's.
+
+    Returns:
+        Names in alphabetical order.
     """
     chosen = backbone or dataset.default_backbone
     names = []
@@ -156,11 +176,20 @@ def applicable_algorithms(dataset: DomainDataset, backbone: str | None = None) -
 def choose_targets(domains: int, targets: Targets, dataset: str = "the dataset") -> list[tuple[int, ...]]:
     """Sets of target domains: each domain ``i``, followed by its pairs with every ``j > i``.
 
-    >>> choose_targets(3, "both")
-    [(0,), (0, 1), (0, 2), (1,), (1, 2), (2,)]
+    Args:
+        domains: Number of domains.
+        targets: Which sets: ``"singles"``, ``"pairs"`` or ``"both"``.
+        dataset: Its name, for the error.
+
+    Returns:
+        Indices of the target domains of each set.
 
     Raises:
         ValueError: If a set would leave no domain to train on.
+
+    Example:
+        >>> choose_targets(3, "both")
+        [(0,), (0, 1), (0, 2), (1,), (1, 2), (2,)]
     """
     needed = 2 if targets == "singles" else 3
     if domains < needed:
@@ -196,7 +225,10 @@ def draw_hparams(
         images: Which search space.
         hparams_seed: 0 for the defaults, at least 1 for a draw.
         trial_seed: Of the trial; each has draws of its own.
-        fixed: Values that are not drawn.
+        fixed: Values that are not drawn, by name.
+
+    Returns:
+        Values by name.
 
     Raises:
         ValueError: Naming the fixed hyper-parameter that is unknown or out of range.

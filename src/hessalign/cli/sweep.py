@@ -201,7 +201,7 @@ def sweep_command(
                 trials=trials,
                 hparams=hparams,
                 targets=targets,
-                settings=benchmark.protocol.RunSettings(
+                config=benchmark.protocol.RunConfig(
                     steps=steps,
                     evaluate_every=evaluate_every,
                     evaluation_samples=evaluate_samples,
