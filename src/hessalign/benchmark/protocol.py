@@ -210,7 +210,7 @@ def _target_sets(domains: int, targets: Targets) -> Iterator[tuple[int, ...]]:
 
 def draw_hparams(
     algorithm: type[Algorithm],
-    images: Images,
+    search_space: Images,
     hparams_seed: int,
     trial_seed: int,
     fixed: Mapping[str, Value | str] | None = None,
@@ -222,7 +222,7 @@ def draw_hparams(
 
     Args:
         algorithm: Its ``hparams_class`` has the search distributions.
-        images: Which search space.
+        search_space: Of the dataset.
         hparams_seed: 0 for the defaults, at least 1 for a draw.
         trial_seed: Of the trial; each has draws of its own.
         fixed: Values that are not drawn, by name.
@@ -238,9 +238,9 @@ def draw_hparams(
     if hparams_seed > 0:
         seed = seed_hash(hparams_seed, trial_seed)
         names = hparams_class.reference_names()
-        for name, space in hparams_class.spaces(images).items():
+        for name, space in hparams_class.spaces(search_space).items():
             drawn[name] = space.search.draw(np.random.RandomState(seed_hash(seed, names[name])))
-    return hparams_class.with_defaults(images, {**drawn, **(fixed or {})}).model_dump()
+    return hparams_class.with_defaults(search_space, {**drawn, **(fixed or {})}).model_dump()
 
 
 def run_seed(
