@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hessalign.algorithms import Algorithm, algorithm_names, get_algorithm
 from hessalign.algorithms.hparams import Choice, Distribution, Fixed, LogUniform, Uniform
+from hessalign.grid import markdown_table
 
 PAGE = Path(__file__).parent / "algorithms.md"
 INTRODUCTION = """\
@@ -114,14 +115,14 @@ def hparams_table(algorithm: type[Algorithm], but: set[str]) -> list[str]:
     """Rows for the hyper-parameters that are not in ``but``."""
     spaces = algorithm.hparams_class.spaces("large")
     rows = [
-        f"| `{name}` | {space.default:g} | {describe(space.search)} |"
+        [f"`{name}`", f"{space.default:g}", describe(space.search)]
         for name, space in spaces.items()
         if name not in but
     ]
     for name, field in algorithm.hparams_class.model_fields.items():
         if name not in spaces:
-            rows.append(f"| `{name}` | {field.default} | not searched |")
-    return ["", "| hyper-parameter | default | search |", "|---|---:|---|", *rows] if rows else []
+            rows.append([f"`{name}`", str(field.default), "not searched"])
+    return ["", markdown_table(["hyper-parameter", "default", "search"], rows, "lrl")] if rows else []
 
 
 def rule_classes(algorithm: type[Algorithm]) -> list[type[Algorithm]]:

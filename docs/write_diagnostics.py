@@ -11,6 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from hessalign.grid import markdown_table
+
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "diagnostics.md"
 RECORD = ROOT / "results" / "diagnostics" / "colored-mnist.json"
@@ -23,8 +25,7 @@ ROUNDING = 1e-9
 def quantities() -> str:
     """A table with a sentence for each quantity."""
     text = files("hessalign.diagnostics").joinpath("explanations.toml").read_text("utf-8")
-    rows = [f"| {name} | {sentence} |" for name, sentence in tomllib.loads(text).items()]
-    return "\n".join(["| quantity | what it is |", "|---|---|", *rows])
+    return markdown_table(["quantity", "what it is"], tomllib.loads(text).items(), "ll")
 
 
 def colored_mnist(record: dict[str, dict[str, list[Row]]]) -> str:
@@ -41,28 +42,20 @@ def colored_mnist(record: dict[str, dict[str, list[Row]]]) -> str:
 
 
 def _distances(record: dict[str, dict[str, list[Row]]], pairs: list[tuple[str, str]]) -> str:
-    lines = [
-        "Distances with their 95 % intervals, and relative to the norms of what they compare:",
-        "",
-        "| domains | quantity | " + " | ".join(f"{title} | relative" for title in record) + " |",
-        "|---|---|" + "---:|---:|" * len(record),
-    ]
+    rows = []
     for pair in pairs:
         quantities = [row["quantity"] for row in _of(next(iter(record.values()))["distances"], pair)]
         for quantity in quantities:
             found = [_find(report["distances"], pair, "quantity", quantity) for report in record.values()]
-            cells = [f"{_interval(row)} | {_number(row['relative'])}" for row in found]
-            lines.append(f"| {' – '.join(pair)} | {quantity} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+            cells = [cell for row in found for cell in (_interval(row), _number(row["relative"]))]
+            rows.append([" – ".join(pair), quantity, *cells])
+    headers = ["domains", "quantity", *(name for title in record for name in (title, "relative"))]
+    said = "Distances with their 95 % intervals, and relative to the norms of what they compare:"
+    return f"{said}\n\n{markdown_table(headers, rows, 'll' + 'rr' * len(record))}"
 
 
 def _attributes(record: dict[str, dict[str, list[Row]]], pairs: list[tuple[str, str]]) -> str:
-    lines = [
-        "What differs, in nats a sample; in brackets what chance may explain:",
-        "",
-        "| domains | attribute | " + " | ".join(record) + " |",
-        "|---|---|" + "---:|" * len(record),
-    ]
+    rows = []
     for pair in pairs:
         for row in _of(next(iter(record.values()))["attributes"], pair):
             found = [
@@ -71,8 +64,10 @@ def _attributes(record: dict[str, dict[str, list[Row]]], pairs: list[tuple[str, 
             cells = [
                 _number(each["effect"]) if each["found"] else f"({_number(each['effect'])})" for each in found
             ]
-            lines.append(f"| {' – '.join(pair)} | {row['attribute']} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+            rows.append([" – ".join(pair), row["attribute"], *cells])
+    said = "What differs, in nats a sample; in brackets what chance may explain:"
+    table = markdown_table(["domains", "attribute", *record], rows, "ll" + "r" * len(record))
+    return f"{said}\n\n{table}"
 
 
 def _reading(record: dict[str, dict[str, list[Row]]], pair: tuple[str, str]) -> str:

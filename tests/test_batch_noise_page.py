@@ -112,7 +112,7 @@ def test_what_a_carried_weight_loses() -> None:
     ]
     erm = [Run("erm", False, n, 0.0, 0.0, 0, 0, 5.0, 90.0) for n in SIZES]
     lines = carried(frame(*erm, *runs))
-    assert lines[2].startswith("| no penalty | | 8 | 5.0 (source 90.0) |")
+    assert lines[2].startswith("| no penalty |  | 8 | 5.0 (source 90.0) |")
     assert lines[4:] == [
         "| `hgp` | plug-in | 8 | 10.0 | **12.0** |  |",
         "| `hgp` | plug-in | 32 | **20.0** | 17.0 | +3.0 ± 1.0 |",
