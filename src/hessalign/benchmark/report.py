@@ -20,8 +20,18 @@ from hessalign.benchmark.paper import (
 )
 from hessalign.benchmark.readers import Records, Run, describe_value
 from hessalign.benchmark.selection import RULE_LABELS, Rule
-from hessalign.benchmark.statistics import describe_accuracies, describe_differences, paired_differences
-from hessalign.benchmark.tables import AVERAGE, Cell, Column, Report, Row, Table, finished_rows
+from hessalign.benchmark.tables import (
+    AVERAGE,
+    Cell,
+    Column,
+    Report,
+    Row,
+    Table,
+    describe_accuracies,
+    describe_differences,
+    finished_rows,
+    paired_differences,
+)
 
 ACCURACY = "Percent, mean ± standard error (population, DomainBed) over trials."
 DIFFERENCE = (

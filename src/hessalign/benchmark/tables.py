@@ -1,13 +1,14 @@
-"""Tables as data: what they say, whatever they will look like."""
+"""Tables as data: what their cells say, and how it is computed, whatever they will look like."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
+import numpy as np
+import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from hessalign.benchmark.paper import Published
 from hessalign.benchmark.selection import Rule
-from hessalign.benchmark.statistics import Sample
 
 AVERAGE = "average"
 """Key of the column of means over all others."""
@@ -17,6 +18,24 @@ Rank = Literal["best", "second"]
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True)
+
+
+class Sample(_Frozen):
+    """What is known of some values that vary by trial.
+
+    Attributes:
+        mean: Their mean.
+        standard_error: Of accuracies: the standard error (population, DomainBed), ``std(ddof=0)/√n``, which
+            is 0 for one value. Of paired differences: the standard error (sample), ``std(ddof=1)/√n``, None
+            for one value.
+        sample_deviation: ``std(ddof=1)``; None for one value.
+        n: Their number.
+    """
+
+    mean: float
+    standard_error: float | None
+    sample_deviation: float | None
+    n: int
 
 
 class Column(_Frozen):
@@ -36,7 +55,7 @@ class Cell(_Frozen):
 
     Attributes:
         mean: None where there is no result.
-        standard_error: As [Sample][hessalign.benchmark.statistics.Sample] has it; None for an average.
+        standard_error: As [Sample][hessalign.benchmark.tables.Sample] has it; None for an average.
         sample_deviation: Likewise.
         n: Number of values that the mean is over; None for an average.
         runs: Number of runs that these values were selected from; None for an average or a difference.
@@ -130,6 +149,59 @@ class Report(_Frozen):
     notes: tuple[str, ...]
 
 
+def describe_accuracies(accuracies: Sequence[float]) -> Sample:
+    """Mean and standard error as DomainBed prints them.
+
+    Args:
+        accuracies: At least one, 0 to 1.
+
+    Returns:
+        In percent.
+    """
+    values = np.asarray(accuracies, dtype=np.float64)
+    return Sample(
+        mean=float(100 * values.mean()),
+        standard_error=float(100 * np.std(values / np.sqrt(len(values)))),
+        sample_deviation=_sample_deviation(values),
+        n=len(values),
+    )
+
+
+def describe_differences(differences: Sequence[float]) -> Sample:
+    """Mean of paired differences and its usual standard error.
+
+    Args:
+        differences: At least one, of accuracies from 0 to 1.
+
+    Returns:
+        In percentage points.
+    """
+    values = np.asarray(differences, dtype=np.float64)
+    deviation = _sample_deviation(values)
+    return Sample(
+        mean=float(100 * values.mean()),
+        standard_error=None if deviation is None else deviation / len(values) ** 0.5,
+        sample_deviation=deviation,
+        n=len(values),
+    )
+
+
+def paired_differences(selected: pl.DataFrame, baseline: str) -> pl.DataFrame:
+    """Test accuracy minus the baseline's in the same dataset, setting, target domain and trial.
+
+    Args:
+        selected: As [select][hessalign.benchmark.selection.select] returns it.
+        baseline: Name of an algorithm.
+
+    Returns:
+        The rows of other algorithms that have a partner, with a column ``difference``.
+    """
+    pair = ["dataset", "setting", "target", "trial_seed"]
+    partners = selected.filter(pl.col("algorithm") == baseline).select(*pair, baseline_test="test")
+    others = selected.filter(pl.col("algorithm") != baseline).join(partners, on=pair, maintain_order="left")
+    return others.with_columns(difference=pl.col("test") - pl.col("baseline_test")).drop("baseline_test")
+
+
 def finished_rows(rows: Iterable[Row]) -> tuple[Row, ...]:
     """Rows whose cells are ranked by column and know whether another cell rests on more runs."""
     listed = list(rows)
@@ -162,3 +234,7 @@ def _printed(cell: Cell) -> float | None:
     if cell.mean is None or cell.mean != cell.mean or not cell.every_target:
         return None
     return float(f"{cell.mean:.1f}")
+
+
+def _sample_deviation(values: np.ndarray) -> float | None:
+    return float(100 * np.std(values, ddof=1)) if len(values) > 1 else None

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hessalign.benchmark.statistics import describe_accuracies, describe_differences, paired_differences
+from hessalign.benchmark.tables import describe_accuracies, describe_differences, paired_differences
 
 
 def test_accuracies_have_domainbeds_standard_error() -> None:
