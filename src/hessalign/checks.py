@@ -21,12 +21,8 @@ def require_choice(name: str, value: object, allowed: Sequence[str]) -> None:
 def require_flag(name: str, value: object) -> bool:
     """The value as a bool.
 
-    Args:
-        name: What the argument is called.
-        value: True or False, NumPy's among them.
-
     Returns:
-        The bool.
+        The value.
 
     Raises:
         ValueError: If it is not True or False: the text ``"no"`` would count as true.
@@ -60,7 +56,7 @@ def require_number(
         otherwise: What is allowed beside numbers, for the sentence: ``"None or "``.
 
     Returns:
-        The float.
+        The value.
 
     Raises:
         ValueError: If it is no finite number or out of range.
@@ -87,7 +83,7 @@ def require_whole(
         otherwise: What is allowed beside numbers, for the sentence: ``"None or "``.
 
     Returns:
-        The int.
+        The value.
 
     Raises:
         ValueError: If it is no whole number or out of range.
@@ -101,10 +97,6 @@ def require_whole(
 
 def require_path(name: str, value: Any) -> Path:
     """The value as a path.
-
-    Args:
-        name: What the argument is called.
-        value: Text or a path.
 
     Returns:
         The path.

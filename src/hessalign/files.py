@@ -21,7 +21,7 @@ def replacing(path: Path) -> Iterator[Path]:
         path: Of the file, which may exist.
 
     Yields:
-        The draft's path.
+        Path of the draft.
 
     Raises:
         OSError: If the draft cannot be brought to disk; what was at the path then stays, and no draft does.

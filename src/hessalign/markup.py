@@ -79,7 +79,7 @@ def visible(text: str) -> str:
         text: Anything, line breaks, escape sequences and undecodable bytes among it.
 
     Returns:
-        What can be printed.
+        One line.
 
     Example:
         >>> visible("day\nnight")

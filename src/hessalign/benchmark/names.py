@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
+from hessalign.algorithms.registry import algorithm_names
+
 ALGORITHM_LABELS = {
     "erm": "ERM",
     "irm": "IRM",
@@ -65,7 +67,7 @@ def dataset_label(name: str) -> str:
 
 def algorithm_named(foreign: str) -> str:
     """Our name of an algorithm that another code base or a paper names, ``"GroupDRO"`` say."""
-    return _named(foreign, ALGORITHM_LABELS)
+    return _named(foreign, algorithm_names())
 
 
 def dataset_named(foreign: str) -> str:
@@ -83,8 +85,8 @@ def sorted_datasets(names: Iterable[str]) -> list[str]:
     return _sorted(names, DATASET_LABELS)
 
 
-def _named(foreign: str, labels: Mapping[str, str]) -> str:
-    plain = {_letters(name): name for name in labels}
+def _named(foreign: str, names: Iterable[str]) -> str:
+    plain = {_letters(name): name for name in names}
     return plain.get(_letters(foreign), foreign)
 
 
