@@ -41,7 +41,7 @@ class BestRun(BaseModel):
         rule: How it was chosen.
         dataset: Its name.
         setting: What sets its table apart from others; ``""`` if nothing does.
-        algorithm: Its name, with its form where there are several.
+        algorithm: Its name, with its variant where there are several.
         target: Name of the target domain.
         trial_seed: Which trial.
         hparams_seed: Which draw of hyper-parameters.

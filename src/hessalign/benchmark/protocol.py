@@ -26,13 +26,16 @@ class RunConfig(BaseModel):
     Attributes:
         steps: Number of updates; None (default) for the dataset's.
         evaluate_every: Steps between evaluations; None (default) for the dataset's.
-        evaluation_samples: See [RunSpec][].
+        evaluation_samples: Most samples of each split of each domain that are evaluated; None (default) for
+            all.
         backbone: Its name; None (default) for the dataset's.
         weights: Its weights; None (default) as [choose_backbone][] chooses.
         train_batch_norm: Let running statistics move even with pretrained weights.
-        normalization: See [BackboneSpec][hessalign.backbones.BackboneSpec]; None (default) for its default.
-        holdout_fraction: See [RunSpec][].
-        validation_images: See [RunSpec][].
+        normalization: Whose mean and deviation photographs are normalised by, ``"imagenet"`` or ``"weights"``;
+            None (default) for the backbone's default.
+        holdout_fraction: Share of each domain that is kept out of training, default 0.2.
+        validation_images: Whether source domains are evaluated on ``"plain"`` (default) or ``"augmented"``
+            images, as DomainBed does.
         fixed: Hyper-parameters that are not drawn, by name; algorithms without one ignore it.
     """
 
