@@ -32,11 +32,12 @@ HEAVY = (
     "torchvision",
 )
 COMMAND_LINE = ["hessalign", "hessalign.__main__", "hessalign.cli.main"]
-# What reads options, records and the layout on disk.
+# What reads options, records and the layout on disk, and sets tables.
 LIGHT = [
     "hessalign.checks",
     "hessalign.exceptions",
     "hessalign.files",
+    "hessalign.grid",
     "hessalign.memory",
     "hessalign.registry",
     "hessalign.runs.layout",

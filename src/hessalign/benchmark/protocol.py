@@ -31,8 +31,8 @@ class RunConfig(BaseModel):
         backbone: Its name; None (default) for the dataset's.
         weights: Its weights; None (default) as [choose_backbone][] chooses.
         train_batch_norm: Let running statistics move even with pretrained weights.
-        normalization: Whose mean and deviation photographs are normalised by, ``"imagenet"`` or ``"weights"``;
-            None (default) for the backbone's default.
+        normalization: Whose mean and deviation photographs are normalised by, ``"imagenet"`` or
+            ``"weights"``; None (default) for the backbone's default.
         holdout_fraction: Share of each domain that is kept out of training, default 0.2.
         validation_images: Whether source domains are evaluated on ``"plain"`` (default) or ``"augmented"``
             images, as DomainBed does.
