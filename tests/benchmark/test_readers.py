@@ -273,3 +273,25 @@ def test_nothing_is_lost_or_mixed_up(data: st.DataObject, tmp_path_factory: pyte
     read = read_sweep(folder).accuracies
     assert rows(read, "dataset", "trial_seed", "step", "domain", "inside", "outside") == written
     assert read.height == len(written)
+
+
+@pytest.mark.parametrize("target", [2, -1])
+def test_a_target_that_is_no_domain_of_the_records_is_refused(tmp_path: Path, target: int) -> None:
+    folder = write_own_run(tmp_path / "own", TWO, target_domains=(0, target))
+    problem = f"target domain {target} is none of the 2 domains of its records"
+    with pytest.raises(ValueError, match=re.escape(f"{folder}: {problem}")):
+        read_sweep(tmp_path / "own")
+    folder = write_domainbed_run(tmp_path / "theirs", TWO, test_envs=[target])
+    with pytest.raises(ValueError, match=re.escape(f"{folder}: {problem}")):
+        read_sweep(tmp_path / "theirs")
+
+
+def test_records_without_accuracies_are_refused(tmp_path: Path) -> None:
+    folder = write_own_run(tmp_path / "own", TWO)
+    (folder / "metrics.jsonl").write_text('{"step": 0, "loss": 0.7}\n')
+    for sweep, name in (("own", folder / "metrics.jsonl"), ("theirs", "results.jsonl")):
+        if sweep == "theirs":
+            write_domainbed_run(tmp_path / sweep, {0: []})
+        problem = f"{name}, line 1, is not the record of an evaluation: it has no accuracies"
+        with pytest.raises(ValueError, match=re.escape(problem)):
+            read_sweep(tmp_path / sweep)

@@ -474,7 +474,19 @@ def _is_stray(files: Collection[str]) -> bool:
 def _open(folder: Path, files: Collection[str]) -> Run | None:
     """The run of a folder, by the names of its files, listed before any of them is read."""
     reader = next(reader for name, reader in READERS.items() if name in files)
-    return reader.open(folder, finished=DONE in files)
+    run = reader.open(folder, finished=DONE in files)
+    if run is None:
+        return None
+    domains = len(run.domain_names)
+    if not domains:
+        path = folder / reader.records_file
+        raise ValueError(f"{path}, line 1, is not the record of an evaluation: it has no accuracies")
+    for target in run.target_domains:
+        if not 0 <= target < domains:
+            raise ValueError(
+                f"{folder}: target domain {target} is none of the {domains} domains of its records"
+            )
+    return run
 
 
 def _parse(runs: Sequence[Run]) -> tuple[pl.DataFrame, int]:
