@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hessalign.benchmark.tables import describe_accuracies, describe_differences, paired_differences
+from hessalign.benchmark.tables import Cell, describe_accuracies, describe_differences, paired_differences
 
 
 def test_accuracies_have_domainbeds_standard_error() -> None:
@@ -18,12 +18,7 @@ def test_accuracies_have_domainbeds_standard_error() -> None:
 
 
 def test_one_accuracy_has_no_sample_deviation() -> None:
-    assert describe_accuracies([0.6]).model_dump() == {
-        "mean": 60.0,
-        "standard_error": 0.0,
-        "sample_deviation": None,
-        "n": 1,
-    }
+    assert describe_accuracies([0.6]) == Cell(mean=60.0, standard_error=0.0, sample_deviation=None, n=1)
 
 
 def test_differences_have_the_usual_standard_error() -> None:

@@ -639,15 +639,21 @@ def _name_settings(runs: Sequence[Run]) -> tuple[list[str], list[str]]:
 
 def _differing_fields(runs: Sequence[Run]) -> list[str]:
     """Fields with more than one value within one dataset and program; the program, if a dataset has two."""
-    values: dict[tuple[str, str, str], set[str]] = {}
-    programs: dict[str, set[str]] = {}
-    for run in runs:
-        programs.setdefault(run.dataset, set()).add(run.program)
-        for field, value in run.config.items():
-            values.setdefault((run.dataset, run.program, field), set()).add(describe_value(value))
-    program = ["program"] if any(len(known) > 1 for known in programs.values()) else []
-    differing = [field for (_, _, field), known in values.items() if len(known) > 1]
-    return list(dict.fromkeys(program + differing))
+    programs = _differing(((run.dataset, "program"), run.program) for run in runs)
+    fields = _differing(
+        ((run.dataset, run.program, field), describe_value(value))
+        for run in runs
+        for field, value in run.config.items()
+    )
+    return list(dict.fromkeys(field for *_, field in (*programs, *fields)))
+
+
+def _differing(values: Iterable[tuple[tuple[str, ...], str]]) -> list[tuple[str, ...]]:
+    """The keys that have more than one value, in the order in which they come first."""
+    known: dict[tuple[str, ...], set[str]] = {}
+    for key, value in values:
+        known.setdefault(key, set()).add(value)
+    return [key for key, found in known.items() if len(found) > 1]
 
 
 def _setting(config: Mapping[str, Any], fields: Sequence[str]) -> str:
@@ -668,14 +674,11 @@ def _name_algorithms(runs: Sequence[Run]) -> tuple[list[str], list[str]]:
     Returns:
         For each run ``"hutchinson"`` say, or ``"hutchinson (variant domainbed)"``; and notes for the reader.
     """
-    values: dict[tuple[str, str, str], set[str]] = {}
-    for run in runs:
-        for field, value in run.variant.items():
-            values.setdefault((run.dataset, run.algorithm, field), set()).add(value)
     differing: dict[str, set[str]] = {}
-    for (_, algorithm, field), known in values.items():
-        if len(known) > 1:
-            differing.setdefault(algorithm, set()).add(field)
+    for _, algorithm, field in _differing(
+        ((run.dataset, run.algorithm, field), value) for run in runs for field, value in run.variant.items()
+    ):
+        differing.setdefault(algorithm, set()).add(field)
 
     def variant(run: Run) -> str:
         fields = sorted(differing.get(run.algorithm, set()) & set(run.variant))

@@ -145,14 +145,14 @@ def _by_target(block: _Block, compare: bool) -> Table:
         )
         chosen = block.tests(algorithm, target)
         if chosen.is_empty():
-            return Cell.plain(None, published)
-        sample = describe_accuracies(chosen["test"].to_list())
-        return Cell.of(sample, published, runs=chosen["draws"].sum())
+            return Cell().beside(published)
+        accuracies = describe_accuracies(chosen["test"].to_list(), runs=int(chosen["draws"].sum()))
+        return accuracies.beside(published)
 
     def row(algorithm: str) -> Row:
         cells = [cell(algorithm, target) for target in block.targets]
         published = block.published(algorithm) if compare else None
-        return _row(algorithm, [*cells, Cell.plain(_mean(cells), published)])
+        return _row(algorithm, [*cells, Cell(mean=_mean(cells)).beside(published)])
 
     rows = finished_rows(map(row, block.algorithms))
     return Table(
@@ -177,22 +177,22 @@ def _summary(blocks: Sequence[_Block], compare: bool) -> Table:
         published = block.published(algorithm) if compare else None
         chosen = block.selected.filter(algorithm=algorithm)
         if chosen.is_empty():
-            return Cell.plain(None, published)
+            return Cell().beside(published)
         trials = chosen.group_by("trial_seed", maintain_order=True).agg(pl.col("test"), targets=pl.len())
-        return Cell.of(
-            describe_accuracies(trials["test"].list.mean().to_list()),
-            published,
-            runs=chosen["draws"].sum(),
+        accuracies = describe_accuracies(
+            trials["test"].list.mean().to_list(),
+            runs=int(chosen["draws"].sum()),
             every_target=bool((trials["targets"] == len(block.targets)).all()),
         )
+        return accuracies.beside(published)
 
     def row(algorithm: str) -> Row:
         cells = [cell(algorithm, block) for block in blocks]
         cited = compare and all(cell.published is not None for cell in cells)
         published = published_average(rule, algorithm, datasets) if cited else None
         every_target = all(cell.every_target for cell in cells)
-        average = Cell.plain(_mean(cells), published).model_copy(update={"every_target": every_target})
-        return _row(algorithm, [*cells, average])
+        average = Cell(mean=_mean(cells), every_target=every_target)
+        return _row(algorithm, [*cells, average.beside(published)])
 
     rows = finished_rows(map(row, sorted_algorithms(name for block in blocks for name in block.algorithms)))
     return Table(
@@ -213,7 +213,7 @@ def _differences(block: _Block, baseline: str) -> Table:
     def cell(chosen: pl.DataFrame) -> Cell:
         if chosen.is_empty():
             return Cell()
-        return Cell.of(describe_differences(chosen["difference"].to_list()))
+        return describe_differences(chosen["difference"].to_list())
 
     def row(algorithm: str) -> Row:
         own = pairs.filter(algorithm=algorithm)

@@ -20,24 +20,6 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class Sample(_Frozen):
-    """What is known of some values that vary by trial.
-
-    Attributes:
-        mean: Their mean.
-        standard_error: Of accuracies: the standard error (population, DomainBed), ``std(ddof=0)/√n``, which
-            is 0 for one value. Of paired differences: the standard error (sample), ``std(ddof=1)/√n``, None
-            for one value.
-        sample_deviation: ``std(ddof=1)``; None for one value.
-        n: Their number.
-    """
-
-    mean: float
-    standard_error: float | None
-    sample_deviation: float | None
-    n: int
-
-
 class Column(_Frozen):
     """A column of cells.
 
@@ -55,8 +37,10 @@ class Cell(_Frozen):
 
     Attributes:
         mean: None where there is no result.
-        standard_error: As [Sample][hessalign.benchmark.tables.Sample] has it; None for an average.
-        sample_deviation: Likewise.
+        standard_error: Of accuracies the standard error (population, DomainBed), ``std(ddof=0)/√n``, which
+            is 0 for one value. Of paired differences the standard error (sample), ``std(ddof=1)/√n``, None
+            for one value. None for an average.
+        sample_deviation: ``std(ddof=1)``; None for one value, and for an average.
         n: Number of values that the mean is over; None for an average.
         runs: Number of runs that these values were selected from; None for an average or a difference.
         fewer_runs: Whether another cell of the column rests on more runs.
@@ -77,21 +61,12 @@ class Cell(_Frozen):
     published: float | None = None
     published_source: str | None = None
 
-    @classmethod
-    def of(cls, sample: Sample, published: Published | None = None, **fields: Any) -> "Cell":
-        """A cell with a sample's figures."""
-        return cls(**sample.model_dump(), **_cited(published), **fields)
-
-    @classmethod
-    def plain(cls, mean: float | None, published: Published | None = None) -> "Cell":
-        """A cell with a mean alone, or with nothing."""
-        return cls(mean=mean, **_cited(published))
-
-
-def _cited(published: Published | None) -> dict[str, Any]:
-    if published is None:
-        return {}
-    return {"published": published.accuracy, "published_source": published.source}
+    def beside(self, published: Published | None) -> "Cell":
+        """This cell and what others report."""
+        if published is None:
+            return self
+        cited = {"published": published.accuracy, "published_source": published.source}
+        return self.model_copy(update=cited)
 
 
 class Row(_Frozen):
@@ -149,25 +124,31 @@ class Report(_Frozen):
     notes: tuple[str, ...]
 
 
-def describe_accuracies(accuracies: Sequence[float]) -> Sample:
+def describe_accuracies(
+    accuracies: Sequence[float], runs: int | None = None, every_target: bool = True
+) -> Cell:
     """Mean and standard error as DomainBed prints them.
 
     Args:
         accuracies: At least one, 0 to 1.
+        runs: Number of runs that they were selected from.
+        every_target: Whether each trial has every target domain.
 
     Returns:
         In percent.
     """
     values = np.asarray(accuracies, dtype=np.float64)
-    return Sample(
+    return Cell(
         mean=float(100 * values.mean()),
         standard_error=float(100 * np.std(values / np.sqrt(len(values)))),
         sample_deviation=_sample_deviation(values),
         n=len(values),
+        runs=runs,
+        every_target=every_target,
     )
 
 
-def describe_differences(differences: Sequence[float]) -> Sample:
+def describe_differences(differences: Sequence[float]) -> Cell:
     """Mean of paired differences and its usual standard error.
 
     Args:
@@ -178,7 +159,7 @@ def describe_differences(differences: Sequence[float]) -> Sample:
     """
     values = np.asarray(differences, dtype=np.float64)
     deviation = _sample_deviation(values)
-    return Sample(
+    return Cell(
         mean=float(100 * values.mean()),
         standard_error=None if deviation is None else deviation / len(values) ** 0.5,
         sample_deviation=deviation,
