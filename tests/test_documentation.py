@@ -251,7 +251,6 @@ def test_a_command_that_is_wrong_does_not_parse(line: str, problem: str) -> None
 
 SHORTER = {
     "cmnist": ["--fast", "--steps", "4", "--subsample", "100", "--restarts", "1"],
-    "cmnist-study": ["--fast", "--steps", "4", "--subsample", "100", "--restarts", "1"],
     "train": ["--steps", "2", "--evaluate-samples", "20", "--accelerator", "cpu"],
     "inspect": ["--per-domain", "20", "--replicates", "20"],
 }
@@ -262,7 +261,7 @@ DIGITS = {"colored_mnist", "rotated_mnist"}
 
 
 def needs_only_what_ships(words: list[str]) -> bool:
-    if "--help" in words or words[:2] == ["datasets", "list"] or words[0] in {"cmnist", "cmnist-study"}:
+    if "--help" in words or words[:2] == ["datasets", "list"] or words[0] == "cmnist":
         return True
     if words[0] == "train":
         return "--dataset" in words and words[words.index("--dataset") + 1] in DIGITS

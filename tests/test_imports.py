@@ -15,7 +15,6 @@ import pytest
 
 import hessalign
 from hessalign import algorithms, datasets
-from hessalign.experiments import colored_mnist
 
 SOURCE = Path(__file__).parents[1] / "src" / "hessalign"
 PACKAGES = sorted(path.parent for path in SOURCE.rglob("__init__.py"))
@@ -49,8 +48,7 @@ LIGHT = [
     "hessalign.datasets.registry",
     "hessalign.datasets.source",
     "hessalign.experiments.colored_mnist.config",
-    "hessalign.experiments.colored_mnist.plan",
-    "hessalign.experiments.colored_mnist.study",
+    "hessalign.experiments.colored_mnist.table",
 ]
 IMPORTS_IN_FUNCTIONS = {
     "training/tensorboard.py": "an extra that may be missing; its absence is a sentence",
@@ -106,7 +104,6 @@ WITHOUT_WORK = [
         [*command.split(), "--help"]
         for command in (
             "cmnist",
-            "cmnist-study",
             "train",
             "features",
             "predict",
@@ -133,7 +130,7 @@ WITHOUT_WORK = [
     ["sweep", "--datasets", "colored_mnist", "--trials", "0", "--out", "nowhere"],
     ["cmnist", "--methods", "nonsense"],
     ["cmnist", "--restarts", "0"],
-    ["cmnist-study", "nonsense"],
+    ["cmnist-study", "probes"],
     ["predict", "nowhere", "nowhere.png"],
     ["inspect", "nowhere"],
     ["inspect", ".", "--against", "nowhere"],
@@ -198,10 +195,6 @@ def test_the_names_that_cost_nothing_are_those_of_the_classes(package: ModuleTyp
         for name in re.findall(r'^@register\("(\w+)"', module.read_text(encoding="utf-8"), re.MULTILINE)
     }
     assert registering == {*registry.BUILT_IN}
-
-
-def test_the_methods_that_help_names_are_those_there_are() -> None:
-    assert list(colored_mnist.METHOD_NAMES) == list(colored_mnist.METHODS)
 
 
 def test_ctrl_c_during_imports_ends_without_a_traceback(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from tests.training.tiny_features import tiny_features
 
 REFUSED = {
     ("cmnist", "--restarts", "0"): "--restarts': must be a whole number of at least 1, got 0",
-    ("cmnist-study", "probe"): "'probe' is not known",
+    ("cmnist-study", "probes", "--fast"): "run python -m papers.colored_mnist study, with the same arguments",
     (
         "train",
         "--dataset",
@@ -78,7 +78,6 @@ def test_every_command_gives_its_result_and_nothing_else(tmp_path: Path) -> None
     sweep = ("--algorithms", "erm", "--trials", "1", "--hparams", "1", "--targets", "singles", *few, *steps)
     for arguments in (
         ("cmnist", *fast, "--methods", "erm", "--out", "cmnist"),
-        ("cmnist-study", "probes", *fast, "--out", "study"),
         ("features", "--dataset", "images", *network, "--accelerator", "cpu", "--out", "made.safetensors"),
         ("train", "--dataset", "images", *network, *run, "--out", "run"),
         ("predict", "run", "images/dim/red"),

@@ -53,4 +53,16 @@ class Fishr(AnnealedPenalty):
         averages = self.hparams.ema * self.averages + (1 - self.hparams.ema) * variances
         self.averages = averages.detach()
         corrected = averages / (1 - self.hparams.ema)
-        return (corrected - corrected.mean(0)).square().mean()
+        return squared_deviations(corrected).mean()
+
+
+def squared_deviations(values: Tensor) -> Tensor:
+    """``(v_e − mean_e v_e)²`` of each domain, element by element.
+
+    Args:
+        values: ``v_e``, ``(E, ...)``: variances of gradients, or risks.
+
+    Returns:
+        Of the same shape.
+    """
+    return (values - values.mean(0)).square()

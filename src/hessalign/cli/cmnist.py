@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 import typer
 
 from hessalign.cli.colored_mnist_runs import (
+    as_markdown,
+    as_table,
     file_name_of,
     open_store,
     parse_anneal_step,
@@ -16,19 +18,17 @@ from hessalign.cli.colored_mnist_runs import (
     say_what_diverged,
     title_of,
 )
-from hessalign.cli.colored_mnist_table import as_markdown, as_table
 from hessalign.cli.options import MOST_RUNS, names_between_commas, number, whole
 from hessalign.cli.terminal import Console
 from hessalign.experiments import colored_mnist
 from hessalign.experiments.colored_mnist import (
     FAST_METHODS,
     FAST_PROBES,
-    METHOD_NAMES,
+    METHODS,
     PUBLISHED_ANNEAL_STEP,
     PUBLISHED_PROBES,
     PUBLISHED_STEPS,
     TABLE_METHODS,
-    Hutchinson,
     Setting,
     Split,
     describe_reduction,
@@ -43,7 +43,7 @@ def cmnist(
     methods: Annotated[
         str | None,
         typer.Option(
-            help=f"Comma-separated: {', '.join(METHOD_NAMES)}; or [b]table[/b], the paper's ten rows, "
+            help=f"Comma-separated: {', '.join(METHODS)}; or [b]table[/b], the paper's ten rows, "
             f"or [b]all[/b]. Default: {','.join(TABLE_METHODS)}; with --fast {','.join(FAST_METHODS)}.",
             show_default=False,
         ),
@@ -98,11 +98,8 @@ def cmnist(
         ),
     ] = None,
     hutchinson: Annotated[
-        Hutchinson,
-        typer.Option(
-            help="Draw the probes as the paper does, or take their expectation in closed form, or follow "
-            "the one in steps that Adam sizes by the other, which shows what the noise of drawn probes does."
-        ),
+        Literal["expected", "sampled"],
+        typer.Option(help="Draw the probes as the paper does, or take their expectation in closed form."),
     ] = "expected",
     alpha: Annotated[
         float,
@@ -237,10 +234,10 @@ def _parse_methods(names: str) -> tuple[str, ...]:
     chosen: list[str] = []
     for name in names_between_commas(names):
         if name == "all":
-            chosen += METHOD_NAMES
+            chosen += METHODS
         elif name == "table":
             chosen += published("balanced")
-        elif name in METHOD_NAMES:
+        elif name in METHODS:
             chosen.append(name)
         else:
             raise _bad_methods(f"{name!r} is not known")
@@ -250,5 +247,5 @@ def _parse_methods(names: str) -> tuple[str, ...]:
 
 
 def _bad_methods(problem: str) -> typer.BadParameter:
-    allowed = f"allowed are table, all, {', '.join(METHOD_NAMES)}"
+    allowed = f"allowed are table, all, {', '.join(METHODS)}"
     return typer.BadParameter(f"{problem}; {allowed}", param_hint="--methods")

@@ -1,4 +1,4 @@
-"""What the Colored MNIST commands share: checking their input, running restarts with progress."""
+"""Work of ``hessalign cmnist``: checking its input, running restarts with progress, the table."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+from rich.table import Table
 
 from hessalign import cli
 from hessalign.cli.errors import INTERRUPTED
@@ -18,6 +19,9 @@ from hessalign.runs import HeldError
 
 if TYPE_CHECKING:
     import torch
+
+COLUMNS = ("Method", "n", "Train", "Target", "Paper train", "Paper target")
+EXPLANATION = "accuracies in percent, mean ± population standard deviation over n restarts"
 
 
 def parse_device(name: str) -> "torch.device":
@@ -79,6 +83,7 @@ def run_missing(
     log_parts: bool,
     done: Callable[[RestartSpec], bool],
     save_models: bool = False,
+    run: "Callable[..., colored_mnist.RestartRecord] | None" = None,
 ) -> None:
     """Run the restarts that are not done, saving each as it ends; end the command in a sentence if one fails.
 
@@ -92,6 +97,7 @@ def run_missing(
         log_parts: Whether to measure the parts of the penalties.
         done: Whether a restart need not be run.
         save_models: Whether to keep the trained networks.
+        run: Runs one restart; ``run_restart`` by default.
     """
     out = store.folder.parent
     missing = [spec for spec in specs if not done(spec) and store.diverged(spec) is None]
@@ -101,7 +107,8 @@ def run_missing(
         keep_freed_memory()
     try:
         while missing:
-            held = _run(missing, store, device, console, log_parts, save_models, done)
+            run_one = run or colored_mnist.run_restart
+            held = _run(missing, store, device, console, log_parts, save_models, done, run_one)
             for spec in held:
                 store.wait_while_held(spec)
             missing = [spec for spec in held if not done(spec) and store.diverged(spec) is None]
@@ -121,6 +128,7 @@ def _run(
     log_parts: bool,
     save_models: bool,
     done: Callable[[RestartSpec], bool],
+    run: "Callable[..., colored_mnist.RestartRecord]",
 ) -> list[RestartSpec]:
     """Run restarts; those that another process is at are handed back."""
     left: list[RestartSpec] = []
@@ -145,7 +153,7 @@ def _run(
                     if done(spec) or store.diverged(spec) is not None:  # by another process, meanwhile
                         continue
                     try:
-                        record = colored_mnist.run_restart(spec, device, report, log_parts, keep)
+                        record = run(spec, device, report, log_parts, keep)
                         store.save(record)
                         words = _result(record)
                     except colored_mnist.RestartDivergedError as error:
@@ -207,3 +215,52 @@ def file_name_of(setting: Setting, fast: bool) -> str:
     if setting.fresh_optimizer:
         parts.append("fresh-optimizer")
     return "-".join(parts)
+
+
+def as_table(rows: "Sequence[colored_mnist.Row]", title: str, reduction: str | None) -> Table:
+    """A table for the terminal."""
+    table = Table(title=title, caption=_caption(reduction))
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column == "Method" else "right")
+    for row in rows:
+        table.add_row(*_cells(row))
+    return table
+
+
+def as_markdown(rows: "Sequence[colored_mnist.Row]", title: str, reduction: str | None) -> str:
+    """The same as a Markdown document."""
+    lines = [
+        f"# {title}",
+        "",
+        f"{_caption(reduction)}",
+        "",
+        f"| {' | '.join(COLUMNS)} |",
+        f"|---|{'---:|' * (len(COLUMNS) - 1)}",
+        *(f"| {' | '.join(_cells(row))} |" for row in rows),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _caption(reduction: str | None) -> str:
+    if reduction is None:
+        return f"The published setting; {EXPLANATION}."
+    return f"Changed setting: {reduction} (the paper's figures are for the published one); {EXPLANATION}."
+
+
+def _cells(row: "colored_mnist.Row") -> tuple[str, ...]:
+    return (
+        row.label,
+        str(row.restarts),
+        _ours(row.source_accuracy, row.source_accuracy_std, row.restarts),
+        _ours(row.target_accuracy, row.target_accuracy_std, row.restarts),
+        _papers(row.paper_source_accuracy, row.paper_source_accuracy_std),
+        _papers(row.paper_target_accuracy, row.paper_target_accuracy_std),
+    )
+
+
+def _ours(mean: float, deviation: float, restarts: int) -> str:
+    return f"{mean:.1f}" if restarts == 1 else f"{mean:.1f} ± {deviation:.1f}"
+
+
+def _papers(mean: float | None, deviation: float | None) -> str:
+    return "–" if mean is None or deviation is None else f"{mean:.1f} ± {deviation:.1f}"

@@ -9,7 +9,6 @@ import typer
 from hessalign import __version__
 from hessalign.cli import datasets
 from hessalign.cli.cmnist import cmnist
-from hessalign.cli.cmnist_study import cmnist_study
 from hessalign.cli.collect import collect_command
 from hessalign.cli.features import features_command
 from hessalign.cli.help_text import add_command
@@ -26,7 +25,6 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 add_command(app, "cmnist", cmnist)
-add_command(app, "cmnist-study", cmnist_study)
 add_command(app, "train", train_command)
 add_command(app, "features", features_command)
 add_command(app, "predict", predict_command)
@@ -34,6 +32,20 @@ add_command(app, "inspect", inspect_command)
 add_command(app, "sweep", sweep_command)
 add_command(app, "collect", collect_command)
 app.add_typer(datasets.app, name="datasets")
+
+
+@app.command(
+    "cmnist-study",
+    hidden=True,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)
+def cmnist_study() -> None:
+    """Say where the study went."""
+    raise typer.BadParameter(
+        "the study of Tables 7 and 8 is no part of the package any more: run python -m papers.colored_mnist "
+        "study, with the same arguments, in a checkout of hessalign",
+        param_hint="cmnist-study",
+    )
 
 
 def _show_version(wanted: bool) -> None:

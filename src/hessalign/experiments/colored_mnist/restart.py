@@ -17,12 +17,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from hessalign.exceptions import DivergedError
-from hessalign.experiments.colored_mnist.config import RestartSpec
+from hessalign.experiments.colored_mnist.config import PLAIN_HUTCHINSON, RestartSpec
 from hessalign.experiments.colored_mnist.data import ColoredImages, make_colored_mnist, make_held_out_sources
-from hessalign.experiments.colored_mnist.methods import METHODS, DomainOutput, Penalty
+from hessalign.experiments.colored_mnist.methods import (
+    DomainOutput,
+    Penalty,
+    PenaltyParts,
+    make_penalty,
+    measure_parts,
+)
 from hessalign.experiments.colored_mnist.network import ColoredMLP
-from hessalign.experiments.colored_mnist.parts import PenaltyParts, measure_parts
-from hessalign.experiments.colored_mnist.sized_adam import SizedAdam
 from hessalign.loop import WeightSchedule
 
 STEPS_BETWEEN_EVALUATIONS = 10
@@ -103,21 +107,56 @@ class RestartDivergedError(DivergedError):
         self.restart = restart
 
 
+Update = Callable[[int, Tensor, Sequence[DomainOutput]], None]
+"""One step of an optimizer, given the number of the step, the objective and the source domains' outputs."""
+
+
+def adam(spec: RestartSpec, network: ColoredMLP, generator: torch.Generator) -> Update:
+    """Steps of Adam down the objective.
+
+    Args:
+        spec: Gives the learning rate.
+        network: What to train.
+        generator: Of the probes; not used.
+
+    Raises:
+        ValueError: If the restart is one whose steps another gradient sizes.
+    """
+    if spec.hutchinson not in PLAIN_HUTCHINSON:
+        raise ValueError(
+            f"hutchinson: {spec.hutchinson!r} needs an optimizer of its own, which python -m "
+            f"papers.colored_mnist has in a checkout of hessalign; here {', '.join(PLAIN_HUTCHINSON)} can run"
+        )
+    optimizer = torch.optim.Adam(network.parameters(), lr=spec.learning_rate)
+
+    def update(_step: int, loss: Tensor, _outputs: Sequence[DomainOutput]) -> None:
+        network.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return update
+
+
 def run_restart(
     spec: RestartSpec,
     device: torch.device,
     report: Callable[[int, Metrics], None] | None = None,
     log_parts: bool = False,
     keep: Callable[[ColoredMLP], None] | None = None,
+    make_update: Callable[[RestartSpec, ColoredMLP, torch.Generator], Update] = adam,
 ) -> RestartRecord:
     """Train and evaluate one restart.
 
     Args:
         spec: What to run.
         device: Where to run it.
-        report: Called at every step with the step and the latest metrics.
+        report: Called at every step with the step and the latest metrics; None (default) for silence.
         log_parts: Whether to measure the parts of the penalty wherever accuracies are; training is the same.
-        keep: Called with the trained network.
+        keep: Called with the trained network; None (default) to drop it.
+        make_update: Makes the optimizer, once more where it starts afresh; [adam][] by default.
+
+    Returns:
+        What is to be kept of it.
 
     Raises:
         RestartDivergedError: If a loss, the penalty or a weight is no longer finite.
@@ -126,16 +165,14 @@ def run_restart(
     generator = torch.Generator().manual_seed(spec.seed)
     data = make_colored_mnist(spec.split, generator, spec.subsample).to(device)
     network = ColoredMLP(spec.hidden, generator).to(device)
-    followed, sizing = spec.hutchinson_forms()
-    penalty_of = _make_penalty(followed, generator)
-    sizing_of = None if sizing == followed else _make_penalty(sizing, generator)
-    optimizer, schedule = _make_optimizer(spec, network), schedule_of(spec)
+    penalty_of = make_penalty(spec, generator)
+    update, schedule = make_update(spec, network, generator), schedule_of(spec)
     held_out = _held_out_sources(spec, device) if log_parts else ()
     history: list[Metrics] = []
     parts: list[PenaltyParts] = []
     for step in range(spec.steps):
         if schedule.resets(step):
-            optimizer = _make_optimizer(spec, network)
+            update = make_update(spec, network, generator)
         outputs = [forward_domain(network, images) for images in data.sources]
         losses = {f"loss of source domain {place}": output.loss for place, output in enumerate(outputs)}
         _require_finite(spec, step, device, losses)
@@ -150,15 +187,7 @@ def run_restart(
         if report is not None:
             report(step, history[-1])
         if not last:
-            network.zero_grad()
-            if isinstance(optimizer, SizedAdam):
-                sizing_loss, _ = objective(spec, step, outputs, network, sizing_of)
-                sizes = torch.autograd.grad(sizing_loss, optimizer.parameters, retain_graph=True)
-                loss.backward()
-                optimizer.step(sizes)
-            else:
-                loss.backward()
-                optimizer.step()
+            update(step, loss, outputs)
     if keep is not None:
         keep(network)
     return RestartRecord(
@@ -212,18 +241,6 @@ def schedule_of(spec: RestartSpec) -> WeightSchedule:
         divide=True,
         reset_optimizer=spec.fresh_optimizer,
     )
-
-
-def _make_penalty(spec: RestartSpec, generator: torch.Generator) -> Penalty | None:
-    make = METHODS[spec.method].penalty
-    return None if make is None else make(spec, generator)
-
-
-def _make_optimizer(spec: RestartSpec, network: ColoredMLP) -> torch.optim.Adam | SizedAdam:
-    followed, sizing = spec.hutchinson_forms()
-    if followed != sizing:
-        return SizedAdam(network.parameters(), spec.learning_rate)
-    return torch.optim.Adam(network.parameters(), lr=spec.learning_rate)
 
 
 def _require_finite(spec: RestartSpec, step: int, device: torch.device, losses: Mapping[str, Tensor]) -> None:

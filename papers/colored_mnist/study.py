@@ -2,9 +2,15 @@ r"""Sweeps that explain the table: one question each, on the published setting o
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import get_args
 
-from hessalign.experiments.colored_mnist.config import RestartSpec, Setting
-from hessalign.experiments.colored_mnist.plan import implied_gamma, plan_restarts
+from hessalign.experiments.colored_mnist import (
+    Hutchinson,
+    RestartSpec,
+    Setting,
+    implied_gamma,
+    plan_restarts,
+)
 
 PROBE_FACTORS = (1 / 10, 1 / 3, 1, 10 / 3)
 """Times the number of probes of the table: 15, 50, 150 and 500 for Table 7."""
@@ -41,12 +47,21 @@ def plan_study(name: str, setting: Setting, probes: int, seeds: Iterable[int]) -
     return [spec.model_copy(update={"seed": seed}) for seed in seeds for spec in configurations]
 
 
-def _forms(setting: Setting, probes: int) -> list[RestartSpec]:
+def _variants(setting: Setting, probes: int) -> list[RestartSpec]:
     """The table's number of probes drawn, in expectation, and as the penalties that they amount to."""
     methods = ["hutchinson", "gradient", "diagonal", "gradient-flat-off", "diagonal-flat-off"]
     return [
         *plan_restarts(setting, ["hutchinson"], [0], probes, "sampled"),
         *plan_restarts(setting, methods, [0], probes),
+    ]
+
+
+def _steps(setting: Setting, probes: int) -> list[RestartSpec]:
+    """Drawn probes and their expectation, each in steps that its own gradient sizes, or the other's."""
+    return [
+        spec
+        for variant in get_args(Hutchinson)
+        for spec in plan_restarts(setting, ["hutchinson"], [0], probes, variant)
     ]
 
 
@@ -95,7 +110,10 @@ def _around(probes: int) -> list[int]:
 
 
 STUDIES: dict[str, Study] = {
-    "forms": Study("Which form of Hutchinson gives the paper's row, and what is it made of?", _forms),
+    "variants": Study(
+        "Which variant of Hutchinson gives the paper's row, and what is it made of?", _variants
+    ),
+    "steps": Study("Does the probes' noise act by the way taken, or by Adam's step sizes?", _steps),
     "probes": Study("Is the probes' noise a regulariser of weight 1/k?", _probes),
     "alpha": Study("Do the β = 0 rows fail because α was tuned for another loss?", _alpha),
     "flatness": Study("What does a flat head do, with a weight of its own?", _flatness),

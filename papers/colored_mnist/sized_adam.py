@@ -5,6 +5,11 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from hessalign.experiments.colored_mnist import PLAIN_HUTCHINSON, RestartSpec, make_penalty
+from hessalign.experiments.colored_mnist.methods import DomainOutput
+from hessalign.experiments.colored_mnist.network import ColoredMLP
+from hessalign.experiments.colored_mnist.restart import Update, adam, objective
+
 
 class SizedAdam:
     r"""``w ← w − η m̂ / (√v̂ + ε)``, ``m`` the mean of the followed gradients, ``v`` that of others' squares.
@@ -47,3 +52,27 @@ class SizedAdam:
             square.mul_(self.square_decay).addcmul_(size, size, value=1 - self.square_decay)
             root = (square / square_correction).sqrt_().add_(self.epsilon)
             parameter.addcdiv_(mean, root, value=-self.learning_rate / correction)
+
+
+def make_update(spec: RestartSpec, network: ColoredMLP, generator: torch.Generator) -> Update:
+    """Adam, or for the mixed variants of Hutchinson steps that the other variant's gradient sizes.
+
+    Args:
+        spec: Names the variant and gives the learning rate.
+        network: What to train.
+        generator: Source of the probes.
+    """
+    if spec.hutchinson in PLAIN_HUTCHINSON:
+        return adam(spec, network, generator)
+    optimizer = SizedAdam(network.parameters(), spec.learning_rate)
+    other = "sampled" if spec.hutchinson == "expected-sampled-steps" else "expected"
+    sizing_penalty = make_penalty(spec.model_copy(update={"hutchinson": other}), generator)
+
+    def update(step: int, loss: Tensor, outputs: Sequence[DomainOutput]) -> None:
+        network.zero_grad()
+        sizing, _ = objective(spec, step, outputs, network, sizing_penalty)
+        sizes = torch.autograd.grad(sizing, optimizer.parameters, retain_graph=True)
+        loss.backward()
+        optimizer.step(sizes)
+
+    return update

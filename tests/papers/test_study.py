@@ -4,20 +4,17 @@ import pytest
 import torch
 
 from hessalign.experiments.colored_mnist import (
-    RULES,
-    STUDIES,
     PenaltyParts,
     RestartRecord,
     RestartSpec,
     Setting,
-    candidate,
-    candidates,
-    choose_by_every_rule,
     group_restarts,
     label_of,
-    plan_study,
     run_restart,
 )
+from papers.colored_mnist.selection import RULES, candidate, candidates, choose_by_every_rule
+from papers.colored_mnist.sized_adam import make_update
+from papers.colored_mnist.study import STUDIES, plan_study
 
 TINY = Setting(hidden=4, subsample=100).with_steps(1)
 
@@ -45,7 +42,7 @@ def test_every_study_runs() -> None:
         for spec in plan_study(name, TINY, 2, [0]):
             key = spec.model_copy(update={"anneal_step": 0, "alpha": 1.0, "gamma": spec.gamma and 1.0})
             if key not in ran:
-                ran[key] = run_restart(spec, torch.device("cpu"), log_parts=True)
+                ran[key] = run_restart(spec, torch.device("cpu"), log_parts=True, make_update=make_update)
     assert all(record.parts for record in ran.values())
 
 

@@ -1,6 +1,5 @@
 """Curves in panels, stamped with what they were drawn from."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -9,6 +8,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hessalign.experiments.colored_mnist.figure import fingerprint
 from hessalign.figures import COLOURS, save_figure
 
 LINES = ("-", "--", ":")
@@ -66,17 +66,12 @@ class Panel:
     levels: tuple[Level, ...] = ()
 
 
-def fingerprint(drawn: object) -> str:
-    """Short hash of what a figure shows, written into it: it tells whether the figure is up to date."""
-    return hashlib.sha256(repr(drawn).encode()).hexdigest()[:16]
-
-
 def save_panels(panels: Sequence[Panel], path: Path) -> None:
     """Draw panels, three in a row, with the legend of the first.
 
     Args:
         panels: At least one.
-        path: Of the PNG; its folder must exist. Its description is the panels' [fingerprint][].
+        path: Output path of the PNG, whose folder must exist; its description is the panels' fingerprint.
     """
     columns = min(len(panels), PANELS_IN_A_ROW)
     rows = ceil(len(panels) / columns)

@@ -12,8 +12,7 @@ from statistics import fmean, pstdev
 
 import numpy as np
 
-from hessalign.experiments.colored_mnist.parts import PenaltyParts
-from hessalign.experiments.colored_mnist.restart import RestartRecord
+from hessalign.experiments.colored_mnist import PenaltyParts, RestartRecord
 
 STANDARD_ERRORS = 2.0
 """Two domains' accuracies that differ by no more than this count as equal."""

@@ -1,7 +1,8 @@
-"""``hessalign cmnist-study``: sweeps that explain Tables 7 and 8."""
+"""``python -m papers.colored_mnist``: sweeps that explain Tables 7 and 8, and the page about them."""
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -18,21 +19,35 @@ from hessalign.cli.colored_mnist_runs import (
 )
 from hessalign.cli.options import MOST_RUNS, whole
 from hessalign.cli.terminal import Console
-from hessalign.experiments import colored_mnist
 from hessalign.experiments.colored_mnist import (
     FAST_PROBES,
     PUBLISHED_PROBES,
-    STUDIES,
+    RecordStore,
     RestartSpec,
     Setting,
     Split,
     describe_reduction,
     fast_setting,
-    plan_study,
+    group_restarts,
+    label_of,
+    run_restart,
+)
+from papers.colored_mnist.page import write
+from papers.colored_mnist.selection import RULES, Candidate, candidate, choose_by_every_rule
+from papers.colored_mnist.sized_adam import make_update
+from papers.colored_mnist.study import STUDIES, plan_study
+
+app = typer.Typer(
+    name="papers.colored_mnist",
+    help="The study of Tables 7 and 8 of the paper's supplement.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,
 )
 
 
-def cmnist_study(
+@app.command("study")
+def study_command(
     study: Annotated[
         str,
         typer.Argument(
@@ -57,6 +72,15 @@ def cmnist_study(
     steps: Annotated[
         int, typer.Option(callback=whole(1), help="Steps of each restart, the schedule in proportion.")
     ] = Setting().steps,
+    probes: Annotated[
+        int | None,
+        typer.Option(
+            callback=whole(1),
+            help="Hutchinson probes of the table that is explained. Default: the published 150, for Table 8 "
+            f"200; with --fast {FAST_PROBES}.",
+            show_default=False,
+        ),
+    ] = None,
     restarts: Annotated[
         int, typer.Option(callback=whole(1, MOST_RUNS), help="Restarts of each configuration.")
     ] = 1,
@@ -77,27 +101,34 @@ def cmnist_study(
 
     [b]Examples[/b]
 
-    hessalign cmnist-study probes --fast --subsample 20000
+    python -m papers.colored_mnist study probes --fast --subsample 20000
 
-    hessalign cmnist-study exact --split script --restarts 3 --out runs/study
+    python -m papers.colored_mnist study exact --split script --restarts 3 --out runs/study
     """
     console = Console(stderr=True)
     setting = _setting(split, subsample, fast, steps)
-    probes = FAST_PROBES if fast else PUBLISHED_PROBES[split]
+    if probes is None:
+        probes = FAST_PROBES if fast else PUBLISHED_PROBES[split]
     specs = _plan(study, setting, probes, range(seed, seed + restarts))
     torch_device = parse_device(device)
     store = open_store(out)
     run_missing(
-        specs, store, torch_device, console, log_parts=True, done=lambda spec: _has_parts(store, spec)
+        specs,
+        store,
+        torch_device,
+        console,
+        log_parts=True,
+        done=lambda spec: _has_parts(store, spec),
+        run=partial(run_restart, make_update=make_update),
     )
 
     diverged = say_what_diverged(specs, store, console)
-    groups = colored_mnist.group_restarts(store.load(spec) for spec in specs if store.diverged(spec) is None)
+    groups = group_restarts(store.load(spec) for spec in specs if store.diverged(spec) is None)
     if not groups:
         console.print("Stopped: every restart diverged, so there is nothing to choose from.")
         raise typer.Exit(1)
-    candidates = [colored_mnist.candidate(group) for group in groups]
-    chosen = colored_mnist.choose_by_every_rule(groups)
+    candidates = [candidate(group) for group in groups]
+    chosen = choose_by_every_rule(groups)
     if as_json:
         document = {**_document(study, setting, candidates, chosen), "diverged": diverged}
         typer.echo(json.dumps(document, ensure_ascii=False, indent=2))
@@ -124,7 +155,7 @@ def _plan(study: str, setting: Setting, probes: int, seeds: Sequence[int]) -> li
     return plan_study(study, setting, probes, seeds)
 
 
-def _has_parts(store: "colored_mnist.RecordStore", spec: RestartSpec) -> bool:
+def _has_parts(store: RecordStore, spec: RestartSpec) -> bool:
     """A restart that was run without its parts is run again: a study is about them."""
     return store.has(spec) and bool(store.load(spec).parts)
 
@@ -132,8 +163,8 @@ def _has_parts(store: "colored_mnist.RecordStore", spec: RestartSpec) -> bool:
 def _document(
     study: str,
     setting: Setting,
-    candidates: "Sequence[colored_mnist.Candidate]",
-    chosen: "dict[str, colored_mnist.Candidate]",
+    candidates: Sequence[Candidate],
+    chosen: dict[str, Candidate],
 ) -> dict[str, object]:
     return {
         "study": study,
@@ -156,8 +187,8 @@ def _document(
         "selection": [
             {
                 "rule": name,
-                "meaning": colored_mnist.RULES[name].meaning,
-                "sees_target": colored_mnist.RULES[name].sees_target,
+                "meaning": RULES[name].meaning,
+                "sees_target": RULES[name].sees_target,
                 "configuration": _label(choice),
                 "step": choice.step,
                 "held_out_accuracies": choice.accuracies,
@@ -169,7 +200,7 @@ def _document(
     }
 
 
-def _table(candidates: "Sequence[colored_mnist.Candidate]", title: str, caption: str) -> Table:
+def _table(candidates: Sequence[Candidate], title: str, caption: str) -> Table:
     table = Table(title=title, caption=caption)
     table.add_column("Configuration")
     for column in ("n", "Train", "Held-out sources", "Target", "gradient distance", "off(H)"):
@@ -187,7 +218,7 @@ def _table(candidates: "Sequence[colored_mnist.Candidate]", title: str, caption:
     return table
 
 
-def _choices(chosen: "dict[str, colored_mnist.Candidate]") -> Table:
+def _choices(chosen: dict[str, Candidate]) -> Table:
     caption = "At which step to stop is part of the choice. Only the oracle sees the target domain."
     table = Table(title="Chosen among these", caption=caption)
     table.add_column("Rule")
@@ -196,7 +227,7 @@ def _choices(chosen: "dict[str, colored_mnist.Candidate]") -> Table:
         table.add_column(column, justify="right")
     for name, choice in chosen.items():
         table.add_row(
-            f"{name}: {colored_mnist.RULES[name].meaning}",
+            f"{name}: {RULES[name].meaning}",
             _label(choice),
             str(choice.step),
             _percentages(choice.accuracies),
@@ -209,5 +240,15 @@ def _percentages(accuracies: Sequence[float]) -> str:
     return " / ".join(f"{accuracy:.1f}" for accuracy in accuracies)
 
 
-def _label(choice: "colored_mnist.Candidate") -> str:
-    return colored_mnist.label_of(choice.restarts[0].spec)
+def _label(choice: Candidate) -> str:
+    return label_of(choice.restarts[0].spec)
+
+
+@app.command("page")
+def page_command() -> None:
+    """Write docs/colored-mnist.md and its figures from the records under results/colored_mnist."""
+    write()
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m papers.colored_mnist")
