@@ -7,7 +7,7 @@ from itertools import pairwise
 from statistics import fmean
 from typing import get_args
 
-from scipy.stats import spearmanr
+from scipy.stats import spearmanr  # type: ignore[import-untyped]
 
 from hessalign.experiments.colored_mnist import (
     FAST_PROBES,
@@ -275,12 +275,13 @@ class Drawn:
     def sizes_decide(self) -> bool:
         """Whether each mixed variant ends, by train accuracy, nearer to the one that sizes its steps."""
         train = {variant: run.train for variant, run in self.sized().items()}
+        roles: tuple[tuple[Hutchinson, Hutchinson, Hutchinson], ...] = (
+            ("expected-sampled-steps", "expected", "sampled"),
+            ("sampled-expected-steps", "sampled", "expected"),
+        )
         return all(
             abs(train[mixed] - train[sizes]) < abs(train[mixed] - train[followed])
-            for mixed, followed, sizes in (
-                ("expected-sampled-steps", "expected", "sampled"),
-                ("sampled-expected-steps", "sampled", "expected"),
-            )
+            for mixed, followed, sizes in roles
         )
 
     def passed(self) -> list[Metrics]:
@@ -349,9 +350,10 @@ def sized_table(evidence: Evidence, pairs: Sequence[Drawn]) -> str:
     rows = []
     for pair in pairs:
         if ends := pair.sized():
-            order = ("expected", "expected-sampled-steps", "sampled", "sampled-expected-steps")
             cells = (f"{pair.label}{evidence.cite(ends.values())}", str(ends["sampled"].n))
-            rows.append((*cells, *(ends[variant].both for variant in order)))
+            expected = (ends["expected"].both, ends["expected-sampled-steps"].both)
+            drawn = (ends["sampled"].both, ends["sampled-expected-steps"].both)
+            rows.append((*cells, *expected, *drawn))
     return grid(
         "Setting | >n | >Expectation | >in steps of drawn probes | >Drawn probes | "
         ">in steps of the expectation",
