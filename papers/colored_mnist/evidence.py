@@ -41,7 +41,7 @@ class Ended:
 
     Attributes:
         restarts: At least one.
-        row: Of a table.
+        row: Their means and standard deviations, beside the paper's.
     """
 
     restarts: Group
@@ -100,6 +100,9 @@ class Evidence:
             setting: What the table's rows share.
             method: A key of ``METHODS``.
             **wanted: Other fields of the restarts; probes are the table's unless given.
+
+        Returns:
+            The group of records, empty where there is none.
         """
         usual = {"probes": PUBLISHED_PROBES[setting.split], "hutchinson": "expected", "alpha": 1.0}
         expected = {**usual, **wanted, "method": method}
@@ -115,9 +118,12 @@ class Evidence:
         """Where a configuration ended, in the published setting.
 
         Args:
-            split: Of the table.
+            split: Which table it belongs to.
             method: A key of ``METHODS``.
             **wanted: Other fields of the setting, and those of [find][].
+
+        Returns:
+            The restarts and their row.
 
         Raises:
             ValueError: If there is no record: the page's sentences are written about those there are.
@@ -154,10 +160,13 @@ class Evidence:
         """A figure.
 
         Args:
-            name: Of its file.
+            name: The file's, in the folder of figures.
             caption: In words, for those who do not see it.
             draw: Writes it to a path.
             shown: What it shows, which tells whether it is up to date.
+
+        Returns:
+            The figure in Markdown.
         """
         self.figures[name] = (draw, shown)
         return f"![{caption}]({FIGURES}/{name})"

@@ -63,6 +63,9 @@ class Page:
 def make_page() -> Page:
     """The page, from template and records.
 
+    Returns:
+        Its text, and the evidence with the figures that are to be drawn.
+
     Raises:
         ValueError: If a sentence no longer holds, or a record is missing.
         jinja2.UndefinedError: If the template names what there is not.
@@ -118,6 +121,9 @@ def write() -> None:
 
 def _holds(condition: bool, sentence: str) -> str:
     """Nothing, in place of a condition that a sentence of the template rests on.
+
+    Returns:
+        The empty string.
 
     Raises:
         ValueError: If it is not met: the sentence has to be written anew.

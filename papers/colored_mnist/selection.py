@@ -91,6 +91,9 @@ def candidate(restarts: Sequence[RestartRecord]) -> Candidate:
     Args:
         restarts: Records that differ by their seed alone.
 
+    Returns:
+        Means over the restarts at their last step.
+
     Raises:
         ValueError: If a record has no parts.
     """
@@ -105,6 +108,9 @@ def candidates(restarts: Sequence[RestartRecord]) -> list[Candidate]:
 
     Args:
         restarts: Records that differ by their seed alone.
+
+    Returns:
+        One for each step, in order; the last step alone where none is recorded after the anneal step.
 
     Raises:
         ValueError: If a record has no parts.
@@ -267,6 +273,9 @@ def choose_by_every_rule(groups: Iterable[Sequence[RestartRecord]]) -> dict[str,
 
     Args:
         groups: Restarts that differ by their seed alone together, each with parts.
+
+    Returns:
+        The choice by the name of each rule that can be followed.
 
     Raises:
         ValueError: If a record has no parts.

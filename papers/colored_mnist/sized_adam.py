@@ -61,6 +61,9 @@ def make_update(spec: RestartSpec, network: ColoredMLP, generator: torch.Generat
         spec: Names the variant and gives the learning rate.
         network: What to train.
         generator: Source of the probes.
+
+    Returns:
+        What does a step.
     """
     if spec.hutchinson in PLAIN_HUTCHINSON:
         return adam(spec, network, generator)

@@ -40,8 +40,11 @@ def plan_study(name: str, setting: Setting, probes: int, seeds: Iterable[int]) -
     Args:
         name: A key of ``STUDIES``.
         setting: What the study starts from.
-        probes: Of the table that the study explains.
+        probes: Number of Hutchinson probes in the table that the study explains.
         seeds: One for each restart of a configuration.
+
+    Returns:
+        One spec for each configuration and seed.
     """
     configurations = STUDIES[name].plan(setting, probes)
     return [spec.model_copy(update={"seed": seed}) for seed in seeds for spec in configurations]

@@ -65,6 +65,9 @@ def grid(columns: str, rows: Sequence[Sequence[str]]) -> str:
     Args:
         columns: Titles between bars; those that begin with ``>`` are of numbers, and set to the right.
         rows: As many cells each.
+
+    Returns:
+        The lines of the table, without an end of line after the last.
     """
     titles = [title.strip() for title in columns.split("|")]
     lines = [" | ".join(title.removeprefix(">") for title in titles)]
@@ -131,9 +134,9 @@ class Reproduced:
     """How many rows of a table lie where the paper's do.
 
     Attributes:
-        runs: Of the rows; those with the loss of another are left out.
+        runs: One for each row; rows with the loss of another are left out.
         inside: Number of rows inside the paper's ± with both accuracies.
-        restarts: Of the rows, each number once, in words.
+        restarts: Their numbers of restarts, each once, in words.
     """
 
     runs: tuple[Ended, ...]
@@ -409,6 +412,9 @@ def collapse_table(evidence: Evidence, runs: Sequence[Ended]) -> str:
     """What becomes of accuracies, Hessians and features from the last step before the full weight to the end.
 
     Parts are those of the first restart.
+
+    Returns:
+        The table.
     """
     rows = []
     for run in runs:
@@ -551,6 +557,9 @@ def _sweep_figure(evidence: Evidence, name: str, groups: Sequence[Group], number
     """Accuracies and parts of the penalty at the last step over what is swept, a curve for each method.
 
     Configurations outside the sweep, say without probes, are levels to compare with.
+
+    Returns:
+        The figure in Markdown.
     """
     x_label, position = SWEPT[name]
     by_method: dict[str, dict[float, Group]] = {}
@@ -762,6 +771,9 @@ def _exact_at_full_size(evidence: Evidence, setting: Setting) -> list[list[Resta
 
     That is the risks on held-out images and, where domains hold different digits, the classes' accuracies.
     Of restarts that differ by their number of steps alone the longest, which hold the others.
+
+    Returns:
+        Groups of restarts, in the order of the table.
     """
     asked = "held_out_losses" if setting.split == "balanced" else "held_out_class_accuracies"
     longest: dict[RestartSpec, list[RestartRecord]] = {}

@@ -27,6 +27,9 @@ EXPLANATION = "accuracies in percent, mean ± population standard deviation over
 def parse_device(name: str) -> "torch.device":
     """The device with a name.
 
+    Returns:
+        The device.
+
     Raises:
         typer.BadParameter: If nothing can run there.
     """
@@ -38,6 +41,9 @@ def parse_device(name: str) -> "torch.device":
 
 def parse_anneal_step(step: int | None, setting: Setting) -> int:
     """The first step with the full weight; the setting's own where none is asked for.
+
+    Returns:
+        A step before the last.
 
     Raises:
         typer.BadParameter: If the restarts end before it.
@@ -51,6 +57,9 @@ def parse_anneal_step(step: int | None, setting: Setting) -> int:
 def parse_subsample(images: int | None) -> int | None:
     """The subsample of a setting; all images are none, for the restarts are the same, and so their identity.
 
+    Returns:
+        A number below that of all images; None for all.
+
     Raises:
         typer.BadParameter: If there are not so many images.
     """
@@ -62,6 +71,9 @@ def parse_subsample(images: int | None) -> int | None:
 
 def open_store(folder: Path) -> "colored_mnist.RecordStore":
     """The records of a folder.
+
+    Returns:
+        The store, which can be written and holds nothing damaged.
 
     Raises:
         typer.BadParameter: Before hours of work, if it cannot be written or holds something unreadable.
@@ -98,6 +110,9 @@ def run_missing(
         done: Whether a restart need not be run.
         save_models: Whether to keep the trained networks.
         run: Runs one restart; ``run_restart`` by default.
+
+    Raises:
+        typer.Exit: If it was interrupted, or a file cannot be written.
     """
     out = store.folder.parent
     missing = [spec for spec in specs if not done(spec) and store.diverged(spec) is None]

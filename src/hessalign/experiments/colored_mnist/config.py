@@ -110,7 +110,7 @@ class Setting(BaseModel):
             ``steps − 1`` updates precede them.
         anneal_step: First step with the full penalty weight; the weight is 1 before.
         hidden: Width of both hidden layers.
-        learning_rate: Of Adam.
+        learning_rate: Adam's, the same throughout.
         weight_norm: Coefficient of ``Σ‖w‖²`` over all parameters.
         penalty_weight: ``λ`` from ``anneal_step`` on, where the whole loss is divided by it.
         fresh_optimizer: Whether Adam forgets its running averages when the full weight sets in, as it does
@@ -149,7 +149,7 @@ class RestartSpec(Setting):
 
     Attributes:
         method: A key of ``METHODS``.
-        seed: Of data, initial weights and probes.
+        seed: From which data, initial weights and probes are drawn.
         probes: Hutchinson probes for each estimate; None where the method has none.
         hutchinson: Whether the probes are drawn, or their expectation is taken in closed form, or the one is
             followed in steps that are sized by the other.
@@ -190,7 +190,10 @@ def describe_reduction(setting: Setting, probes: int | None = None) -> str | Non
 
     Args:
         setting: What all restarts share.
-        probes: Of the Hutchinson methods; None where they are no part of it.
+        probes: Number of Hutchinson probes for each estimate; None where no method has any.
+
+    Returns:
+        The differences, in a list with commas; None where there is none.
     """
     published = Setting(split=setting.split)
     published_probes = PUBLISHED_PROBES[setting.split]
@@ -223,10 +226,13 @@ def plan_restarts(
         setting: What all restarts share.
         methods: Keys of ``METHODS``.
         seeds: One for each restart of a method.
-        probes: Of the Hutchinson methods.
-        hutchinson: Form of the Hutchinson methods.
+        probes: Number of Hutchinson probes for each estimate.
+        hutchinson: Variant of the Hutchinson methods.
         alpha: Weight of the Hessian distance of the methods that have one.
         gamma: Weight of the flatness of the methods that have it; ``2 / probes`` where it is None.
+
+    Returns:
+        One spec for each seed and method.
     """
     names = list(methods)
     weight = implied_gamma(probes) if gamma is None else gamma
@@ -250,5 +256,8 @@ def implied_gamma(probes: int) -> float:
 
     Two, because both a domain's estimate and that of the mean are noisy
     (see [hessalign.alignment.flatness][]).
+
+    Returns:
+        The weight.
     """
     return 2 / probes

@@ -96,6 +96,9 @@ def make_colored_mnist(
             says, 95 % of one class and 5 % of the other in each domain, both of one size.
         generator: Source of every random draw, on the CPU.
         subsample: Source images in all, the first of the shuffled ones; None for all.
+
+    Returns:
+        Two source domains and the target, with the same pixels left out of all.
     """
     digits = load_mnist("train")
     order = torch.randperm(SOURCE_IMAGES, generator=generator)[:subsample]
@@ -111,6 +114,9 @@ def make_held_out_sources(split: Split, generator: torch.Generator) -> tuple[Col
     Args:
         split: How images are dealt to the two domains.
         generator: Source of every random draw, on the CPU.
+
+    Returns:
+        Two domains.
     """
     first, second = _without_dark_pixels(*_source_domains(load_mnist("test"), split, generator))
     return first, second

@@ -43,6 +43,9 @@ def draw_figure(rows: Sequence[Row], title: str, note: str | None) -> Figure:
         rows: At least one.
         title: What the figure shows.
         note: A caveat to print below the title.
+
+    Returns:
+        The figure.
     """
     figure = Figure(figsize=(8, 5.5), layout="constrained")
     axes = figure.add_subplot()

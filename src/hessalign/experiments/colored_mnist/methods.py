@@ -63,6 +63,9 @@ def irm(outputs: Sequence[DomainOutput]) -> Tensor:
     """Mean over domains of ``(∂/∂s loss at s·logits, s = 1)²``, the derivative being the mean of ``r_i a_i``.
 
     Arjovsky et al., "Invariant Risk Minimization", 2019.
+
+    Returns:
+        Scalar.
     """
     means = []
     for output in outputs:
@@ -75,6 +78,9 @@ def vrex(outputs: Sequence[DomainOutput]) -> Tensor:
     """``Σ_e (R_e − R̄)²`` times 2: for two domains, the squared difference of their losses.
 
     Krueger et al., "Out-of-Distribution Generalization via Risk Extrapolation", ICML 2021.
+
+    Returns:
+        Scalar.
     """
     return 2 * squared_deviations(torch.stack([output.loss for output in outputs])).sum()
 
@@ -83,6 +89,9 @@ def fishr(outputs: Sequence[DomainOutput]) -> Tensor:
     """``Σ_e ‖v_e − v̄‖²``, ``v_e`` the variance over samples of each element of the head's gradient.
 
     Rame et al., "Fishr: Invariant Gradient Variances for Out-of-Distribution Generalization", ICML 2022.
+
+    Returns:
+        Scalar.
     """
     variances = torch.stack([output.derivatives().gradient_variance() for output in outputs])
     return squared_deviations(variances).sum()
@@ -99,6 +108,9 @@ def make_penalty(spec: RestartSpec, generator: torch.Generator) -> Penalty | Non
     Args:
         spec: Gives the method, the weights of its distances and of its flatness, and the probes.
         generator: Source of the probes.
+
+    Returns:
+        What takes the outputs of the source domains and gives a scalar; None for ERM.
 
     Raises:
         ValueError: If the method has a flatness penalty and the spec no weight for it.
@@ -191,9 +203,12 @@ def measure_parts(
     nearly agree to rounding.
 
     Args:
-        step: To be noted.
-        outputs: Of the source domains.
-        held_out: Outputs for held-out images of the source domains.
+        step: Counted from 0, to be noted.
+        outputs: What the network makes of each source domain.
+        held_out: The same for images of the source domains that were not trained on.
+
+    Returns:
+        The parts, as numbers.
     """
     domains = [output.derivatives() for output in outputs]
     hessians = torch.stack([domain.hessian() for domain in domains])

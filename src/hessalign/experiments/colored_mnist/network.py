@@ -91,6 +91,9 @@ def save_model(network: ColoredMLP, spec: RestartSpec, path: Path) -> None:
 def load_model(path: Path) -> tuple[ColoredMLP, RestartSpec]:
     """The network in evaluation mode, and the restart it is of.
 
+    Returns:
+        Network and restart.
+
     Raises:
         ValueError: If the file is not such a network.
     """
@@ -124,6 +127,9 @@ def model_outputs(network: ColoredMLP, spec: RestartSpec, per_domain: int | None
         network: In evaluation mode.
         spec: Gives split and seed.
         per_domain: At most so many random images of each domain; None for all.
+
+    Returns:
+        Features, logits, labels and domains of all images, the domains one after another.
     """
     data = make_colored_mnist(spec.split, torch.Generator().manual_seed(spec.seed), spec.subsample)
     draws = torch.Generator().manual_seed(0)

@@ -117,7 +117,10 @@ def adam(spec: RestartSpec, network: ColoredMLP, generator: torch.Generator) -> 
     Args:
         spec: Gives the learning rate.
         network: What to train.
-        generator: Of the probes; not used.
+        generator: Source of the probes; not used.
+
+    Returns:
+        What does a step.
 
     Raises:
         ValueError: If the restart is one whose steps another gradient sizes.
@@ -220,9 +223,12 @@ def objective(
     Args:
         spec: Gives the weights and the anneal step.
         step: Counted from 0.
-        outputs: Of the source domains.
-        network: For the norm of its weights.
+        outputs: What the network makes of each source domain.
+        network: Its weights have the norm.
         penalty_of: The method's penalty; None for ERM.
+
+    Returns:
+        Loss and penalty, scalars.
     """
     weight_norm = torch.stack([weights.square().sum() for weights in network.parameters()]).sum()
     loss = torch.stack([output.loss for output in outputs]).mean() + spec.weight_norm * weight_norm
