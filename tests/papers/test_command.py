@@ -3,12 +3,16 @@
 import json
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
 import typer
 
+from hessalign.cli.main import app as hessalign_app
+from hessalign.experiments.colored_mnist import METHODS
 from papers.colored_mnist.__main__ import app
+from papers.colored_mnist.evidence import ROOT
 from papers.colored_mnist.page import PAGE
 from tests.cli.command import hessalign, in_this_process, words
 from tests.cli.test_cmnist import records
@@ -98,6 +102,29 @@ def test_both_gradients_in_steps_of_either(tmp_path: Path) -> None:
     refused = hessalign("cmnist", "--hutchinson", "sampled-expected-steps", "--out", str(tmp_path))
     assert refused.returncode == 2
     assert "is not one of 'expected', 'sampled'" in words(refused.stderr)
+
+
+def test_the_announced_commands_of_the_fresh_seeds_stay_valid() -> None:
+    """The design was written down before any of them was run."""
+    text = (ROOT / "results" / "fresh_seeds" / "README.md").read_text(encoding="utf-8")
+    (start,) = re.findall(r"`hessalign cmnist (.*?) \.\.\.`", text)
+    ends = re.findall(r"^\| .* \| [78] \| `(.*)` \|$", text, re.MULTILINE)
+    assert len(ends) == 4
+    command = typer.main.get_command(hessalign_app).get_command(None, "cmnist")
+    assert command is not None
+    for end in ends:
+        given = command.make_context("cmnist", shlex.split(f"{start} {end}")).params
+        assert (given["seed"], given["restarts"], given["log_parts"]) == (100, 5, True)
+        assert {*given["methods"].split(",")} <= {*METHODS}
+
+
+def test_the_package_does_without_the_study() -> None:
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]
+    assert build["targets"]["wheel"] == {"packages": ["src/hessalign"]}
+    for path in (ROOT / "src").rglob("*.py"):
+        assert not re.search(r"^\s*(from|import) papers\b", path.read_text(encoding="utf-8"), re.MULTILINE), (
+            path
+        )
 
 
 def test_commands_of_the_page_parse() -> None:

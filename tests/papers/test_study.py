@@ -37,13 +37,13 @@ def test_probes_are_those_of_the_issue_and_their_flatness_matches() -> None:
 
 
 def test_every_study_runs() -> None:
-    ran = {}
-    for name in STUDIES:
-        for spec in plan_study(name, TINY, 2, [0]):
-            key = spec.model_copy(update={"anneal_step": 0, "alpha": 1.0, "gamma": spec.gamma and 1.0})
-            if key not in ran:
-                ran[key] = run_restart(spec, torch.device("cpu"), log_parts=True, make_update=make_update)
-    assert all(record.parts for record in ran.values())
+    """One of each method and variant: weights, schedules and numbers of probes change no code."""
+    specs = {
+        (spec.method, spec.hutchinson): spec for name in STUDIES for spec in plan_study(name, TINY, 2, [0])
+    }
+    assert len(specs) > 10
+    for spec in specs.values():
+        assert run_restart(spec, torch.device("cpu"), log_parts=True, make_update=make_update).parts
 
 
 @pytest.fixture(scope="module")
