@@ -8,6 +8,8 @@ image of colour ``c`` fills channel ``c``; the other channel is zero.
 
 import math
 from dataclasses import dataclass, replace
+from functools import cache
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -100,7 +102,7 @@ def make_colored_mnist(
     Returns:
         Two source domains and the target, with the same pixels left out of all.
     """
-    digits = load_mnist("train")
+    digits = _digits("train")
     order = torch.randperm(SOURCE_IMAGES, generator=generator)[:subsample]
     sources = _source_domains(Digits(digits.images[order], digits.digits[order]), split, generator)
     target = Digits(digits.images[SOURCE_IMAGES:], digits.digits[SOURCE_IMAGES:])
@@ -118,8 +120,14 @@ def make_held_out_sources(split: Split, generator: torch.Generator) -> tuple[Col
     Returns:
         Two domains.
     """
-    first, second = _without_dark_pixels(*_source_domains(load_mnist("test"), split, generator))
+    first, second = _without_dark_pixels(*_source_domains(_digits("test"), split, generator))
     return first, second
+
+
+@cache
+def _digits(part: Literal["train", "test"]) -> Digits:
+    """MNIST, read once for all restarts of a process."""
+    return load_mnist(part)
 
 
 def _source_domains(
