@@ -96,7 +96,7 @@ def study_command(
 ) -> None:
     """Sweep one thing on Colored MNIST, and choose among the configurations without the target domain.
 
-    Every restart records the parts of the penalties and the accuracy on held-out source images. Resumable
+    Every restart records the terms of the penalties and the accuracy on held-out source images. Resumable
     like [b]hessalign cmnist[/b]: finished restarts are saved at once, and a higher --restarts adds seeds.
 
     [b]Examples[/b]
@@ -117,8 +117,8 @@ def study_command(
         store,
         torch_device,
         console,
-        log_parts=True,
-        done=lambda spec: _has_parts(store, spec),
+        log_terms=True,
+        done=lambda spec: _has_terms(store, spec),
         run=partial(run_restart, make_update=make_update),
     )
 
@@ -155,9 +155,9 @@ def _plan(study: str, setting: Setting, probes: int, seeds: Sequence[int]) -> li
     return plan_study(study, setting, probes, seeds)
 
 
-def _has_parts(store: RecordStore, spec: RestartSpec) -> bool:
-    """A restart that was run without its parts is run again: a study is about them."""
-    return store.has(spec) and bool(store.load(spec).parts)
+def _has_terms(store: RecordStore, spec: RestartSpec) -> bool:
+    """A restart that was run without its terms is run again: a study is about them."""
+    return store.has(spec) and bool(store.load(spec).terms)
 
 
 def _document(

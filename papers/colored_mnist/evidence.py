@@ -9,7 +9,7 @@ from typing import TypeAlias
 from hessalign.experiments.colored_mnist import (
     METHODS,
     PUBLISHED_PROBES,
-    PenaltyParts,
+    PenaltyTerms,
     PublishedAccuracy,
     RecordStore,
     RestartRecord,
@@ -68,14 +68,14 @@ class Ended:
         return f"{self.train:.1f} / {self.target:.1f}"
 
     @property
-    def last_parts(self) -> PenaltyParts:
-        """Parts of the penalty at the end of the first restart that has any."""
-        return with_parts(self.restarts)[0].parts[-1]
+    def last_terms(self) -> PenaltyTerms:
+        """Terms of the penalty at the end of the first restart that has any."""
+        return with_terms(self.restarts)[0].terms[-1]
 
     @property
-    def parts_before(self) -> PenaltyParts:
+    def terms_before(self) -> PenaltyTerms:
         """The same at the last recorded step before the full weight."""
-        return parts_before(with_parts(self.restarts)[0])
+        return terms_before(with_terms(self.restarts)[0])
 
 
 class Evidence:
@@ -191,11 +191,11 @@ def _records_of(cited: Cited) -> Iterator[RestartRecord]:
 
 
 def all_records() -> dict[str, RestartRecord]:
-    """Of both folders, by path from that of the results; where both have a restart, the one with parts."""
+    """Of both folders, by path from that of the results; where both have a restart, the one with terms."""
     found: dict[RestartSpec, tuple[str, RestartRecord]] = {}
     for store in STORES:
         for record in store.load_all():
-            if record.spec not in found or record.parts:
+            if record.spec not in found or record.terms:
                 path = store.path(record.spec).relative_to(RESULTS).as_posix()
                 found[record.spec] = (path, record)
     return dict(found.values())
@@ -206,9 +206,9 @@ def ended(group: Group) -> Ended:
     return Ended(group, summarise_group(group))
 
 
-def with_parts(group: Group) -> list[RestartRecord]:
-    """Those whose parts were recorded."""
-    return [record for record in group if record.parts]
+def with_terms(group: Group) -> list[RestartRecord]:
+    """Those whose terms were recorded."""
+    return [record for record in group if record.terms]
 
 
 def on_common_seeds(*groups: Group) -> list[list[RestartRecord]]:
@@ -217,9 +217,9 @@ def on_common_seeds(*groups: Group) -> list[list[RestartRecord]]:
     return [[record for record in group if record.spec.seed in seeds] for group in groups]
 
 
-def parts_before(record: RestartRecord) -> PenaltyParts:
-    """The parts at the last recorded step before the full weight."""
-    return [parts for parts in record.parts if parts.step < record.spec.anneal_step][-1]
+def terms_before(record: RestartRecord) -> PenaltyTerms:
+    """The terms at the last recorded step before the full weight."""
+    return [terms for terms in record.terms if terms.step < record.spec.anneal_step][-1]
 
 
 def name_of(setting: Setting) -> str:

@@ -12,7 +12,7 @@ from statistics import fmean, pstdev
 
 import numpy as np
 
-from hessalign.experiments.colored_mnist import PenaltyParts, RestartRecord
+from hessalign.experiments.colored_mnist import PenaltyTerms, RestartRecord
 
 STANDARD_ERRORS = 2.0
 """Two domains' accuracies that differ by no more than this count as equal."""
@@ -32,7 +32,7 @@ class Candidate:
     Accuracies in percent; all values are means over the restarts.
 
     Attributes:
-        restarts: Its records, which differ by their seed alone, all with parts.
+        restarts: Its records, which differ by their seed alone, all with terms.
         step: At which training would end.
         accuracies: Held-out accuracy in each source domain.
         standard_error: Of the difference of the two accuracies, from the number of held-out images.
@@ -95,10 +95,10 @@ def candidate(restarts: Sequence[RestartRecord]) -> Candidate:
         Means over the restarts at their last step.
 
     Raises:
-        ValueError: If a record has no parts.
+        ValueError: If a record has no terms.
     """
-    _require_parts(restarts)
-    return _candidate_at(restarts, len(restarts[0].parts) - 1)
+    _require_terms(restarts)
+    return _candidate_at(restarts, len(restarts[0].terms) - 1)
 
 
 def candidates(restarts: Sequence[RestartRecord]) -> list[Candidate]:
@@ -113,32 +113,32 @@ def candidates(restarts: Sequence[RestartRecord]) -> list[Candidate]:
         One for each step, in order; the last step alone where none is recorded after the anneal step.
 
     Raises:
-        ValueError: If a record has no parts.
+        ValueError: If a record has no terms.
     """
-    _require_parts(restarts)
-    after = [i for i, parts in enumerate(restarts[0].parts) if parts.step > restarts[0].spec.anneal_step]
-    return [_candidate_at(restarts, i) for i in after or [len(restarts[0].parts) - 1]]
+    _require_terms(restarts)
+    after = [i for i, terms in enumerate(restarts[0].terms) if terms.step > restarts[0].spec.anneal_step]
+    return [_candidate_at(restarts, i) for i in after or [len(restarts[0].terms) - 1]]
 
 
-def _require_parts(restarts: Sequence[RestartRecord]) -> None:
+def _require_terms(restarts: Sequence[RestartRecord]) -> None:
     for record in restarts:
-        if not record.parts:
+        if not record.terms:
             raise ValueError(
-                f"restarts: {record.spec.method}, seed {record.spec.seed} was run without its parts being "
+                f"restarts: {record.spec.method}, seed {record.spec.seed} was run without its terms being "
                 "logged, so nothing is known of its accuracy on held-out source images"
             )
 
 
 def _candidate_at(restarts: Sequence[RestartRecord], index: int) -> Candidate:
     metrics = [record.history[index] for record in restarts]
-    measured = [record.parts[index] for record in restarts]
-    accuracies = tuple(map(fmean, zip(*(parts.held_out_accuracies for parts in measured), strict=True)))
-    images = [sum(counts) for counts in zip(*(parts.held_out_images for parts in measured), strict=True)]
+    measured = [record.terms[index] for record in restarts]
+    accuracies = tuple(map(fmean, zip(*(terms.held_out_accuracies for terms in measured), strict=True)))
+    images = [sum(counts) for counts in zip(*(terms.held_out_images for terms in measured), strict=True)]
     variances = [a * (100 - a) / n for a, n in zip(accuracies, images, strict=True)]
-    values, value_errors = _predictive_values([parts for parts in measured if parts.held_out_class_images])
-    know_risks = all(parts.held_out_losses for parts in measured)
-    losses = zip(*(parts.held_out_losses for parts in measured), strict=True) if know_risks else ()
-    errors = [error for parts in measured for error in parts.held_out_loss_errors] if know_risks else []
+    values, value_errors = _predictive_values([terms for terms in measured if terms.held_out_class_images])
+    know_risks = all(terms.held_out_losses for terms in measured)
+    losses = zip(*(terms.held_out_losses for terms in measured), strict=True) if know_risks else ()
+    errors = [error for terms in measured for error in terms.held_out_loss_errors] if know_risks else []
     return Candidate(
         restarts=restarts,
         step=metrics[0].step,
@@ -149,21 +149,21 @@ def _candidate_at(restarts: Sequence[RestartRecord], index: int) -> Candidate:
         risks=tuple(map(fmean, losses)),
         risk_error=math.hypot(*errors) / len(restarts),
         source_accuracy=fmean(m.source_accuracy for m in metrics),
-        gradient_distance=fmean(parts.gradient_distance for parts in measured),
-        off_diagonal=fmean(parts.off_diagonal for parts in measured),
+        gradient_distance=fmean(terms.gradient_distance for terms in measured),
+        off_diagonal=fmean(terms.off_diagonal for terms in measured),
         target_accuracy=fmean(m.target_accuracy for m in metrics),
         target_deviation=pstdev([m.target_accuracy for m in metrics]),
     )
 
 
 def _predictive_values(
-    measured: Sequence[PenaltyParts],
+    measured: Sequence[PenaltyTerms],
 ) -> tuple[tuple[tuple[float, ...], ...], tuple[float, ...]]:
     """By label and domain, and the standard error of the difference for each label."""
     if not measured:
         return (), ()
-    images = np.array([parts.held_out_class_images for parts in measured])  # restarts, domains, labels
-    right = np.array([parts.held_out_class_accuracies for parts in measured]) / 100 * images
+    images = np.array([terms.held_out_class_images for terms in measured])  # restarts, domains, labels
+    right = np.array([terms.held_out_class_accuracies for terms in measured]) / 100 * images
     wrong = (images - right)[:, :, ::-1]  # as the other label
     predicted = (right + wrong).sum(0) + 2
     shares = 100 * (right.sum(0) + 1) / predicted
@@ -272,13 +272,13 @@ def choose_by_every_rule(groups: Iterable[Sequence[RestartRecord]]) -> dict[str,
     errors shrink with their number, so rules that count differences in them favour smaller groups.
 
     Args:
-        groups: Restarts that differ by their seed alone together, each with parts.
+        groups: Restarts that differ by their seed alone together, each with terms.
 
     Returns:
         The choice by the name of each rule that can be followed.
 
     Raises:
-        ValueError: If a record has no parts.
+        ValueError: If a record has no terms.
     """
     pool = [c for group in groups for c in candidates(group)]
     return {

@@ -34,8 +34,8 @@ from papers.colored_mnist.evidence import (
     marks_of,
     name_of,
     on_common_seeds,
-    parts_before,
-    with_parts,
+    terms_before,
+    with_terms,
 )
 from papers.colored_mnist.panels import Curve, Level, Panel
 from papers.colored_mnist.selection import RULES, Candidate, candidate, candidates, choose_by_every_rule
@@ -191,15 +191,15 @@ def variants_table(evidence: Evidence, runs: dict[str, Ended]) -> str:
 
 
 def by_target(run: Ended) -> list[RestartRecord]:
-    """Restarts with parts, by target accuracy."""
-    return sorted(with_parts(run.restarts), key=lambda record: record.final.target_accuracy)
+    """Restarts with terms, by target accuracy."""
+    return sorted(with_terms(run.restarts), key=lambda record: record.final.target_accuracy)
 
 
 def left_gradients_table(evidence: Evidence, run: Ended) -> str:
     """The distance of the gradients that is left, by the target accuracy of each restart."""
     rows = []
     for record in by_target(run):
-        target, distance = record.final.target_accuracy, record.parts[-1].gradient_distance
+        target, distance = record.final.target_accuracy, record.terms[-1].gradient_distance
         rows.append((str(record.spec.seed), f"{target:.1f}", f"{distance:.1e}"))
     return grid(f">Seed{evidence.cite(run)} | >Target | >gradient distance", rows)
 
@@ -237,9 +237,9 @@ def _history_curve(record: RestartRecord, name: str) -> Curve:
     return Curve(label_of(record.spec), steps, tuple(getattr(metrics, name) for metrics in record.history))
 
 
-def _parts_curve(record: RestartRecord, name: str) -> Curve:
-    steps = tuple(float(parts.step) for parts in record.parts)
-    return Curve(label_of(record.spec), steps, tuple(getattr(parts, name) for parts in record.parts))
+def _terms_curve(record: RestartRecord, name: str) -> Curve:
+    steps = tuple(float(terms.step) for terms in record.terms)
+    return Curve(label_of(record.spec), steps, tuple(getattr(terms, name) for terms in record.terms))
 
 
 # --- drawn probes against their expectation ----------------------------------------------------------------
@@ -252,7 +252,7 @@ class Drawn:
     Attributes:
         setting: Where.
         probes: How many.
-        variants: The restarts of every variant that was run, with their parts.
+        variants: The restarts of every variant that was run, with their terms.
         expected: Those in expectation.
         drawn: Those with drawn probes.
     """
@@ -300,17 +300,17 @@ class Drawn:
 
 
 def drawn_probes(evidence: Evidence) -> list[Drawn]:
-    """Every setting with records of both, with parts."""
+    """Every setting with records of both, with terms."""
     found = []
     for group in evidence.groups:
         spec = group[0].spec
-        if spec.method == "hutchinson" and spec.hutchinson == "sampled" and spec.probes and group[0].parts:
+        if spec.method == "hutchinson" and spec.hutchinson == "sampled" and spec.probes and group[0].terms:
             setting, probes = spec.setting(), spec.probes
             variants = {
                 variant: measured
                 for variant in get_args(Hutchinson)
                 if (
-                    measured := with_parts(
+                    measured := with_terms(
                         evidence.find(setting, "hutchinson", probes=probes, hutchinson=variant)
                     )
                 )
@@ -326,7 +326,7 @@ def drawn_table(evidence: Evidence, pairs: Sequence[Drawn]) -> str:
     rows = []
     for pair in pairs:
         ends = [ended(group) for group in (pair.expected, pair.drawn)]
-        shrunk = [fmean(r.parts[-1].feature_square for r in run.restarts) for run in ends]
+        shrunk = [fmean(r.terms[-1].feature_square for r in run.restarts) for run in ends]
         cells = (f"{pair.label}{evidence.cite(*ends)}", str(ends[0].n), *(run.both for run in ends))
         rows.append((*cells, *(f"{value:.2g}" for value in shrunk)))
     return grid("Setting | >n | >Expectation | >Drawn probes | >‖z‖², expectation | >‖z‖², drawn", rows)
@@ -365,31 +365,31 @@ def sized_table(evidence: Evidence, pairs: Sequence[Drawn]) -> str:
 
 
 def drawn_figure(evidence: Evidence, pair: Drawn) -> str:
-    """Train accuracy and parts of the penalty over the steps."""
+    """Train accuracy and terms of the penalty over the steps."""
     mixed = (pair.variants.get(variant) for variant in get_args(Hutchinson)[2:])
     plain = (evidence.find(pair.setting, method) for method in ("gradient", "diagonal"))
     groups = [pair.expected, pair.drawn, *filter(None, mixed)]
-    groups += [group for group in plain if group and group[0].parts]
+    groups += [group for group in plain if group and group[0].terms]
     records = [group[0] for group in groups]
     names = {"feature_square": "mean ‖z‖²", "off_diagonal": "off(H), mean over domains"}
     panels = [
         Panel("train accuracy [%]", "step", tuple(_history_curve(r, "source_accuracy") for r in records)),
         *(
-            Panel(title, "step", tuple(_parts_curve(r, name) for r in records), log_y=True)
+            Panel(title, "step", tuple(_terms_curve(r, name) for r in records), log_y=True)
             for name, title in names.items()
         ),
     ]
     size = "" if pair.setting == Setting(split=pair.setting.split) else "-reduced"
-    caption = f"{pair.label}: train accuracy and parts of the penalty over the steps, of first restarts."
+    caption = f"{pair.label}: train accuracy and terms of the penalty over the steps, of first restarts."
     return evidence.curves(f"drawn-{pair.setting.split}-{pair.probes}{size}.png", caption, panels, groups)
 
 
 def _where_as_flat(record: RestartRecord, other: RestartRecord) -> Metrics:
-    end = math.log(other.parts[-1].off_diagonal)
+    end = math.log(other.terms[-1].off_diagonal)
     weighted = [
-        (metrics, parts)
-        for metrics, parts in zip(record.history, record.parts, strict=True)
-        if parts.step >= record.spec.anneal_step
+        (metrics, terms)
+        for metrics, terms in zip(record.history, record.terms, strict=True)
+        if terms.step >= record.spec.anneal_step
     ]
     return min(weighted, key=lambda pair: abs(math.log(pair[1].off_diagonal) - end))[0]
 
@@ -411,7 +411,7 @@ def without_gradients(evidence: Evidence) -> list[Ended]:
 def collapse_table(evidence: Evidence, runs: Sequence[Ended]) -> str:
     """What becomes of accuracies, Hessians and features from the last step before the full weight to the end.
 
-    Parts are those of the first restart.
+    Terms are those of the first restart.
 
     Returns:
         The table.
@@ -422,7 +422,7 @@ def collapse_table(evidence: Evidence, runs: Sequence[Ended]) -> str:
         before = [metrics for metrics in first.history if metrics.step < first.spec.anneal_step][-1]
         cells = [f"{run.row.label}{evidence.cite(run)}", place(first.spec.setting()), str(run.n)]
         cells += [slashed((before.source_accuracy, before.target_accuracy)), run.both]
-        cells += _from_to(first) if first.parts else ["–"] * 4
+        cells += _from_to(first) if first.terms else ["–"] * 4
         rows.append(cells)
     return grid(
         "Configuration | Setting | >n | >Before the full weight | >At the end | >‖H‖_F² | >p(1 − p) | "
@@ -432,7 +432,7 @@ def collapse_table(evidence: Evidence, runs: Sequence[Ended]) -> str:
 
 
 def _from_to(record: RestartRecord) -> list[str]:
-    then, last = parts_before(record), record.parts[-1]
+    then, last = terms_before(record), record.terms[-1]
     shown = {"hessian_square": ".2g", "curvature": ".2g", "feature_square": ".2g", "gradient_distance": ".1e"}
     return [f"{getattr(then, name):{how}} → {getattr(last, name):{how}}" for name, how in shown.items()]
 
@@ -452,7 +452,7 @@ class Sweep:
     Attributes:
         title: The setting, and how many configurations have records.
         configurations: Table of where each ends.
-        figure: Accuracies and parts over what is swept; empty where that is no number.
+        figure: Accuracies and terms over what is swept; empty where that is no number.
         answer: Table that answers the study's question; empty where the first does.
         choices: Table of what each rule chooses.
     """
@@ -467,7 +467,7 @@ class Sweep:
 def sweeps(evidence: Evidence, name: str) -> list[Sweep]:
     """A study in each setting that has records of it."""
     settings = {
-        group[0].spec.setting().with_published_schedule(): None for group in evidence.groups if group[0].parts
+        group[0].spec.setting().with_published_schedule(): None for group in evidence.groups if group[0].terms
     }
     found = [_sweep(evidence, name, setting, number) for number, setting in enumerate(settings)]
     return [sweep for sweep in found if sweep is not None]
@@ -477,7 +477,7 @@ def _sweep(evidence: Evidence, name: str, setting: Setting, number: int) -> Swee
     """With the number of probes that has most records."""
     plans = [plan_study(name, setting, k, [0]) for k in (PUBLISHED_PROBES[setting.split], FAST_PROBES)]
     found = [
-        [group for g in evidence.groups if g[0].spec.configuration() in plan and (group := with_parts(g))]
+        [group for g in evidence.groups if g[0].spec.configuration() in plan and (group := with_terms(g))]
         for plan in plans
     ]
     wanted, groups = max(zip(plans, found, strict=True), key=lambda pair: len(pair[1]))
@@ -537,24 +537,24 @@ SWEPT: dict[str, tuple[str, Callable[[RestartSpec], float | None]]] = {
 """What the sweeps that have a figure go over: its name, and where a restart lies."""
 
 
-def _part(name: str) -> Callable[[Group], float]:
-    return lambda group: fmean(getattr(record.parts[-1], name) for record in group)
+def _term(name: str) -> Callable[[Group], float]:
+    return lambda group: fmean(getattr(record.terms[-1], name) for record in group)
 
 
 ACCURACIES: dict[str, Callable[[Group], float]] = {
     "train accuracy [%]": lambda group: ended(group).train,
     "target accuracy [%]": lambda group: ended(group).target,
 }
-PARTS: dict[str, Callable[[Group], float]] = {
-    "off(H), mean over domains": _part("off_diagonal"),
-    "distance of the gradients": _part("gradient_distance"),
-    "distance of the diagonals": _part("diagonal_distance"),
-    "mean ‖z‖²": _part("feature_square"),
+TERMS: dict[str, Callable[[Group], float]] = {
+    "off(H), mean over domains": _term("off_diagonal"),
+    "distance of the gradients": _term("gradient_distance"),
+    "distance of the diagonals": _term("diagonal_distance"),
+    "mean ‖z‖²": _term("feature_square"),
 }
 
 
 def _sweep_figure(evidence: Evidence, name: str, groups: Sequence[Group], number: int) -> str:
-    """Accuracies and parts of the penalty at the last step over what is swept, a curve for each method.
+    """Accuracies and terms of the penalty at the last step over what is swept, a curve for each method.
 
     Configurations outside the sweep, say without probes, are levels to compare with.
 
@@ -571,13 +571,13 @@ def _sweep_figure(evidence: Evidence, name: str, groups: Sequence[Group], number
         else:
             by_method.setdefault(label, {})[x] = group
     panels = []
-    for title, value in (ACCURACIES | PARTS).items():
+    for title, value in (ACCURACIES | TERMS).items():
         curves = tuple(
             Curve(label, tuple(of), tuple(value(group) for group in of.values()))
             for label, of in by_method.items()
         )
         levels = tuple(Level(label, value(group)) for label, group in fixed.items())
-        panels.append(Panel(title, x_label, curves, True, title in PARTS, True, levels))
+        panels.append(Panel(title, x_label, curves, True, title in TERMS, True, levels))
     return evidence.curves(f"{name}-{number}.png", f"The same over {x_label}.", panels)
 
 
@@ -618,9 +618,9 @@ def as_flat(evidence: Evidence, setting: Setting) -> list[AsFlat]:
         spec = group[0].spec
         if spec.method != "hutchinson" or spec.hutchinson != "expected" or spec.setting() != setting:
             continue
-        gamma, probed = implied_gamma(spec.probes or 1), with_parts(group)
+        gamma, probed = implied_gamma(spec.probes or 1), with_terms(group)
         for method in ("diagonal-flat-off", "gradient-flat-off"):
-            flat = with_parts(evidence.find(setting, method, gamma=gamma))
+            flat = with_terms(evidence.find(setting, method, gamma=gamma))
             if probed and flat:
                 common = on_common_seeds(probed, flat)
                 if common[0]:
@@ -656,10 +656,10 @@ def over_probes(evidence: Evidence, setting: Setting) -> list[Ended]:
         if group[0].spec.setting() == setting
         and group[0].spec.method == "hutchinson"
         and group[0].spec.hutchinson == "expected"
-        and (measured := with_parts(group))
+        and (measured := with_terms(group))
     ]
     ordered = sorted(probed, key=lambda group: group[0].spec.probes or 0)
-    groups = on_common_seeds(*ordered, with_parts(evidence.find(setting, "diagonal")))
+    groups = on_common_seeds(*ordered, with_terms(evidence.find(setting, "diagonal")))
     return [ended(group) for group in groups]
 
 
@@ -780,7 +780,7 @@ def _exact_at_full_size(evidence: Evidence, setting: Setting) -> list[list[Resta
     for group in evidence.groups:
         spec = group[0].spec
         at_end = spec.model_copy(update={"steps": setting.steps})
-        informed = [record for record in group if record.parts and getattr(record.parts[0], asked)]
+        informed = [record for record in group if record.terms and getattr(record.terms[0], asked)]
         if spec.method in EXACT and at_end.with_published_schedule().setting() == setting and informed:
             longest[at_end] = max(longest.get(at_end, informed), informed, key=lambda g: g[0].spec.steps)
     return list(longest.values())

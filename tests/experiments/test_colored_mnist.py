@@ -31,7 +31,7 @@ from hessalign.experiments.colored_mnist import (
 )
 from hessalign.experiments.colored_mnist.data import ColoredMNIST, make_held_out_sources
 from hessalign.experiments.colored_mnist.figure import draw_figure, save_figure
-from hessalign.experiments.colored_mnist.methods import DomainOutput, measure_parts
+from hessalign.experiments.colored_mnist.methods import DomainOutput, measure_terms
 from hessalign.experiments.colored_mnist.network import ColoredMLP
 from hessalign.experiments.colored_mnist.restart import objective
 from hessalign.experiments.colored_mnist.table import TABLE_7, TABLE_8
@@ -373,7 +373,7 @@ def test_parts_are_those_of_dense_hessians() -> None:
         "feature_square": sum(output.features.square().sum(1).mean() for output in outputs) / 2,
         "curvature": sum((s := output.logits.sigmoid()).mul(1 - s).mean() for output in outputs) / 2,
     }
-    found = measure_parts(7, outputs, outputs[:1])
+    found = measure_terms(7, outputs, outputs[:1])
     for name, value in expected.items():
         assert getattr(found, name) == pytest.approx(value.item(), rel=1e-9), name
     assert found.source_losses == tuple(output.loss.item() for output in outputs)
@@ -395,16 +395,16 @@ def test_parts_are_those_of_dense_hessians() -> None:
 
 def test_logging_parts_changes_nothing_else() -> None:
     spec = tiny("hutchinson", hutchinson="sampled", subsample=1000)
-    plain, logged = run_restart(spec, CPU), run_restart(spec, CPU, log_parts=True)
+    plain, logged = run_restart(spec, CPU), run_restart(spec, CPU, log_terms=True)
     assert plain.history == logged.history
-    assert plain.parts == ()
-    assert [parts.step for parts in logged.parts] == [metrics.step for metrics in logged.history]
+    assert plain.terms == ()
+    assert [terms.step for terms in logged.terms] == [metrics.step for metrics in logged.history]
 
 
 def test_records_from_before_a_field_was_added_are_read_and_found(tmp_path: Path) -> None:
-    """As version 0.1.0 wrote them: no subsample, alpha, gamma or parts, and the same name of the file."""
+    """As version 0.1.0 wrote them: no subsample, alpha, gamma or terms, and the same name of the file."""
     store, spec = RecordStore(tmp_path), tiny("hgp", subsample=None)
-    document = run_restart(spec, CPU).model_dump(mode="json")
+    document = run_restart(spec, CPU).model_dump(mode="json", by_alias=True)
     for name in ("subsample", "alpha", "gamma"):
         del document["spec"][name]
     del document["parts"]

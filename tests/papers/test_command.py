@@ -114,7 +114,7 @@ def test_the_announced_commands_of_the_fresh_seeds_stay_valid() -> None:
     assert command is not None
     for end in ends:
         given = command.make_context("cmnist", shlex.split(f"{start} {end}")).params
-        assert (given["seed"], given["restarts"], given["log_parts"]) == (100, 5, True)
+        assert (given["seed"], given["restarts"]) == (100, 5)
         assert {*given["methods"].split(",")} <= {*METHODS}
 
 

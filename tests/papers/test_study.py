@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hessalign.experiments.colored_mnist import (
-    PenaltyParts,
+    PenaltyTerms,
     RestartRecord,
     RestartSpec,
     Setting,
@@ -43,7 +43,7 @@ def test_every_study_runs() -> None:
     }
     assert len(specs) > 10
     for spec in specs.values():
-        assert run_restart(spec, torch.device("cpu"), log_parts=True, make_update=make_update).parts
+        assert run_restart(spec, torch.device("cpu"), log_terms=True, make_update=make_update).terms
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def run(
     classes: tuple = (),
 ) -> RestartRecord:
     """A restart with what selection looks at written into it; the steps tell configurations apart."""
-    parts: PenaltyParts = record.parts[-1].model_copy(
+    terms: PenaltyTerms = record.terms[-1].model_copy(
         update={
             "held_out_accuracies": held_out,
             "held_out_images": (5000, 5000),
@@ -78,7 +78,7 @@ def run(
             "spec": record.spec.model_copy(update={"seed": seed, "anneal_step": anneal_step}),
             "final": record.final.model_copy(update={"target_accuracy": target}),
             "history": (record.final.model_copy(update={"target_accuracy": target}),),
-            "parts": (*record.parts[:-1], parts),
+            "terms": (*record.terms[:-1], terms),
         }
     )
 
@@ -177,7 +177,7 @@ def test_equal_risks_by_hand(record: RestartRecord) -> None:
 
 def test_when_to_stop_is_chosen_too() -> None:
     spec = RestartSpec(hidden=4, subsample=100, steps=31, anneal_step=10, method="gradient", seed=0)
-    run = run_restart(spec, torch.device("cpu"), log_parts=True)
+    run = run_restart(spec, torch.device("cpu"), log_terms=True)
     found = candidates([run])
     assert [c.step for c in found] == [20, 30]
     assert found[-1] == candidate([run])
@@ -188,5 +188,5 @@ def test_when_to_stop_is_chosen_too() -> None:
 
 
 def test_nothing_is_chosen_from_records_without_parts(record: RestartRecord) -> None:
-    with pytest.raises(ValueError, match="restarts: gradient, seed 0 was run without its parts"):
-        candidate([record.model_copy(update={"parts": ()})])
+    with pytest.raises(ValueError, match="restarts: gradient, seed 0 was run without its terms"):
+        candidate([record.model_copy(update={"terms": ()})])

@@ -92,7 +92,7 @@ def run_missing(
     store: "colored_mnist.RecordStore",
     device: "torch.device",
     console: Console,
-    log_parts: bool,
+    log_terms: bool,
     done: Callable[[RestartSpec], bool],
     save_models: bool = False,
     run: "Callable[..., colored_mnist.RestartRecord] | None" = None,
@@ -106,7 +106,7 @@ def run_missing(
         store: Where records are and go.
         device: Where to run.
         console: For progress and messages.
-        log_parts: Whether to measure the parts of the penalties.
+        log_terms: Whether to measure the terms of the penalties.
         done: Whether a restart need not be run.
         save_models: Whether to keep the trained networks.
         run: Runs one restart; ``run_restart`` by default.
@@ -123,7 +123,7 @@ def run_missing(
     try:
         while missing:
             run_one = run or colored_mnist.run_restart
-            held = _run(missing, store, device, console, log_parts, save_models, done, run_one)
+            held = _run(missing, store, device, console, log_terms, save_models, done, run_one)
             for spec in held:
                 store.wait_while_held(spec)
             missing = [spec for spec in held if not done(spec) and store.diverged(spec) is None]
@@ -140,7 +140,7 @@ def _run(
     store: "colored_mnist.RecordStore",
     device: "torch.device",
     console: Console,
-    log_parts: bool,
+    log_terms: bool,
     save_models: bool,
     done: Callable[[RestartSpec], bool],
     run: "Callable[..., colored_mnist.RestartRecord]",
@@ -168,7 +168,7 @@ def _run(
                     if done(spec) or store.diverged(spec) is not None:  # by another process, meanwhile
                         continue
                     try:
-                        record = run(spec, device, report, log_parts, keep)
+                        record = run(spec, device, report, log_terms, keep)
                         store.save(record)
                         words = _result(record)
                     except colored_mnist.RestartDivergedError as error:
@@ -216,20 +216,20 @@ def title_of(setting: Setting) -> str:
 
 def file_name_of(setting: Setting, fast: bool) -> str:
     """Name of table and figure: no two settings share one."""
-    parts = [setting.split if setting.split == "balanced" else f"imbalanced-{setting.split}"]
+    words = [setting.split if setting.split == "balanced" else f"imbalanced-{setting.split}"]
     if fast:
-        parts.append("fast")
+        words.append("fast")
     if setting.steps != Setting().steps:
-        parts.append(f"{setting.steps}-steps")
+        words.append(f"{setting.steps}-steps")
     if setting.anneal_step != Setting().with_steps(setting.steps).anneal_step:
-        parts.append(f"annealed-at-{setting.anneal_step}")
+        words.append(f"annealed-at-{setting.anneal_step}")
     if setting.subsample is not None:
-        parts.append(f"{setting.subsample}-images")
+        words.append(f"{setting.subsample}-images")
     if setting.penalty_weight != Setting().penalty_weight:
-        parts.append(f"weight-{setting.penalty_weight:.10g}")
+        words.append(f"weight-{setting.penalty_weight:.10g}")
     if setting.fresh_optimizer:
-        parts.append("fresh-optimizer")
-    return "-".join(parts)
+        words.append("fresh-optimizer")
+    return "-".join(words)
 
 
 def as_table(rows: "Sequence[colored_mnist.Row]", title: str, reduction: str | None) -> Table:

@@ -19,7 +19,7 @@ from .config import (
     plan_restarts,
 )
 from .data import make_colored_mnist
-from .methods import PenaltyParts, make_penalty
+from .methods import PenaltyTerms, make_penalty
 from .network import load_model, model_outputs, save_model
 from .records import RecordStore
 from .restart import DivergedRestart, Metrics, RestartDivergedError, RestartRecord, run_restart
@@ -38,7 +38,7 @@ __all__ = [
     "DivergedRestart",
     "Hutchinson",
     "Metrics",
-    "PenaltyParts",
+    "PenaltyTerms",
     "PublishedAccuracy",
     "RecordStore",
     "RestartDivergedError",

@@ -125,9 +125,9 @@ def make_held_out_sources(split: Split, generator: torch.Generator) -> tuple[Col
 
 
 @cache
-def _digits(part: Literal["train", "test"]) -> Digits:
+def _digits(split: Literal["train", "test"]) -> Digits:
     """MNIST, read once for all restarts of a process."""
-    return load_mnist(part)
+    return load_mnist(split)
 
 
 def _source_domains(

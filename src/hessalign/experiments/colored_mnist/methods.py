@@ -145,8 +145,8 @@ def _derivatives(outputs: Sequence[DomainOutput]) -> list[HeadDerivatives]:
     return [output.derivatives() for output in outputs]
 
 
-class PenaltyParts(BaseModel):
-    """Parts of the head penalties over ``m`` source domains, and accuracy on held-out images of these.
+class PenaltyTerms(BaseModel):
+    """Terms of the head penalties over ``m`` source domains, and accuracy on held-out images of these.
 
     Whichever of them a method minimises: for explanations, and for choosing without the target domain.
 
@@ -194,10 +194,10 @@ class PenaltyParts(BaseModel):
 
 
 @torch.no_grad()
-def measure_parts(
+def measure_terms(
     step: int, outputs: Sequence[DomainOutput], held_out: Sequence[DomainOutput]
-) -> PenaltyParts:
-    """Measure the parts.
+) -> PenaltyTerms:
+    """Measure the terms.
 
     The Hessians are formed: they are small here, and inner products would lose the distance of two that
     nearly agree to rounding.
@@ -208,7 +208,7 @@ def measure_parts(
         held_out: The same for images of the source domains that were not trained on.
 
     Returns:
-        The parts, as numbers.
+        The terms, as numbers.
     """
     domains = [output.derivatives() for output in outputs]
     hessians = torch.stack([domain.hessian() for domain in domains])
@@ -218,7 +218,7 @@ def measure_parts(
         [hessian @ gradient for hessian, gradient in zip(hessians, gradients, strict=True)]
     )
     mean_hessian, mean_gradient = hessians.mean(0), gradients.mean(0)
-    return PenaltyParts(
+    return PenaltyTerms(
         step=step,
         gradient_distance=_square(gradients - mean_gradient),
         hgp_distance=_square(products - mean_hessian @ mean_gradient),

@@ -133,10 +133,10 @@ def model_outputs(network: ColoredMLP, spec: RestartSpec, per_domain: int | None
     """
     data = make_colored_mnist(spec.split, torch.Generator().manual_seed(spec.seed), spec.subsample)
     draws = torch.Generator().manual_seed(0)
-    parts = []
+    outputs = []
     for number, images in enumerate((*data.sources, data.target)):
         features, logits = network(images)
         chosen = torch.randperm(len(logits), generator=draws)[:per_domain]
         domain = torch.full((len(chosen),), number)
-        parts.append((features[chosen], logits[chosen], images.labels[chosen], domain))
-    return ModelOutputs(*map(torch.cat, zip(*parts, strict=True)))
+        outputs.append((features[chosen], logits[chosen], images.labels[chosen], domain))
+    return ModelOutputs(*map(torch.cat, zip(*outputs, strict=True)))

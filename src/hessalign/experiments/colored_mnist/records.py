@@ -175,9 +175,9 @@ def _read(kind: type[Kept], path: Path) -> Kept:
 
 
 def _sealed(kept: RestartRecord | DivergedRestart) -> str:
-    document = {DIGEST: _digest(kept), **kept.model_dump(mode="json")}
+    document = {DIGEST: _digest(kept), **kept.model_dump(mode="json", by_alias=True)}
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _digest(kept: RestartRecord | DivergedRestart) -> str:
-    return sha256(kept.model_dump_json().encode())
+    return sha256(kept.model_dump_json(by_alias=True).encode())

@@ -22,14 +22,16 @@ from hessalign.experiments.colored_mnist.data import ColoredImages, make_colored
 from hessalign.experiments.colored_mnist.methods import (
     DomainOutput,
     Penalty,
-    PenaltyParts,
+    PenaltyTerms,
     make_penalty,
-    measure_parts,
+    measure_terms,
 )
 from hessalign.experiments.colored_mnist.network import ColoredMLP
 from hessalign.loop import WeightSchedule
 
 STEPS_BETWEEN_EVALUATIONS = 10
+TERMS_ON_DISK = "parts"
+"""What records call the terms: those on disk are found and sealed by it."""
 HELD_OUT_SEED = 2**32
 """Added to a restart's seed: no restart's own generator starts there."""
 
@@ -57,10 +59,10 @@ class RestartRecord(BaseModel):
         seconds: Wall time.
         finished: When, UTC.
         environment: Versions, device and threads: results repeat bit for bit where these are equal.
-        parts: Parts of the penalty at the steps of the history, where they were asked for.
+        terms: Terms of the penalty at the steps of the history, where they were asked for.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     spec: RestartSpec
     final: Metrics
@@ -68,7 +70,7 @@ class RestartRecord(BaseModel):
     seconds: float
     finished: str
     environment: dict[str, str | int]
-    parts: tuple[PenaltyParts, ...] = ()
+    terms: tuple[PenaltyTerms, ...] = Field((), alias=TERMS_ON_DISK)
 
 
 class DivergedRestart(BaseModel):
@@ -144,7 +146,7 @@ def run_restart(
     spec: RestartSpec,
     device: torch.device,
     report: Callable[[int, Metrics], None] | None = None,
-    log_parts: bool = False,
+    log_terms: bool = False,
     keep: Callable[[ColoredMLP], None] | None = None,
     make_update: Callable[[RestartSpec, ColoredMLP, torch.Generator], Update] = adam,
 ) -> RestartRecord:
@@ -154,7 +156,7 @@ def run_restart(
         spec: What to run.
         device: Where to run it.
         report: Called at every step with the step and the latest metrics; None (default) for silence.
-        log_parts: Whether to measure the parts of the penalty wherever accuracies are; training is the same.
+        log_terms: Whether to measure the terms of the penalty wherever accuracies are; training is the same.
         keep: Called with the trained network; None (default) to drop it.
         make_update: Makes the optimizer, once more where it starts afresh; [adam][] by default.
 
@@ -170,9 +172,9 @@ def run_restart(
     network = ColoredMLP(spec.hidden, generator).to(device)
     penalty_of = make_penalty(spec, generator)
     update, schedule = make_update(spec, network, generator), schedule_of(spec)
-    held_out = _held_out_sources(spec, device) if log_parts else ()
+    held_out = _held_out_sources(spec, device) if log_terms else ()
     history: list[Metrics] = []
-    parts: list[PenaltyParts] = []
+    terms: list[PenaltyTerms] = []
     for step in range(spec.steps):
         if schedule.resets(step):
             update = make_update(spec, network, generator)
@@ -184,9 +186,9 @@ def run_restart(
         last = step == spec.steps - 1
         if last or step % STEPS_BETWEEN_EVALUATIONS == 0:
             history.append(_evaluate(step, loss, penalty, outputs, network, data.target))
-            if log_parts:
+            if log_terms:
                 unseen = [_without_gradients(network, images) for images in held_out]
-                parts.append(measure_parts(step, outputs, unseen))
+                terms.append(measure_terms(step, outputs, unseen))
         if report is not None:
             report(step, history[-1])
         if not last:
@@ -200,7 +202,7 @@ def run_restart(
         seconds=round(time.perf_counter() - started, 1),
         finished=_now(),
         environment=_environment(device),
-        parts=tuple(parts),
+        terms=tuple(terms),
     )
 
 

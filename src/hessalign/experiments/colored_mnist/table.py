@@ -142,19 +142,19 @@ def summarise_group(records: Sequence["RestartRecord"]) -> Row:
 def label_of(spec: RestartSpec) -> str:
     """The method's name, with what sets it apart from other rows of the same setting."""
     usual = spec.with_published_schedule()
-    parts = [METHODS[spec.method].label]
+    words = [METHODS[spec.method].label]
     if spec.probes is not None and spec.probes != PUBLISHED_PROBES[spec.split]:
-        parts.append(f"k = {spec.probes}")
+        words.append(f"k = {spec.probes}")
     if spec.hutchinson != "expected":
-        parts.append(HUTCHINSON_LABELS[spec.hutchinson])
+        words.append(HUTCHINSON_LABELS[spec.hutchinson])
     if spec.anneal_step != usual.anneal_step:
-        parts.append(f"full weight from step {spec.anneal_step} of {spec.steps}")
+        words.append(f"full weight from step {spec.anneal_step} of {spec.steps}")
     if spec.penalty_weight != usual.penalty_weight:
-        parts.append(f"λ = {spec.penalty_weight:.3g}")
+        words.append(f"λ = {spec.penalty_weight:.3g}")
     if spec.fresh_optimizer:
-        parts.append("fresh Adam")
+        words.append("fresh Adam")
     if spec.alpha != 1:
-        parts.append(f"α = {spec.alpha:.3g}")
+        words.append(f"α = {spec.alpha:.3g}")
     if spec.gamma is not None:
-        parts.append(f"γ = {spec.gamma:.3g}")
-    return ", ".join(parts)
+        words.append(f"γ = {spec.gamma:.3g}")
+    return ", ".join(words)
