@@ -26,6 +26,7 @@ from hessalign.experiments.colored_mnist import (
     published,
 )
 from hessalign.experiments.colored_mnist.figure import save_figure
+from hessalign.grid import markdown_table
 from papers.colored_mnist.evidence import (
     Ended,
     Evidence,
@@ -70,10 +71,8 @@ def grid(columns: str, rows: Sequence[Sequence[str]]) -> str:
         The lines of the table, without an end of line after the last.
     """
     titles = [title.strip() for title in columns.split("|")]
-    lines = [" | ".join(title.removeprefix(">") for title in titles)]
-    lines += [" | ".join(row) for row in rows]
-    rule = "|".join("---:" if title.startswith(">") else "---" for title in titles)
-    return "\n".join([f"| {lines[0]} |", f"|{rule}|", *(f"| {line} |" for line in lines[1:])])
+    sides = "".join("r" if title.startswith(">") else "l" for title in titles)
+    return markdown_table([title.removeprefix(">") for title in titles], rows, sides)
 
 
 def accuracy(mean: float, deviation: float, restarts: int) -> str:
