@@ -96,8 +96,9 @@ def study_command(
 ) -> None:
     """Sweep one thing on Colored MNIST, and choose among the configurations without the target domain.
 
-    Every restart records the terms of the penalties and the accuracy on held-out source images. Resumable
-    like [b]hessalign cmnist[/b]: finished restarts are saved at once, and a higher --restarts adds seeds.
+    Restarts record the terms of the penalties and the accuracy on held-out source images.
+
+    Each is saved when it is finished: interrupt at any time, or raise --restarts to add seeds.
 
     [b]Examples[/b]
 
