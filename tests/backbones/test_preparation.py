@@ -15,7 +15,7 @@ from hessalign.algorithms import get_algorithm
 from hessalign.backbones import BackboneSpec, make_backbone
 from hessalign.backbones import preparation as module
 from hessalign.datasets import get_dataset, transforms
-from hessalign.datasets.transforms import plain_transform
+from hessalign.datasets.image_reading import plain_transform
 from hessalign.exceptions import HessalignWarning
 from hessalign.training import RunSpec, choose_backbone
 from tests.training.tiny_domains import tiny_spec

@@ -18,7 +18,7 @@ def few_digits() -> Iterator[None]:
     digits = load_mnist("test")
     few = Digits(digits.images[:300], digits.digits[:300])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hessalign.datasets.digit_domains.load_mnist", lambda split: few)
+        patch.setattr("hessalign.datasets.mnist.load_mnist", lambda split: few)
         yield
 
 

@@ -25,7 +25,7 @@ from PIL import Image
 from hessalign.datasets import archives, mnist
 from hessalign.datasets.archives import extract
 from hessalign.datasets.csv_file import CSVDomains
-from hessalign.datasets.duplicates import read_duplicates
+from hessalign.datasets.download import read_duplicates
 from hessalign.datasets.features_file import FeaturesFile, save_features
 from hessalign.datasets.features_format import read_about
 from hessalign.datasets.image_reading import read_image

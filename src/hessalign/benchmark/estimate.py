@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hessalign.datasets import Domain, DomainDataset, Samples
-from hessalign.datasets.splits import held_out_count
+from hessalign.datasets.base import held_out_count
 from hessalign.runs import CHECKPOINTS, METRICS, SPEC
 from hessalign.training import Machine, Progress, RunSpec, train, train_together
 

@@ -12,8 +12,7 @@ from hessalign.algorithms import Algorithm, algorithm_names, get_algorithm
 from hessalign.algorithms.hparams import Value
 from hessalign.backbones import BackboneSpec
 from hessalign.datasets import DomainDataset, seed_hash
-from hessalign.datasets.base import Images
-from hessalign.datasets.splits import held_out_count
+from hessalign.datasets.base import held_out_count
 from hessalign.training import RunSpec, check_algorithm, choose_backbone
 from hessalign.training.batches import check_sizes
 

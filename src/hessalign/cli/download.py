@@ -23,7 +23,7 @@ from hessalign.cli.terminal import Console
 
 if TYPE_CHECKING:
     from hessalign.datasets.download import Download
-    from hessalign.datasets.published_folder import PublishedFolder
+    from hessalign.datasets.image_folder import PublishedFolder
 
 
 def download_command(

@@ -5,8 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hessalign.datasets.digit_domains import DigitDomains, DigitSamples
-from hessalign.datasets.mnist import Digits
+from hessalign.datasets.mnist import DigitDomains, Digits, DigitSamples
 from hessalign.datasets.registry import register
 
 LABEL_FLIP = 0.25

@@ -2,10 +2,10 @@
 
 from typing import ClassVar
 
+from hessalign.datasets.archives import Checksum, Source
 from hessalign.datasets.base import Images, PublishedCounts
-from hessalign.datasets.published_folder import PublishedFolder
+from hessalign.datasets.image_folder import PublishedFolder
 from hessalign.datasets.registry import register
-from hessalign.datasets.sources import Checksum, Source
 
 SERVER = "https://csr.bu.edu/ftp/visda/2019/multi-source"
 

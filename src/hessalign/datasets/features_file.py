@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hessalign.checks import require_path
-from hessalign.datasets.base import BatchedSamples, Domain, DomainDataset, Images
+from hessalign.datasets.base import BatchedSamples, Domain, DomainDataset, Images, check_names, name_doubts
 from hessalign.datasets.features_format import (
     DTYPES,
     SUFFIX,
@@ -19,7 +19,6 @@ from hessalign.datasets.features_format import (
     read_features,
     write_features,
 )
-from hessalign.datasets.names import check_names, name_doubts
 from hessalign.datasets.registry import register
 from hessalign.exceptions import HessalignWarning
 from hessalign.files import shown

@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from hessalign.datasets.sources import OnBytes
+from hessalign.datasets.archives import OnBytes
 
 TIMEOUT_SECONDS = 60
 PATIENCE = 3

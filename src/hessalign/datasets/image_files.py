@@ -14,8 +14,13 @@ from torch import Tensor
 
 from hessalign.checks import require_path
 from hessalign.datasets.base import Domain, DomainDataset, Images, Samples
-from hessalign.datasets.image_reading import read_image
-from hessalign.datasets.transforms import IMAGE_SIZE, Transform, plain_transform, training_transform
+from hessalign.datasets.image_reading import (
+    IMAGE_SIZE,
+    Transform,
+    plain_transform,
+    read_image,
+    training_transform,
+)
 from hessalign.exceptions import HessalignWarning
 from hessalign.files import shown
 

@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from hessalign.datasets.digit_domains import DigitDomains, DigitSamples
-from hessalign.datasets.mnist import Digits
+from hessalign.datasets.mnist import DigitDomains, Digits, DigitSamples
 from hessalign.datasets.registry import register
 
 ANGLES = (0, 15, 30, 45, 60, 75)

@@ -7,10 +7,10 @@ from collections import defaultdict
 from pathlib import Path
 from typing import ClassVar
 
+from hessalign.datasets.archives import Source
 from hessalign.datasets.base import PublishedCounts
-from hessalign.datasets.published_folder import PublishedFolder
+from hessalign.datasets.image_folder import PublishedFolder
 from hessalign.datasets.registry import register
-from hessalign.datasets.sources import Source
 from hessalign.files import shown
 
 SERVER = "https://storage.googleapis.com/public-datasets-lila/caltechcameratraps"

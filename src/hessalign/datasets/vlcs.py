@@ -2,10 +2,10 @@
 
 from typing import ClassVar
 
+from hessalign.datasets.archives import Checksum, Source, google_drive
 from hessalign.datasets.base import PublishedCounts
-from hessalign.datasets.published_folder import PublishedFolder
+from hessalign.datasets.image_folder import PublishedFolder
 from hessalign.datasets.registry import register
-from hessalign.datasets.sources import Checksum, Source, google_drive
 
 
 @register("vlcs", reference_name="VLCS")

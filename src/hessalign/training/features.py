@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from hessalign.backbones import Backbone, BackboneSpec, make_backbone, network_sha256
 from hessalign.checks import require_path
-from hessalign.datasets.base import DomainDataset
+from hessalign.datasets.base import DomainDataset, seed_hash
 from hessalign.datasets.features_format import (
     DTYPES,
     SUFFIX,
@@ -31,7 +31,6 @@ from hessalign.datasets.features_format import (
     read_about,
     write_features,
 )
-from hessalign.datasets.splits import seed_hash
 from hessalign.files import remove_drafts, write_atomically
 from hessalign.runs import hold
 from hessalign.training.loading import seeded
