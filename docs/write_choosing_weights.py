@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import hessalign as ha
-from hessalign.backbones.mnist_cnn import MnistCnn
+from hessalign.backbones.networks import MnistCnn
 from hessalign.datasets import make_dataset
 from hessalign.grid import markdown_table
 from hessalign.loop import DomainBalancedSampler

@@ -12,9 +12,8 @@ from safetensors.torch import save_file
 from torchvision.transforms import v2
 
 from hessalign.algorithms import get_algorithm
-from hessalign.backbones import BackboneSpec, make_backbone
-from hessalign.backbones import preparation as module
-from hessalign.datasets import get_dataset, transforms
+from hessalign.backbones import BackboneSpec, make_backbone, networks
+from hessalign.datasets import get_dataset, image_reading
 from hessalign.datasets.image_reading import plain_transform
 from hessalign.exceptions import HessalignWarning
 from hessalign.training import RunSpec, choose_backbone
@@ -30,7 +29,8 @@ def photo() -> Image.Image:
 
 
 def test_datasets_and_backbones_mean_the_same_imagenet() -> None:
-    assert (module.IMAGENET_MEAN, module.IMAGENET_STD) == (transforms.IMAGENET_MEAN, transforms.IMAGENET_STD)
+    assert networks.IMAGENET_MEAN == image_reading.IMAGENET_MEAN
+    assert networks.IMAGENET_STD == image_reading.IMAGENET_STD
 
 
 def test_the_weights_own_normalization_is_what_timm_does(photo: Image.Image) -> None:

@@ -18,8 +18,15 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hessalign import backbones
-from hessalign.backbones import adapter, mnist_cnn
-from hessalign.backbones.preparation import InputNeeds, Preparation
+from hessalign.backbones.networks import (
+    ADAPTERS,
+    DEFAULT_RANK,
+    MNIST_CNN,
+    Adapter,
+    InputNeeds,
+    MnistCnn,
+    Preparation,
+)
 from hessalign.backbones.weights import FILE_SUFFIXES, file_sha256, load_state, read_state
 from hessalign.exceptions import HessalignWarning
 
@@ -27,7 +34,7 @@ RESNETS = ("resnet18", "resnet50")
 LIBRARIES = ("timm", "torchvision")
 SOURCES = ("none", "hub", "package")
 IDENTITY = "identity"
-OWN_NETWORKS = (mnist_cnn.NAME, IDENTITY, *adapter.NAMES)
+OWN_NETWORKS = (MNIST_CNN, IDENTITY, *ADAPTERS)
 """Networks that there are no published weights of."""
 
 
@@ -72,7 +79,7 @@ class BackboneSpec(BaseModel):
     @property
     def takes_features(self) -> bool:
         """Whether inputs are feature vectors rather than images."""
-        return self.name in (IDENTITY, *adapter.NAMES)
+        return self.name in (IDENTITY, *ADAPTERS)
 
     def check_takes(self, input_shape: tuple[int, ...]) -> None:
         """Refuse inputs of the wrong kind.
@@ -86,7 +93,7 @@ class BackboneSpec(BaseModel):
         features = len(input_shape) == 1
         if features == self.takes_features:
             return
-        allowed = ", ".join((IDENTITY, *adapter.NAMES)) if features else "networks for images"
+        allowed = ", ".join((IDENTITY, *ADAPTERS)) if features else "networks for images"
         raise ValueError(
             f"backbone: {self.name!r} does not take the dataset's inputs, which are "
             f"{'feature vectors' if features else 'images'} of shape {input_shape}; allowed are {allowed}"
@@ -100,16 +107,14 @@ class BackboneSpec(BaseModel):
         filled = dict(given)
         if filled.get("weights", "none") != "none":  # the statistics that come with weights are worth keeping
             filled.setdefault("frozen_batch_norm", True)
-        if filled.get("name") in adapter.NAMES and filled.get("rank") is None:
-            filled["rank"] = adapter.DEFAULT_RANK
+        if filled.get("name") in ADAPTERS and filled.get("rank") is None:
+            filled["rank"] = DEFAULT_RANK
         return filled
 
     @model_validator(mode="after")
     def _rank_belongs_to_adapters(self) -> Self:
-        if self.rank is not None and self.name not in adapter.NAMES:
-            raise ValueError(
-                f"rank: {self.name!r} has none; only {' and '.join(map(repr, adapter.NAMES))} do"
-            )
+        if self.rank is not None and self.name not in ADAPTERS:
+            raise ValueError(f"rank: {self.name!r} has none; only {' and '.join(map(repr, ADAPTERS))} do")
         return self
 
     @model_validator(mode="after")
@@ -133,7 +138,7 @@ class BackboneSpec(BaseModel):
     @classmethod
     def _known_name(cls, name: str) -> str:
         library, _, model = name.partition(":")
-        named = (mnist_cnn.NAME, *RESNETS, IDENTITY, *adapter.NAMES)
+        named = (MNIST_CNN, *RESNETS, IDENTITY, *ADAPTERS)
         if name not in named and not (library in LIBRARIES and model):
             raise ValueError(
                 f"name: {name!r} is not known; allowed are "
@@ -290,5 +295,5 @@ def _network(spec: BackboneSpec, input_channels: int) -> tuple[nn.Module, int, I
 
 def _own_network(spec: BackboneSpec, input_channels: int) -> tuple[nn.Module, int]:
     if spec.rank is not None:
-        return adapter.Adapter(spec.name, input_channels, spec.rank), input_channels
-    return mnist_cnn.MnistCnn(input_channels), mnist_cnn.MnistCnn.width
+        return Adapter(spec.name, input_channels, spec.rank), input_channels
+    return MnistCnn(input_channels), MnistCnn.width

@@ -10,7 +10,7 @@ import torch
 import torchvision
 from torch import nn
 
-from hessalign.backbones.preparation import InputNeeds
+from hessalign.backbones.networks import InputNeeds
 from hessalign.backbones.weights import load_in_order, load_state, package_file, read_state
 
 # Their published weights are the first ones of torchvision, which DomainBed's tables were made with.

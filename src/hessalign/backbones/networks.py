@@ -1,4 +1,4 @@
-"""What a network wants of its images, where that is not what datasets give."""
+"""Small networks of our own, and what any network wants of its images."""
 
 from typing import NamedTuple
 
@@ -6,9 +6,75 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+MNIST_CNN = "mnist_cnn"
+GROUPS = 8
+ADAPTERS = ("adapter:linear", "adapter:mlp")
+DEFAULT_RANK = 16
 # What datasets of photographs normalise by, as DomainBed does whatever the weights.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class MnistCnn(nn.Sequential):
+    """Four 3×3 convolutions, each with ReLU and then GroupNorm, and a global average.
+
+    Maps ``(n, c, h, w)`` to ``(n, 128)``. The sizes and the order, ReLU before the normalisation, are those
+    of DomainBed's ``MNIST_CNN`` (Gulrajani and Lopez-Paz, "In Search of Lost Domain Generalization", ICLR
+    2021).
+
+    Args:
+        input_channels: Channels ``c`` of the images.
+    """
+
+    width = 128
+
+    def __init__(self, input_channels: int) -> None:
+        super().__init__(
+            *_block(input_channels, 64),
+            *_block(64, 128, stride=2),
+            *_block(128, 128),
+            *_block(128, self.width),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+
+
+def _block(channels_in: int, channels_out: int, stride: int = 1) -> tuple[nn.Module, ...]:
+    convolution = nn.Conv2d(channels_in, channels_out, kernel_size=3, stride=stride, padding=1)
+    return convolution, nn.ReLU(), nn.GroupNorm(GROUPS, channels_out)
+
+
+class Adapter(nn.Module):
+    """``z + B φ(A z)`` with ``A`` ``(r, d)`` and ``B`` ``(d, r)``, which starts at zero.
+
+    ``φ`` is the identity for ``"adapter:linear"``: a change of the features by a matrix of rank ``r``. For
+    ``"adapter:mlp"`` it is ReLU, and both layers have a bias: one hidden layer of ``r`` units. The zero makes
+    a run with an adapter begin where the run without it begins (as in LoRA, Hu et al., ICLR 2022).
+
+    Args:
+        name: One of the two.
+        width: Number of features ``d``.
+        rank: ``r``, from 1 to ``d``.
+
+    Raises:
+        ValueError: If the rank is larger than the number of features.
+    """
+
+    def __init__(self, name: str, width: int, rank: int) -> None:
+        super().__init__()
+        if rank > width:
+            raise ValueError(f"rank: {rank} is more than the {width} features; allowed are 1 to {width}")
+        bias = name == "adapter:mlp"
+        self.down = nn.Linear(width, rank, bias=bias)
+        self.activation = nn.ReLU() if bias else nn.Identity()
+        self.up = nn.Linear(rank, width, bias=bias)
+        for parameter in self.up.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features ``(n, d)`` of features ``(n, d)``."""
+        change: Tensor = self.up(self.activation(self.down(features)))
+        return features + change
 
 
 class InputNeeds(NamedTuple):
