@@ -11,7 +11,7 @@ from hessalign.algorithms.base import Algorithm, DomainBatch, Metrics, cross_ent
 from hessalign.algorithms.hparams import Fixed, HParams, LogUniform, hparam
 from hessalign.alignment import HessianAlignment
 from hessalign.head import HeadDerivatives
-from hessalign.head.precision import without_autocast
+from hessalign.head.derivatives import without_autocast
 
 
 class AlignedHParams(HParams):

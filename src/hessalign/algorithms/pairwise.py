@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hessalign.algorithms.base import Algorithm, DomainBatch, Metrics, cross_entropies
 from hessalign.algorithms.hparams import HParams, LogUniform, hparam
-from hessalign.head.precision import without_autocast
+from hessalign.head.derivatives import without_autocast
 
 
 class PairwiseHParams(HParams):

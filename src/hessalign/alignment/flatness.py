@@ -18,8 +18,7 @@ from typing import ClassVar, Literal, get_args
 
 import torch
 
-from hessalign.alignment.distances import hessian_squares
-from hessalign.alignment.penalty import HeadPenalty, Reduction, Terms, Weight
+from hessalign.alignment.penalty import HeadPenalty, Reduction, Terms, Weight, hessian_squares
 from hessalign.checks import require_choice
 from hessalign.head import HeadDerivatives, HeadLoss
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hessalign.alignment.grouping import SortedDomains
 from hessalign.checks import require_number
 from hessalign.exceptions import UntrustworthyWarning
+from hessalign.head.derivatives import SortedDomains
 from hessalign.inputs import as_domain_ids, as_tensor
 
 if TYPE_CHECKING:

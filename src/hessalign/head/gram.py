@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hessalign.head.curvature import Curvature
+from hessalign.head.losses import Curvature
 
 # Rows of features multiplied at once: a group should fit a processor's cache.
 ROWS_IN_CACHE = 1024

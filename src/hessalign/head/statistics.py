@@ -20,18 +20,17 @@ does so for all data that are small, and subtracts before it squares. What subtr
 derivative without cancellation, which is taken in the features' own type: see [hessalign.head.gram][].
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from hessalign.head.curvature import Curvature
-from hessalign.head.derivatives import PRECISE_VALUES, HeadDerivatives, precise_type
+from hessalign.head.derivatives import PRECISE_VALUES, DomainDerivatives, HeadDerivatives, precise_type
 from hessalign.head.gram import (
     ROWS_IN_CACHE,
     gram,
@@ -44,6 +43,7 @@ from hessalign.head.gram import (
     weighted_squares,
     weighted_sum,
 )
+from hessalign.head.losses import Curvature
 
 Quantity = Literal["gradient", "hessian", "diagonal", "hgp"]
 Way = Literal["primal", "dual"]
@@ -83,115 +83,6 @@ class Spread:
     def square_of_mean(self) -> Tensor:
         """``‖V̄‖²``, scalar."""
         return self.products.mean()
-
-
-class DomainDerivatives(Sequence[HeadDerivatives]):
-    """Head derivatives of ``m`` domains: one batch sorted by domain, and how many samples each domain has.
-
-    A sequence of the domains' [HeadDerivatives][hessalign.HeadDerivatives]. What is computed from it takes
-    the whole batch at once, however many domains it has.
-
-    Args:
-        batch: All samples, each domain's together.
-        sizes: Samples of each domain, at least one each.
-    """
-
-    def __init__(self, batch: HeadDerivatives, sizes: Sequence[int]) -> None:
-        self._batch: HeadDerivatives | None = batch
-        self._parts: list[HeadDerivatives] | None = None
-        self.sizes = tuple(sizes)
-
-    @classmethod
-    def of(cls, domains: Sequence[HeadDerivatives]) -> "DomainDerivatives":
-        """From the derivatives of each domain; what is one already is returned as it is.
-
-        Raises:
-            ValueError: If there is no domain, or they differ in their numbers of features or outputs.
-        """
-        if isinstance(domains, DomainDerivatives):
-            return domains
-        if not domains:
-            raise ValueError("domains: at least 1 is needed, got none")
-        if len({(domain.shape, domain.bias) for domain in domains}) > 1:
-            shapes = sorted({(domain.features.shape[1], domain.residual.shape[1]) for domain in domains})
-            raise ValueError(
-                "domains: all must have the same numbers of features and outputs (and all a bias or none), "
-                f"got (features, outputs) = {shapes}"
-            )
-        result = cls.__new__(cls)
-        result._batch, result._parts = None, list(domains)
-        result.sizes = tuple(map(len, domains))
-        return result
-
-    @property
-    def batch(self) -> HeadDerivatives:
-        """All samples, sorted by domain."""
-        if self._batch is None:
-            self._batch = _join(self.parts)
-        return self._batch
-
-    @property
-    def parts(self) -> list[HeadDerivatives]:
-        """The domains one by one."""
-        if self._parts is None:
-            assert self._batch is not None
-            self._parts = self._batch.split(self.sizes)
-        return self._parts
-
-    @property
-    def is_joined(self) -> bool:
-        """Whether all samples lie in one tensor already."""
-        return self._batch is not None
-
-    @property
-    def like(self) -> HeadDerivatives:
-        """Any of the derivatives at hand, for shapes and types."""
-        return self.parts[0] if self._batch is None else self._batch
-
-    def __len__(self) -> int:
-        """Number of domains."""
-        return len(self.sizes)
-
-    def __getitem__(self, index: Any) -> Any:
-        """A domain's derivatives."""
-        return self.parts[index]
-
-    def __iter__(self) -> Iterator[HeadDerivatives]:
-        """The domains one by one."""
-        return iter(self.parts)
-
-    def mean(self) -> HeadDerivatives:
-        """Derivatives of the mean over domains of their mean losses: all samples, weighted."""
-        shares = torch.cat([_column(part) for part in self.parts]) / len(self)
-        # Their weights sum to one domain's share each; masses that sum to 1 keep them as they are.
-        mass = torch.full_like(shares, 1 / len(shares))
-        return replace(self.batch, weight=shares, mass=mass)
-
-
-def _column(domain: HeadDerivatives) -> Tensor:
-    """A domain's shares as ``(n,)``."""
-    shares = domain.shares()
-    if isinstance(shares, Tensor):
-        return shares.squeeze(1)
-    return domain.residual.new_full((len(domain),), shares)
-
-
-def _join(parts: Sequence[HeadDerivatives]) -> HeadDerivatives:
-    weighted = any(part.weight is not None for part in parts)
-    weight = mass = None
-    if weighted:
-        # Shares of a domain sum to whatever its mean says; equal masses that sum to 1 keep them.
-        weight = torch.cat([_column(part) for part in parts])
-        mass = torch.cat([weight.new_full((len(part),), 1 / len(part)) for part in parts])
-    first = parts[0]
-    return HeadDerivatives(
-        torch.cat([part.features for part in parts]),
-        torch.cat([part.residual for part in parts]),
-        first.curvature.join([part.curvature for part in parts[1:]]),
-        first.bias,
-        weight,
-        mass,
-    )
 
 
 class Statistics:
