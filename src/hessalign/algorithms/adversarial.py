@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Adam
+from typing_extensions import override
 
 from hessalign.algorithms.base import Algorithm, DomainBatch, Metrics, Optimizers
 from hessalign.algorithms.hparams import Choice, Fixed, HParams, LogUniform, hparam
@@ -70,8 +71,8 @@ class Adversarial(Algorithm):
     needs_trainable_backbone = True
     needs_domains = 2
 
+    @override
     def build(self) -> None:
-        """Adds to the network what the class says."""
         self.discriminator = _mlp(self.width, self.domains, self.hparams)
 
     def discriminator_input(self, features: Tensor, targets: Tensor) -> Tensor:
@@ -105,8 +106,8 @@ class Adversarial(Algorithm):
             ),
         }
 
+    @override
     def step(self, batch: DomainBatch, optimizers: Optimizers) -> Metrics:
-        """See the class."""
         features = self.backbone(batch.inputs)
         domain_loss = self._domain_loss(features, batch)
         cycle = 1 + self.hparams.discriminator_steps

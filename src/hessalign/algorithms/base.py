@@ -181,6 +181,11 @@ class Algorithm(nn.Module, ABC):
         needs_samples: Samples of each domain in a batch below which the rule is not defined.
         penalty_weights: Hyper-parameters that weigh the penalty; without a penalty none. An algorithm that
             names any reports ``risk`` and ``penalty`` among its metrics.
+        batched: Hyper-parameters in which runs that are trained together may differ, beside learning rate,
+            weight decay and the like; None (default) where runs must be trained one by one. When they must:
+            [batched_hparams][].
+        hparams_class: The class of the algorithm's hyper-parameters.
+        extra_input_channels: Channels that the rule adds to the images.
         needs_images: Whether the rule works on images only, not on feature vectors.
         needs_trainable_backbone: Whether the rule trains the backbone in a way that a bare head on frozen
             features has no use for.
@@ -193,6 +198,7 @@ class Algorithm(nn.Module, ABC):
     needs_domains: ClassVar[int] = 1
     needs_samples: ClassVar[int] = 1
     penalty_weights: ClassVar[tuple[str, ...]] = ()
+    batched: ClassVar[tuple[str, ...] | None] = None
     hparams_class: ClassVar[type[HParams]] = HParams
     extra_input_channels: ClassVar[int] = 0
     needs_images: ClassVar[bool] = False
@@ -213,7 +219,7 @@ class Algorithm(nn.Module, ABC):
 
     @classmethod
     def batched_hparams(cls, hparams: HParams) -> tuple[str, ...] | None:
-        """Hyper-parameters in which runs that are trained together may differ, learning rate etc. aside.
+        """Hyper-parameters in which runs that are trained together may differ: the class's ``batched``.
 
         Runs can be trained together where ``step`` and ``forward`` are this class's own and ``objective`` is
         a function of the batch, parameters, buffers and hyper-parameters that draws no random number and
@@ -224,9 +230,9 @@ class Algorithm(nn.Module, ABC):
             hparams: Of a run.
 
         Returns:
-            Their names; None (default) where runs must be trained one by one.
+            Names of hyper-parameters; None where runs must be trained one by one.
         """
-        return None
+        return cls.batched
 
     def build(self) -> None:
         """Add modules and buffers beyond backbone and head; nothing by default."""
@@ -271,7 +277,7 @@ class Algorithm(nn.Module, ABC):
             return features
         return torch.cat([self.backbone(part) for part in batch.by_domain(batch.inputs)])
 
-    def forgets_moments(self) -> bool | Tensor:
+    def resets_optimizer(self) -> bool | Tensor:
         """Whether Adam begins anew with the step that is about to be done; never by default.
 
         A tensor only where [batched_hparams][] are tensors.
@@ -311,7 +317,7 @@ class Algorithm(nn.Module, ABC):
         Returns:
             Detached scalars by name, the loss among them.
         """
-        if self.forgets_moments():
+        if self.resets_optimizer():
             reset(optimizers["main"])
         loss, metrics = self.objective(batch)
         self.minimise(loss, optimizers["main"])

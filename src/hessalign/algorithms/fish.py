@@ -5,6 +5,7 @@ import copy
 import torch
 import torch.nn.functional as F
 from torch import nn
+from typing_extensions import override
 
 from hessalign.algorithms.base import Algorithm, DomainBatch, Metrics, Optimizers, register
 from hessalign.algorithms.hparams import Choice, HParams, hparam
@@ -31,16 +32,16 @@ class Fish(Algorithm):
     hparams: FishHParams
     needs_domains = 2
 
+    @override
     def build(self) -> None:
-        """Adds to the network what the class says."""
         self.inner = copy.deepcopy(nn.Sequential(self.backbone, self.head))
 
     def make_optimizers(self) -> Optimizers:
         """Adam of the inner network."""
         return {"inner": self.adam(self.inner.parameters())}
 
+    @override
     def step(self, batch: DomainBatch, optimizers: Optimizers) -> Metrics:
-        """See the class."""
         outer = nn.Sequential(self.backbone, self.head)
         self.inner.load_state_dict(outer.state_dict())
         risks = []

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from hessalign.algorithms.aligned import AlignedHead, AlignedHParams
 from hessalign.algorithms.base import register
@@ -54,8 +55,8 @@ class Hutchinson(AlignedHead):
         assert isinstance(hparams, HutchinsonHParams)
         return super().batched_hparams(hparams) if hparams.variant == "expected" else None
 
+    @override
     def alignment(self) -> HessianAlignment:
-        """See the class."""
         return HessianAlignment(
             "hutchinson",
             self.hparams.alpha,

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from hessalign.algorithms.annealed import AnnealedHParams, AnnealedPenalty
 from hessalign.algorithms.base import DomainBatch, head_derivatives, register
@@ -33,8 +34,8 @@ class IRM(AnnealedPenalty):
     hparams: IRMHParams
     needs_samples = 2
 
+    @override
     def penalty(self, features: Tensor, logits: Tensor, risks: Tensor, batch: DomainBatch) -> Tensor:
-        """See the class."""
         domains = zip(head_derivatives(features, logits, batch), batch.by_domain(logits), strict=True)
         by_domain = [slopes(domain.residual, part) for domain, part in domains]
         return torch.stack([part[0::2].mean() * part[1::2].mean() for part in by_domain]).mean()

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Beta, Gamma
+from typing_extensions import override
 
 from hessalign.algorithms.base import Algorithm, DomainBatch, Metrics, register
 from hessalign.algorithms.hparams import HParams, LogUniform, hparam
@@ -35,8 +36,8 @@ class Mixup(Algorithm):
     hparams: MixupHParams
     needs_domains = 2
 
+    @override
     def objective(self, batch: DomainBatch) -> tuple[Tensor, Metrics]:
-        """See the class."""
         inputs, targets = batch.by_domain(batch.inputs), batch.by_domain(batch.targets)
         order = torch.randperm(batch.domain_count).tolist()
         losses = []

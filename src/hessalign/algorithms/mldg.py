@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from hessalign.algorithms.base import Algorithm, DomainBatch, Metrics, Optimizers, register
 from hessalign.algorithms.hparams import Choice, HParams, LogUniform, hparam
@@ -50,8 +51,8 @@ class MLDG(Algorithm):
             )
         return super().no_effect()
 
+    @override
     def step(self, batch: DomainBatch, optimizers: Optimizers) -> Metrics:
-        """See the class."""
         parts = batch.domain_batches()
         order = torch.randperm(len(parts)).tolist()
         held_out = self.hparams.meta_test_domains

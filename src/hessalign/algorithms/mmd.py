@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from hessalign.algorithms.base import register
 from hessalign.algorithms.pairwise import PairwisePenalty, means_of_domains, squared_distances
@@ -15,8 +16,9 @@ ROUNDING = 50
 class MMD(PairwisePenalty):
     """Distance ``mean K(Φ, Φ) + mean K(Φ′, Φ′) − 2 mean K(Φ, Φ′)``, ``K = Σ_g exp(−g ‖a − b‖²)``."""
 
+    @override
     def distances(self, features: Tensor) -> Tensor:
-        """See the class; means over all pairs, a sample with itself included."""
+        # Means over all pairs, a sample with itself included.
         rows = features.flatten(0, 1)
         kernels = _kernels(_squares(rows - rows.mean(0)))
         return squared_distances(means_of_domains(kernels, len(features)))

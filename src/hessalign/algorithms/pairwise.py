@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from hessalign.algorithms.base import Algorithm, DomainBatch, Metrics, cross_entropies
 from hessalign.algorithms.hparams import HParams, LogUniform, hparam
@@ -32,11 +33,7 @@ class PairwisePenalty(Algorithm):
     hparams: PairwiseHParams
     needs_domains = 2
     penalty_weights = ("penalty_weight",)
-
-    @classmethod
-    def batched_hparams(cls, hparams: HParams) -> tuple[str, ...] | None:
-        """See the base class."""
-        return ("penalty_weight",)
+    batched = ("penalty_weight",)
 
     @abstractmethod
     def distances(self, features: Tensor) -> Tensor:
@@ -56,8 +53,8 @@ class PairwisePenalty(Algorithm):
         mean = distances.triu(1).sum() / (count * (count - 1) / 2)
         return mean.to(torch.promote_types(domains[0].dtype, torch.float32))
 
+    @override
     def objective(self, batch: DomainBatch) -> tuple[Tensor, Metrics]:
-        """See the class."""
         features = self.domain_features(batch)
         risk = cross_entropies(self.head(features), batch).mean()
         penalty = self.penalty(batch.by_domain(features))

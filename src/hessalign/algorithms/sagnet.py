@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from hessalign.algorithms.base import Algorithm, DomainBatch, Metrics, Optimizers, register
 from hessalign.algorithms.hparams import HParams, LogUniform, hparam
@@ -37,8 +38,8 @@ class SagNet(Algorithm):
     hparams: SagNetHParams
     needs_trainable_backbone = True
 
+    @override
     def build(self) -> None:
-        """Adds to the network what the class says."""
         self.style_head = nn.Linear(self.width, self.classes)
 
     def make_optimizers(self) -> Optimizers:
@@ -49,8 +50,8 @@ class SagNet(Algorithm):
             "style": self.adam(self.style_head.parameters()),
         }
 
+    @override
     def step(self, batch: DomainBatch, optimizers: Optimizers) -> Metrics:
-        """See the class."""
         content_loss = F.cross_entropy(
             self.head(_style_randomised(self.backbone(batch.inputs))), batch.targets
         )

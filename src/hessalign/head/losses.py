@@ -453,7 +453,7 @@ class BinaryCrossEntropy(HeadLoss):
         return losses.sum(1)
 
     def derivatives(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Curvature]:
-        """``p − y`` and ``diag(p (1 − p))``, or the same with a weight; see the class."""
+        """``s p − w y`` and ``diag(s p (1 − p))`` with ``s = 1 + (w − 1) y``, which is 1 without weights."""
         probabilities = logits.sigmoid()
         curvature = probabilities * (-logits).sigmoid()
         if self.pos_weight is None:

@@ -298,7 +298,7 @@ class _Runs:
     def _forgetting(self) -> Tensor:
         """Which runs' Adam begins anew with this step, ``(R,)``, on the host."""
         with _replaced(self.algorithm, self.hparams_at_hand):
-            forgetting = torch.as_tensor(self.algorithm.forgets_moments())
+            forgetting = torch.as_tensor(self.algorithm.resets_optimizer())
         return forgetting.expand(len(self.specs))
 
     @torch.no_grad()
