@@ -86,7 +86,9 @@ class Run:
         if self.penalty != ERM:
             algorithm, weight, options = PENALTIES[self.penalty]
             settings |= {"alpha": 0.0, "beta": 0.0, weight: self.weight, "unbiased": self.unbiased, **options}
-        hparams = get_algorithm(algorithm).hparams_class.with_defaults(data.images, settings).model_dump()
+        hparams = (
+            get_algorithm(algorithm).hparams_class.with_defaults(data.search_space, settings).model_dump()
+        )
         return RunSpec(
             dataset=data.name,
             data=data.fingerprint,

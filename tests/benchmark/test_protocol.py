@@ -52,7 +52,7 @@ class ManyDomains(DomainDataset):
     """Domains of 700 samples that are never read."""
 
     name, reference_name = "many", "ManyDomains"
-    images, input_shape, checkpoint_every = "large", (3, 8, 8), 300
+    search_space, input_shape, checkpoint_every = "large", (3, 8, 8), 300
 
     def __init__(self, count: int, samples: int = 700) -> None:
         content = InMemory(torch.zeros(samples, 3, 8, 8), torch.zeros(samples, dtype=torch.long))

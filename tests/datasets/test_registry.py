@@ -33,7 +33,7 @@ def test_what_a_benchmark_must_know(name: str) -> None:
     assert dataset.name == name
     assert len(dataset.domain_names) == domains
     assert dataset.class_count == classes
-    assert dataset.images == images
+    assert dataset.search_space == images
     assert dataset.steps == 5001
     assert dataset.checkpoint_every == checkpoint_every
     assert dataset.input_shape == input_shape

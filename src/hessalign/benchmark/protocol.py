@@ -136,8 +136,8 @@ class SweepSpec(BaseModel):
     ) -> RunSpec:
         config = self.config
         known = algorithm.hparams_class.model_fields
-        fixed = {name: value for name, value in config.fixed.items() if name in known}
-        hparams = draw_hparams(algorithm, dataset.images, hparams_seed, trial_seed, fixed)
+        fixed = {name: value for name, value in settings.fixed.items() if name in known}
+        hparams = draw_hparams(algorithm, dataset.search_space, hparams_seed, trial_seed, fixed)
         return RunSpec(
             dataset=dataset.name,
             data=dataset.fingerprint,

@@ -107,7 +107,7 @@ def _describe(dataset: "type[datasets.DomainDataset]") -> dict[str, Any]:
         "published_totals": list(published.totals) if published else [],
         "published_counts": dict(published.by_domain) if published else {},
         "input_shape": list(dataset.input_shape),
-        "images": dataset.images,
+        "images": dataset.search_space,
         "steps": dataset.steps,
         "checkpoint_every": dataset.checkpoint_every,
     }

@@ -250,7 +250,7 @@ def _hparams(algorithm: str, data: "datasets.DomainDataset", overrides: dict[str
         if name not in hparams_class.model_fields:
             allowed = ", ".join(hparams_class.model_fields)
             raise ValueError(f"set: {name!r} is no hyper-parameter of {algorithm}; allowed are {allowed}")
-    return hparams_class.with_defaults(data.images, overrides).model_dump()
+    return hparams_class.with_defaults(data.search_space, overrides).model_dump()
 
 
 def _run(

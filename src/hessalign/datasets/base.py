@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from torch import Tensor
@@ -18,8 +18,8 @@ from hessalign.checks import require_number, require_whole
 from hessalign.exceptions import HessalignWarning
 from hessalign.files import shown
 
-Images = Literal["small", "large", "domain_net", "features"]
-"""Which search space of hyper-parameters fits: for 28 pixels, 224 pixels, DomainNet, or frozen features."""
+SearchSpace = Literal["small", "large", "domain_net", "features"]
+"""A search space of hyper-parameters: for images of 28 and of 224 pixels, DomainNet, or frozen features."""
 
 
 class Samples(Dataset[tuple[Tensor, int]], ABC):
@@ -135,7 +135,7 @@ class DomainDataset(ABC):
         reference_name: What seeds the runs of a sweep: DomainBed's spelling of the name.
         default_backbone: Name of the backbone that is trained on it where none is chosen; ``"identity"`` for
             inputs that are features.
-        images: Search space of hyper-parameters that fits.
+        search_space: Which search space of hyper-parameters fits.
         input_shape: ``(channels, height, width)`` of an input, or ``(d,)``; empty where the data decides.
         steps: Training steps of a benchmark run; DomainBed's.
         checkpoint_every: Steps between two evaluations of a benchmark run; DomainBed's.
@@ -147,7 +147,7 @@ class DomainDataset(ABC):
     name: ClassVar[str]
     reference_name: ClassVar[str]
     default_backbone: ClassVar[str] = "resnet50"
-    images: ClassVar[Images]
+    search_space: ClassVar[SearchSpace]
     input_shape: tuple[int, ...]
     steps: ClassVar[int] = 5001
     checkpoint_every: ClassVar[int]
@@ -170,6 +170,11 @@ class DomainDataset(ABC):
         )
         for doubt in self.doubts:
             warnings.warn(doubt, HessalignWarning, stacklevel=2)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "images" in vars(cls):  # what search_space was called; there are plug-ins that say it so
+            cls.search_space = vars(cls)["images"]
 
     @property
     def fingerprint(self) -> str:

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from hessalign.datasets.archives import Checksum, Source
-from hessalign.datasets.base import Images, PublishedCounts
+from hessalign.datasets.base import PublishedCounts, SearchSpace
 from hessalign.datasets.image_folder import PublishedFolder
 from hessalign.datasets.registry import register
 
@@ -29,7 +29,7 @@ class DomainNet(PublishedFolder):
         ValueError: If a domain folder is missing, or a domain or a class folder holds no image.
     """
 
-    images: ClassVar[Images] = "domain_net"
+    search_space: ClassVar[SearchSpace] = "domain_net"
     checkpoint_every: ClassVar[int] = 1000
     folder: ClassVar[str] = "domain_net"
     domain_names: ClassVar[tuple[str, ...]] = (

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from hessalign.checks import require_path
-from hessalign.datasets.base import BatchedSamples, Domain, DomainDataset, Images, check_names, name_doubts
+from hessalign.datasets.base import (
+    BatchedSamples,
+    Domain,
+    DomainDataset,
+    SearchSpace,
+    check_names,
+    name_doubts,
+)
 from hessalign.datasets.features_format import (
     DTYPES,
     SUFFIX,
@@ -78,7 +85,7 @@ class FeaturesFile(DomainDataset):
     """
 
     default_backbone: ClassVar[str] = "identity"
-    images: ClassVar[Images] = "features"
+    search_space: ClassVar[SearchSpace] = "features"
     input_shape: tuple[int, ...] = ()
     checkpoint_every: ClassVar[int] = 300
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hessalign.checks import require_path
-from hessalign.datasets.base import Domain, DomainDataset, Images, Samples
+from hessalign.datasets.base import Domain, DomainDataset, Samples, SearchSpace
 from hessalign.datasets.image_reading import (
     IMAGE_SIZE,
     Transform,
@@ -93,7 +93,7 @@ class ImageFileDomains(DomainDataset):
         OSError: If a folder cannot be read.
     """
 
-    images: ClassVar[Images] = "large"
+    search_space: ClassVar[SearchSpace] = "large"
     input_shape: tuple[int, ...] = (3, IMAGE_SIZE, IMAGE_SIZE)
     checkpoint_every: ClassVar[int] = 300
 

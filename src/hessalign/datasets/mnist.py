@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hessalign.checks import require_whole
-from hessalign.datasets.base import BatchedSamples, Domain, DomainDataset, Images, PublishedCounts
+from hessalign.datasets.base import BatchedSamples, Domain, DomainDataset, PublishedCounts, SearchSpace
 
 _FOLDER = files("hessalign.datasets") / "data" / "mnist"
 _PREFIX = {"train": "train", "test": "t10k"}
@@ -90,7 +90,7 @@ class DigitDomains(DomainDataset):
         ValueError: If the seed is out of range.
     """
 
-    images: ClassVar[Images] = "small"
+    search_space: ClassVar[SearchSpace] = "small"
     default_backbone: ClassVar[str] = "mnist_cnn"
     checkpoint_every: ClassVar[int] = 100
     expected_counts: ClassVar[PublishedCounts | None] = PublishedCounts(totals=(70_000,))
