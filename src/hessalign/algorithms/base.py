@@ -65,7 +65,7 @@ class DomainBatch:
                 )
         require_same_length(inputs=len(self.inputs), targets=len(self.targets), domains=len(self.domains))
         ids = as_domain_ids("domains", self.domains, len(self.targets)).detach().cpu()
-        found, sizes = (part.tolist() for part in ids.unique(return_counts=True))
+        found, sizes = (each.tolist() for each in ids.unique(return_counts=True))
         if found != list(range(self.domain_count)):
             raise ValueError(
                 f"domains: with domain_count {self.domain_count} a batch must hold every domain from 0 to "
@@ -139,8 +139,8 @@ class DomainBatch:
             ValueError: If there is not one for each sample.
         """
         require_same_length(values=len(values), targets=len(self.targets))
-        parts: tuple[Tensor, ...] = values.split(self.samples_per_domain)
-        return parts
+        blocks: tuple[Tensor, ...] = values.split(self.samples_per_domain)
+        return blocks
 
     def to(self, device: torch.device) -> "DomainBatch":
         """The same batch on a device."""
@@ -155,8 +155,8 @@ class DomainBatch:
 
     def domain_batches(self) -> list["DomainBatch"]:
         """One batch for each domain, with that domain alone."""
-        parts = zip(*map(self.by_domain, (self.inputs, self.targets, self.domains)), strict=True)
-        return [DomainBatch.balanced(inputs, targets, domains, 1) for inputs, targets, domains in parts]
+        columns = zip(*map(self.by_domain, (self.inputs, self.targets, self.domains)), strict=True)
+        return [DomainBatch.balanced(inputs, targets, domains, 1) for inputs, targets, domains in columns]
 
 
 class Algorithm(nn.Module, ABC):
@@ -275,7 +275,7 @@ class Algorithm(nn.Module, ABC):
         if not uses_batch_statistics(self.backbone):
             features: Tensor = self.backbone(batch.inputs)
             return features
-        return torch.cat([self.backbone(part) for part in batch.by_domain(batch.inputs)])
+        return torch.cat([self.backbone(inputs) for inputs in batch.by_domain(batch.inputs)])
 
     def resets_optimizer(self) -> bool | Tensor:
         """Whether Adam begins anew with the step that is about to be done; never by default.
@@ -387,8 +387,8 @@ def known_as(algorithm: Algorithm) -> str:
 def uses_batch_statistics(network: nn.Module) -> bool:
     """Whether a sample's features depend on the others of its batch, by a BatchNorm that is not frozen."""
     return any(
-        isinstance(part, _BatchNorm) and (part.training or part.running_mean is None)
-        for part in network.modules()
+        isinstance(module, _BatchNorm) and (module.training or module.running_mean is None)
+        for module in network.modules()
     )
 
 

@@ -45,8 +45,8 @@ class Fish(Algorithm):
         outer = nn.Sequential(self.backbone, self.head)
         self.inner.load_state_dict(outer.state_dict())
         risks = []
-        for part in batch.domain_batches():
-            risk = F.cross_entropy(self.inner(part.inputs), part.targets)
+        for domain in batch.domain_batches():
+            risk = F.cross_entropy(self.inner(domain.inputs), domain.targets)
             self.minimise(risk, optimizers["inner"])
             risks.append(risk.detach())
         with torch.no_grad():

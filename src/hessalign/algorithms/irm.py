@@ -37,18 +37,5 @@ class IRM(AnnealedPenalty):
     @override
     def penalty(self, features: Tensor, logits: Tensor, risks: Tensor, batch: DomainBatch) -> Tensor:
         domains = zip(head_derivatives(features, logits, batch), batch.by_domain(logits), strict=True)
-        by_domain = [slopes(domain.residual, part) for domain, part in domains]
-        return torch.stack([part[0::2].mean() * part[1::2].mean() for part in by_domain]).mean()
-
-
-def slopes(residual: Tensor, logits: Tensor) -> Tensor:
-    """Derivatives ``r_i · a_i`` of each sample's loss at ``s · logits`` with respect to ``s = 1``, ``(n,)``.
-
-    Args:
-        residual: ``r``, the derivative of each sample's loss in its logits, ``(n, C)``.
-        logits: ``a``, ``(n, C)``.
-
-    Returns:
-        ``(n,)``.
-    """
-    return (residual * logits).sum(1)
+        slopes = [(domain.residual * own).sum(1) for domain, own in domains]
+        return torch.stack([slope[0::2].mean() * slope[1::2].mean() for slope in slopes]).mean()

@@ -25,8 +25,8 @@ class MaskedGradients(Algorithm):
     def step(self, batch: DomainBatch, optimizers: Optimizers) -> Metrics:
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
         risks, by_domain = [], []
-        for part in batch.domain_batches():
-            risk = F.cross_entropy(self(part.inputs), part.targets)
+        for domain in batch.domain_batches():
+            risk = F.cross_entropy(self(domain.inputs), domain.targets)
             self.zero_grad()
             self.backward(risk)
             risks.append(risk.detach())

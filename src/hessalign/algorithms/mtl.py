@@ -51,10 +51,10 @@ class MTL(Algorithm):
     def objective(self, batch: DomainBatch) -> tuple[Tensor, Metrics]:
         features = self.domain_features(batch)
         logits, updated = [], []
-        for part, stored in zip(batch.by_domain(features), self.embeddings, strict=True):
-            embedding = self.hparams.ema * part.mean(0) + (1 - self.hparams.ema) * stored
+        for own, stored in zip(batch.by_domain(features), self.embeddings, strict=True):
+            embedding = self.hparams.ema * own.mean(0) + (1 - self.hparams.ema) * stored
             updated.append(embedding.detach())
-            logits.append(self._classify(part, embedding))
+            logits.append(self._classify(own, embedding))
         self.embeddings = torch.stack(updated)
         return cross_entropies(torch.cat(logits), batch).sum(), {}
 

@@ -46,7 +46,7 @@ QUANTITIES: dict[str, tuple[Quantity, ...]] = {
 
 
 def gradient_distances(domains: Domains, unbiased: bool = False) -> Tensor:
-    """``‖G_e − Ḡ‖²`` of each domain: the β part of the paper's objective.
+    """``‖G_e − Ḡ‖²`` of each domain: the β term of the paper's objective.
 
     Whether ``Ḡ`` is detached makes no difference to the derivative of the sum over domains: the differences
     to their own mean add up to zero. The same holds for diagonals and whole Hessians.
@@ -161,13 +161,13 @@ def sampled_hutchinson_distances(
     Returns:
         ``(m,)``.
     """
-    parts = [domain.precise() for domain in domains]
-    shape, like = (probes, *parts[0].shape), parts[0].features
+    precise = [domain.precise() for domain in domains]
+    shape, like = (probes, *precise[0].shape), precise[0].features
     mean_signs = _rademacher(shape, like, generator)
     own, of_mean = [], []
-    for part in parts:
+    for derivatives in precise:
         signs = torch.cat([_rademacher(shape, like, generator), mean_signs])
-        estimates = signs * part.hvp(signs)
+        estimates = signs * derivatives.hvp(signs)
         own.append(estimates[:probes].mean(0))
         of_mean.append(estimates[probes:].mean(0))
     centre = torch.stack(of_mean).mean(0)
@@ -187,15 +187,17 @@ def spectral_distances(domains: Sequence[HeadDerivatives], detach_centre: bool =
         ``(m,)``.
     """
     grouped = DomainDerivatives.of(domains)
-    whole = grouped.mean().precise()
+    mean = grouped.mean().precise()
 
-    def difference(v: Tensor, part: HeadDerivatives) -> Tensor:
-        centre = whole.hvp(v)
-        return part.hvp(v) - (centre.detach() if detach_centre else centre)
+    def difference(v: Tensor, domain: HeadDerivatives) -> Tensor:
+        centre = mean.hvp(v)
+        return domain.hvp(v) - (centre.detach() if detach_centre else centre)
 
-    parts = [part.precise() for part in grouped]
-    like = parts[0].features.new_zeros(parts[0].shape)
-    return torch.stack([spectral_norm(partial(difference, part=part), like) for part in parts]).square()
+    precise = [domain.precise() for domain in grouped]
+    like = precise[0].features.new_zeros(precise[0].shape)
+    return torch.stack(
+        [spectral_norm(partial(difference, domain=domain), like) for domain in precise]
+    ).square()
 
 
 def hessian_squares(domains: Domains, part: str = "whole") -> Tensor:
@@ -228,7 +230,7 @@ def _rademacher(shape: tuple[int, ...], like: Tensor, generator: torch.Generator
 
 
 class HeadPenalty(nn.Module):
-    """What the penalties share: checked settings, a batch in, weighted terms of the domains out."""
+    """What the penalties share: checked arguments, a batch in, weighted terms of the domains out."""
 
     weights: ClassVar[Mapping[str, str]]
     """Which attribute weighs which term."""
@@ -237,7 +239,7 @@ class HeadPenalty(nn.Module):
     bias: bool
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute; a setting is checked, whenever it is set."""
+        """Set an attribute; an argument is checked, whenever it is set."""
         check = _CHECKS.get(name)
         super().__setattr__(name, value if check is None else check(value))
 
@@ -329,11 +331,11 @@ class HeadPenalty(nn.Module):
             if not isinstance(domains, DomainDerivatives)
             else domains.like.features.dtype
         )
-        parts = []
+        weighted = []
         for name, distance in distances.items():
             reduced = distance.mean() if self.reduction == "mean" else distance.sum()
-            parts.append(getattr(self, self.weights[name]) * reduced)
-        penalty = sum(parts[1:], parts[0]).to(dtype) if parts else _connected_zero(domains)
+            weighted.append(getattr(self, self.weights[name]) * reduced)
+        penalty = sum(weighted[1:], weighted[0]).to(dtype) if weighted else _connected_zero(domains)
         return penalty, {name: distance.detach().to(dtype) for name, distance in distances.items()}
 
     def suggest(self, batches: Iterable[Any], share: float = 0.1) -> WeightSuggestion:
@@ -352,7 +354,7 @@ class HeadPenalty(nn.Module):
             ``print`` it; ``suggestion.weights`` holds the weights by name.
 
         Raises:
-            ValueError: If there is no batch, a batch is not of that form, or none has two domains.
+            ValueError: If there is no batch, a batch is no such tuple, or none has two domains.
 
         Example:
             >>> import torch
@@ -509,7 +511,7 @@ class HessianAlignment(HeadPenalty):
         return distances
 
     def extra_repr(self) -> str:
-        """Settings, as ``print(penalty)`` shows them."""
+        """Arguments, as ``print(penalty)`` shows them."""
         return (
             f"{self.method!r}, alpha={self.alpha}, beta={self.beta}, probes={self.probes}, "
             f"expected={self.expected}, centre={self.centre!r}, detach_centre={self.detach_centre}, "
@@ -593,8 +595,10 @@ def _is_on(weight: Weight) -> bool:
 
 def _connected_zero(domains: Sequence[HeadDerivatives]) -> Tensor:
     """Exactly 0 whatever the values, with a derivative of 0 for features and logits: sums of no rows."""
-    parts = [domains.like] if isinstance(domains, DomainDerivatives) and domains.is_joined else domains
-    empty = [part.features[:0].sum() + part.residual[:0].sum().to(part.features.dtype) for part in parts]
+    derivatives = [domains.like] if isinstance(domains, DomainDerivatives) and domains.is_joined else domains
+    empty = [
+        each.features[:0].sum() + each.residual[:0].sum().to(each.features.dtype) for each in derivatives
+    ]
     return torch.stack(empty).sum()
 
 

@@ -157,7 +157,7 @@ class BackboneSpec(BaseModel):
                 f"weights: {str(weights)!r} is not known; allowed are {', '.join(map(repr, SOURCES))} "
                 f"or the path of a {', '.join(FILE_SUFFIXES)} file"
             )
-        return str(weights)  # the only form of a path that pydantic takes from Python and from JSON
+        return str(weights)  # the only kind of path that pydantic takes from Python and from JSON
 
 
 class Backbone(nn.Module):

@@ -108,8 +108,8 @@ def _torchvision_builder(model: str, published: str | None) -> Callable[[bool], 
         module = torchvision.models.get_model(model, **options)
         if auxiliary:
             module.aux_logits = False
-            for part in auxiliary:
-                setattr(module, part, None)
+            for name in auxiliary:
+                setattr(module, name, None)
         width, classifier = _remove_classifier(module, model)
         return Network(module, width, (classifier, *auxiliary), _torchvision_needs(module, model, published))
 
@@ -148,7 +148,7 @@ def _torchvision_needs(module: nn.Module, model: str, published: str | None) -> 
 
 def _remove_classifier(module: nn.Module, model: str) -> tuple[int, str]:
     """Replace the classifier, and a dropout right before it, by the identity; its input features and name."""
-    linears = [(name, part) for name, part in module.named_modules() if isinstance(part, nn.Linear)]
+    linears = [(name, inner) for name, inner in module.named_modules() if isinstance(inner, nn.Linear)]
     if not linears or linears[-1][1].out_features != CLASSES:
         raise ValueError(
             f"name: 'torchvision:{model}' does not end in a linear classifier of {CLASSES} classes, "
@@ -170,9 +170,9 @@ def _remove_classifier(module: nn.Module, model: str) -> tuple[int, str]:
 def _adapt_channels(module: nn.Module, name: str, input_channels: int) -> None:
     """Let channel ``i`` of the first convolution have the weights of channel ``i mod 3``."""
     convolutions = [
-        part
-        for part in module.modules()
-        if isinstance(part, nn.Conv2d) and part.in_channels == 3 and part.groups == 1
+        inner
+        for inner in module.modules()
+        if isinstance(inner, nn.Conv2d) and inner.in_channels == 3 and inner.groups == 1
     ]
     # A network that standardises its three channels itself cannot take another number of them.
     if len(convolutions) != 1 or getattr(module, "transform_input", False):

@@ -302,7 +302,7 @@ class DomainDerivatives(Sequence[HeadDerivatives]):
 
     def __init__(self, batch: HeadDerivatives, sizes: Sequence[int]) -> None:
         self._batch: HeadDerivatives | None = batch
-        self._parts: list[HeadDerivatives] | None = None
+        self._domains: list[HeadDerivatives] | None = None
         self.sizes = tuple(sizes)
 
     @classmethod
@@ -323,7 +323,7 @@ class DomainDerivatives(Sequence[HeadDerivatives]):
                 f"got (features, outputs) = {shapes}"
             )
         result = cls.__new__(cls)
-        result._batch, result._parts = None, list(domains)
+        result._batch, result._domains = None, list(domains)
         result.sizes = tuple(map(len, domains))
         return result
 
@@ -331,16 +331,16 @@ class DomainDerivatives(Sequence[HeadDerivatives]):
     def batch(self) -> HeadDerivatives:
         """All samples, sorted by domain."""
         if self._batch is None:
-            self._batch = _join(self.parts)
+            self._batch = _join(self.domains)
         return self._batch
 
     @property
-    def parts(self) -> list[HeadDerivatives]:
+    def domains(self) -> list[HeadDerivatives]:
         """The domains one by one."""
-        if self._parts is None:
+        if self._domains is None:
             assert self._batch is not None
-            self._parts = self._batch.split(self.sizes)
-        return self._parts
+            self._domains = self._batch.split(self.sizes)
+        return self._domains
 
     @property
     def is_joined(self) -> bool:
@@ -350,7 +350,7 @@ class DomainDerivatives(Sequence[HeadDerivatives]):
     @property
     def like(self) -> HeadDerivatives:
         """Any of the derivatives at hand, for shapes and types."""
-        return self.parts[0] if self._batch is None else self._batch
+        return self.domains[0] if self._batch is None else self._batch
 
     def __len__(self) -> int:
         """Number of domains."""
@@ -358,15 +358,15 @@ class DomainDerivatives(Sequence[HeadDerivatives]):
 
     def __getitem__(self, index: Any) -> Any:
         """A domain's derivatives."""
-        return self.parts[index]
+        return self.domains[index]
 
     def __iter__(self) -> Iterator[HeadDerivatives]:
         """The domains one by one."""
-        return iter(self.parts)
+        return iter(self.domains)
 
     def mean(self) -> HeadDerivatives:
         """Derivatives of the mean over domains of their mean losses: all samples, weighted."""
-        shares = torch.cat([_column(part) for part in self.parts]) / len(self)
+        shares = torch.cat([_column(domain) for domain in self.domains]) / len(self)
         # Their weights sum to one domain's share each; masses that sum to 1 keep them as they are.
         mass = torch.full_like(shares, 1 / len(shares))
         return replace(self.batch, weight=shares, mass=mass)
@@ -380,18 +380,18 @@ def _column(domain: HeadDerivatives) -> Tensor:
     return domain.residual.new_full((len(domain),), shares)
 
 
-def _join(parts: Sequence[HeadDerivatives]) -> HeadDerivatives:
-    weighted = any(part.weight is not None for part in parts)
+def _join(domains: Sequence[HeadDerivatives]) -> HeadDerivatives:
+    weighted = any(domain.weight is not None for domain in domains)
     weight = mass = None
     if weighted:
         # Shares of a domain sum to whatever its mean says; equal masses that sum to 1 keep them.
-        weight = torch.cat([_column(part) for part in parts])
-        mass = torch.cat([weight.new_full((len(part),), 1 / len(part)) for part in parts])
-    first = parts[0]
+        weight = torch.cat([_column(domain) for domain in domains])
+        mass = torch.cat([weight.new_full((len(domain),), 1 / len(domain)) for domain in domains])
+    first = domains[0]
     return HeadDerivatives(
-        torch.cat([part.features for part in parts]),
-        torch.cat([part.residual for part in parts]),
-        first.curvature.join([part.curvature for part in parts[1:]]),
+        torch.cat([domain.features for domain in domains]),
+        torch.cat([domain.residual for domain in domains]),
+        first.curvature.join([domain.curvature for domain in domains[1:]]),
         first.bias,
         weight,
         mass,
@@ -512,7 +512,7 @@ def sort_by_domain(domains: Tensor, samples: int) -> tuple[Tensor | None, list[i
 def _check_counting(domains: DomainDerivatives) -> None:
     weights = domains.batch.weight
     assert weights is not None
-    counted = [float(part.sum()) for part in weights.detach().split(list(domains.sizes))]
+    counted = [float(own.sum()) for own in weights.detach().split(list(domains.sizes))]
     if min(counted) <= 0:
         raise ValueError(
             "targets, sample_weight: every domain needs a sample that counts, but of the domain at position "

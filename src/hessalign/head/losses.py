@@ -105,14 +105,14 @@ class Curvature(ABC):
 
     def split(self, sizes: Sequence[int]) -> list[Self]:
         """Consecutive groups of samples, of the given sizes."""
-        return [type(self)(part) for part in self.values.split(list(sizes))]
+        return [type(self)(values) for values in self.values.split(list(sizes))]
 
     def join(self, others: Sequence["Curvature"]) -> "Curvature":
         """All samples of ``self`` followed by those of ``others``; dense where the shapes differ."""
-        parts = [self, *others]
-        if all(type(part) is type(self) for part in parts):
-            return type(self)(torch.cat([part.values for part in parts]))
-        return DenseCurvature(torch.cat([part.dense() for part in parts]))
+        groups = [self, *others]
+        if all(type(group) is type(self) for group in groups):
+            return type(self)(torch.cat([group.values for group in groups]))
+        return DenseCurvature(torch.cat([group.dense() for group in groups]))
 
 
 class DiagonalCurvature(Curvature):
@@ -231,7 +231,7 @@ class HeadLoss(ABC):
 
     @abstractmethod
     def prepare_targets(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Check the targets and bring them to the form [derivatives][hessalign.HeadLoss.derivatives] takes.
+        """Check the targets and bring them to what [derivatives][hessalign.HeadLoss.derivatives] takes.
 
         Args:
             logits: ``(n, C)``, finite.

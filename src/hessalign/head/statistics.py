@@ -427,7 +427,7 @@ def _quadruples(
     """``⟨H_e G_e, H_e G_e⟩`` from four distinct samples each, ``(m,)``: the U-statistic.
 
     With ``T_ij = A_i r_j K_ij``, ``T_ii = 0`` and ``s_i = Σ_j T_ij`` the sum over distinct ``i, j, k, l`` of
-    ``K_ik T_ij·T_kl`` is ``Σ_ik K_ik s_i·s_k`` without its terms in which two of them agree; those with
+    ``K_ik T_ij·T_kl`` is ``Σ_ik K_ik s_i·s_k`` without its terms in which two of them are equal; those with
     ``j = k`` and with ``i = l`` are equal.
     """
     if len(set(sizes)) == 1:
@@ -474,7 +474,7 @@ def _check_distinct(domains: DomainDerivatives, wanted: Collection[Quantity]) ->
             f"unbiased: {'hgp' if fewest == 4 else 'it'} needs at least {fewest} samples of each domain, "
             f"got a domain with {min(domains.sizes)}"
         )
-    if any(part.weight is not None for part in ([domains.like] if domains.is_joined else domains.parts)):
+    if any(each.weight is not None for each in ([domains.like] if domains.is_joined else domains)):
         raise ValueError(
             "unbiased: samples must count alike; leave out sample_weight, class_weight and ignored samples"
         )
@@ -538,8 +538,8 @@ def _blocks(domains: DomainDerivatives) -> list[_Block]:
     """All domains: large ones each for itself, small ones together."""
     if min(domains.sizes) >= ROWS_IN_CACHE or len(domains) == 1:
         return [
-            _block(part, (1, len(part), -1), part.shares(), [index])
-            for index, part in enumerate(domains.parts)
+            _block(domain, (1, len(domain), -1), domain.shares(), [index])
+            for index, domain in enumerate(domains)
         ]
     batch, sizes = domains.batch, domains.sizes
     if len(set(sizes)) == 1:
