@@ -54,6 +54,9 @@ class AnnealedPenalty(Algorithm):
         """``w_t`` of the step that is about to be done; a number, or of the type of a tensor.
 
         It is a tensor where the hyper-parameters are, those of runs that are trained together.
+
+        Returns:
+            A number, or a scalar tensor like the given one.
         """
         weight = self.schedule()(self.steps_done)
         return weight.to(like) if isinstance(weight, Tensor) else weight

@@ -92,6 +92,9 @@ class DomainBatch:
             names: Of all source domains. Their order is that of the algorithm's domains, so it must be the
                 same for all batches of a training.
 
+        Returns:
+            The batch, its domains numbered in the order of the names.
+
         Raises:
             ValueError: As the class does, or if a domain is not among the names or a name is given twice.
 
@@ -134,6 +137,9 @@ class DomainBatch:
 
         Args:
             values: ``(E·B, ...)``, one for each sample in the batch's order.
+
+        Returns:
+            ``(B, ...)`` for each domain, in order.
 
         Raises:
             ValueError: If there is not one for each sample.
@@ -271,6 +277,9 @@ class Algorithm(nn.Module, ABC):
         That is the rule of DomainBed for the algorithms that use it, and it matters where a BatchNorm is
         trained: each domain is then normalised by statistics of its own. Everywhere else it is the same as
         one pass, which is what is done.
+
+        Returns:
+            ``(E·B, width)``, in the batch's order.
         """
         if not uses_batch_statistics(self.backbone):
             features: Tensor = self.backbone(batch.inputs)
@@ -281,6 +290,9 @@ class Algorithm(nn.Module, ABC):
         """Whether Adam begins anew with the step that is about to be done; never by default.
 
         A tensor only where [batched_hparams][] are tensors.
+
+        Returns:
+            Whether it does; a tensor only where [batched_hparams][] are tensors.
         """
         return False
 
@@ -325,6 +337,9 @@ class Algorithm(nn.Module, ABC):
 
     def update(self, batch: DomainBatch, optimizers: Optimizers) -> Metrics:
         """[step][], counted.
+
+        Returns:
+            What [step][] reports.
 
         Raises:
             ValueError: If the batch has another number of domains than the algorithm, or too few samples of
@@ -403,6 +418,9 @@ def head_derivatives(features: Tensor, logits: Tensor, batch: DomainBatch) -> Do
 
     Unlike [HeadDerivatives.from_logits][hessalign.HeadDerivatives.from_logits] it never looks at a value:
     that would make a GPU wait, and runs that are trained together do not have a single one.
+
+    Returns:
+        Those of the domains, in order.
     """
     derivatives = HeadDerivatives.from_checked(features, logits, batch.targets, CrossEntropy())
     return DomainDerivatives(derivatives, [batch.samples_per_domain] * batch.domain_count)

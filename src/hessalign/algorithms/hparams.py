@@ -129,6 +129,9 @@ def hparam(
         reference_name: DomainBed's name where it is another one.
         at_least: Smallest allowed value.
         at_most: Largest allowed value.
+
+    Returns:
+        A field of pydantic that carries default, bounds and [Search][].
     """
     large = (default, search)
     field: Any = Field(default, ge=at_least, le=at_most)
@@ -196,6 +199,9 @@ class HParams(BaseModel):
     def spaces(cls, search_space: SearchSpace) -> dict[str, Space]:
         """Default and search distribution of each hyper-parameter, by field name.
 
+        Returns:
+            A [Space][] for each hyper-parameter that is searched.
+
         Raises:
             ValueError: If there is no such search space.
         """
@@ -212,6 +218,9 @@ class HParams(BaseModel):
         cls, search_space: SearchSpace, overrides: Mapping[str, Value | str] | None = None
     ) -> "HParams":
         """Defaults of a search space, with some values replaced.
+
+        Returns:
+            Hyper-parameters of this class.
 
         Raises:
             ValueError: Naming the hyper-parameter that is unknown or out of range.

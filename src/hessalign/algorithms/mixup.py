@@ -58,6 +58,9 @@ def _draw_share(alpha: float) -> float:
     ``Γ(α + 1)`` plus ``log(U) / α`` (Marsaglia and Tsang, "A simple method for generating gamma variables",
     ACM Transactions on Mathematical Software 2000): torch's own draw would be exactly 0.5 wherever both
     vanish, which at ``α = 0.001`` are 23 of 100.
+
+    Returns:
+        A number between 0 and 1.
     """
     if alpha >= SMALL_ALPHA:
         return float(Beta(alpha, alpha).sample())

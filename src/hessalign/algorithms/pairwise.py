@@ -44,6 +44,9 @@ class PairwisePenalty(Algorithm):
 
         Args:
             domains: Features of each domain, ``(B, width)``.
+
+        Returns:
+            Scalar, in float32 at least.
         """
         count = len(domains)
         if count == 1:

@@ -85,6 +85,9 @@ class HessianFlatness(HeadPenalty):
         Args:
             domains: Derivatives of each domain.
             generator: Not used: nothing is drawn.
+
+        Returns:
+            ``{"hessian_size": (m,)}``.
         """
         return {"hessian_size": hessian_squares(domains, self.part)}
 

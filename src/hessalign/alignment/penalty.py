@@ -492,6 +492,9 @@ class HessianAlignment(HeadPenalty):
         Args:
             domains: Derivatives of each domain.
             generator: Source of sampled Hutchinson probes; torch's global one by default.
+
+        Returns:
+            ``(m,)`` by name, the terms that are not left out.
         """
         aligns_gradients = len(domains) > 1 and _is_on(self.beta)
         aligns_hessians = len(domains) > 1 and _is_on(self.alpha) and self.method != "gradient"
@@ -548,6 +551,9 @@ class HessianAlignment(HeadPenalty):
 
 def check_weight(name: str, value: Any) -> Weight:
     """A weight as a float, or a scalar tensor as it is.
+
+    Returns:
+        The weight.
 
     Raises:
         ValueError: If it is neither a finite number of at least 0 nor a scalar tensor of real numbers.

@@ -207,6 +207,9 @@ class Backbone(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Features ``(n, width)`` of images ``(n, c, h, w)`` or given features ``(n, d)``.
 
+        Returns:
+            ``(n, width)``.
+
         Raises:
             ValueError: If the network gives anything else, or does not take inputs of such a shape.
         """
@@ -235,6 +238,9 @@ def make_backbone(spec: BackboneSpec, input_channels: int) -> Backbone:
         input_channels: Channels of the images. For another number than 3, channel ``i`` of the first
             convolution gets the weights of channel ``i mod 3`` of the three-channel network, as in DomainBed;
             ``mnist_cnn`` is built for any number. For ``identity`` and adapters the number of features.
+
+    Returns:
+        The network with what belongs before and behind it, in training mode.
 
     Raises:
         ValueError: If there is no such model, it does not have such weights, the weights do not fit or are

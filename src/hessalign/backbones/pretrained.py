@@ -48,6 +48,9 @@ def pretrained_network(
         weights: As in [BackboneSpec][hessalign.backbones.BackboneSpec].
         input_channels: Channels of the images.
 
+    Returns:
+        Module, number of features, and needs.
+
     Raises:
         ValueError: If there is no such model, it does not have such weights, the weights do not fit, or it
             cannot take that many channels.
@@ -126,6 +129,9 @@ def _takes_other_sizes(model: str, own: int) -> bool:
     """Whether a network that timm calls one of a fixed size takes another all the same; some do.
 
     Tried without a number being computed.
+
+    Returns:
+        Whether it does.
     """
     other = 224 if own != 224 else 448
     try:
@@ -188,6 +194,9 @@ def _adapt_channels(module: nn.Module, name: str, input_channels: int) -> None:
 
 def _download(model: str, fetch: Callable[[], Any]) -> Any:
     """What the library fetches.
+
+    Returns:
+        Whatever ``fetch`` returns.
 
     Raises:
         OSError: Whatever went wrong, for the libraries do not share an exception for it.

@@ -11,7 +11,7 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import IO, Any, Literal, NoReturn, cast
 from urllib.parse import parse_qs, urlsplit
 from zipfile import ZipFile, ZipInfo
 
@@ -97,6 +97,10 @@ class BadArchiveError(OSError):
     """An archive is damaged, or refused for what it holds; it must be had anew or elsewhere."""
 
 
+class NoRoomError(OSError):
+    """The disk has not enough room for what an archive holds."""
+
+
 def extract(archive: Path, folder: Path, on_bytes: OnBytes) -> None:
     """Extract a zip or a tar archive, whatever its name ends in.
 
@@ -111,7 +115,8 @@ def extract(archive: Path, folder: Path, on_bytes: OnBytes) -> None:
 
     Raises:
         BadArchiveError: If the archive is damaged, refused or none at all; the message names it.
-        OSError: If it cannot be read, or the disk is full; likewise.
+        NoRoomError: If the disk has not enough room for it; likewise.
+        OSError: If it cannot be read; likewise.
     """
     with archive.open("rb") as file:
         start = file.read(6)
@@ -120,18 +125,14 @@ def extract(archive: Path, folder: Path, on_bytes: OnBytes) -> None:
             _extract_zip(archive, folder, on_bytes)
         else:
             _extract_tar(archive, start, folder, on_bytes)
-    except (BadArchiveError, _NoRoomError):
+    except (BadArchiveError, NoRoomError):
         raise
     except OSError as error:
         if error.errno is None:  # gzip's and bz2's word for damage
-            raise _damaged(archive, error) from None
+            _refuse_damaged(archive, error)
         raise OSError(f"{shown(archive)}: it cannot be extracted ({error.strerror})") from None
     except Exception as error:  # the parsers of archives raise whatever they stumble over
-        raise _damaged(archive, error) from None
-
-
-class _NoRoomError(OSError):
-    """The disk is full."""
+        _refuse_damaged(archive, error)
 
 
 def _extract_zip(archive: Path, folder: Path, on_bytes: OnBytes) -> None:
@@ -247,7 +248,7 @@ def _check_size(archive: Path, size: int) -> None:
 
 def _check_room(archive: Path, folder: Path, needed: int, free: int) -> None:
     if needed > free:
-        raise _NoRoomError(
+        raise NoRoomError(
             f"{shown(archive)}: it holds {needed:,} bytes or more, "
             f"the disk of {os.fspath(folder)} has not as many free; make room and start again"
         )
@@ -259,6 +260,6 @@ def _refused(archive: Path, name: str, reason: str) -> BadArchiveError:
     )
 
 
-def _damaged(archive: Path, error: Exception) -> BadArchiveError:
+def _refuse_damaged(archive: Path, error: Exception) -> NoReturn:
     reason = " ".join(str(error).split()) or type(error).__name__
-    return BadArchiveError(f"{shown(archive)}: no archive, or a damaged one ({reason}); get it anew")
+    raise BadArchiveError(f"{shown(archive)}: no archive, or a damaged one ({reason}); get it anew") from None

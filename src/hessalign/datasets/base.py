@@ -206,6 +206,9 @@ def check_names(argument: str, names: Sequence[object]) -> tuple[str, ...]:
         argument: What they are called.
         names: By id.
 
+    Returns:
+        The names.
+
     Raises:
         ValueError: If a name is no text, no UTF-8 (as folders may be called), or there twice.
     """
@@ -233,6 +236,9 @@ def name_doubts(kind: str, names: Sequence[str]) -> tuple[str, ...]:
     Args:
         kind: Of what they are the names: ``"domain"`` or ``"class"``.
         names: All of them, each once.
+
+    Returns:
+        The sentences.
     """
     alike: dict[str, list[str]] = {}
     for name in names:
@@ -263,6 +269,9 @@ def seed_hash(*args: object) -> int:
 
     >>> seed_hash(0, 1)
     1514274641
+
+    Returns:
+        At least 0 and below 2³¹.
     """
     digest = hashlib.md5(str(args).encode("utf-8"), usedforsecurity=False).hexdigest()
     return int(digest, 16) % 2**31

@@ -83,6 +83,9 @@ class _Wanted:
 def downloadable(dataset: "type[DomainDataset]") -> "type[PublishedFolder]":
     """The dataset, if it has archives.
 
+    Returns:
+        The dataset's class.
+
     Raises:
         ValueError: If it has none.
     """
@@ -130,6 +133,9 @@ def download(
         duplicates: List of images to leave out, one ``domain/class/image`` in each line; None for the
             published list, where there is one.
 
+    Returns:
+        Where the dataset lies now, and what it was made of.
+
     Raises:
         ValueError: If an argument is not allowed or the dataset is there already; nothing is done then.
         OSError: If an archive cannot be had, is not what it must be, damaged or unsafe, or the disk is full.
@@ -166,6 +172,9 @@ def remove_listed(dataset: "type[PublishedFolder]", root: Path, duplicates: Path
         root: Folder that holds the dataset's folder or the domain folders.
         duplicates: The list, one ``domain/class/image`` in each line, or None.
 
+    Returns:
+        Where the dataset lies, and how many images were deleted.
+
     Raises:
         ValueError: If the dataset is not there or the list is none; nothing is deleted then.
         OSError: If an image cannot be deleted.
@@ -186,6 +195,9 @@ def read_duplicates(path: Path, domain_names: Iterable[str]) -> list[PurePosixPa
     Args:
         path: The list, UTF-8.
         domain_names: Of the dataset.
+
+    Returns:
+        Paths below the dataset's folder.
 
     Raises:
         ValueError: If it is no such list; the message names the first bad line.

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from hessalign.checks import require_path
 from hessalign.datasets.base import (
@@ -113,13 +114,9 @@ class FeaturesFile(DomainDataset):
         """Hash of the file's content, wherever it lies."""
         return self.about.content_sha256
 
+    @override
     @classmethod
     def make(cls, root: Path | None, seed: int) -> Self:
-        """The dataset of a file; nothing is drawn, so the seed is unused.
-
-        Raises:
-            ValueError: If there is no file, or it is not whole.
-        """
         if root is None:
             raise ValueError("root: features_file is read from disk and none was given; give the file's path")
         return cls(root)

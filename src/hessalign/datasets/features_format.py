@@ -124,17 +124,15 @@ def read_features(path: Path) -> tuple[FeaturesAbout, dict[str, Tensor]]:
     """
     about, tensors = _open(path)
     _check_tensors(path, about, tensors)
-    digest = _named_digest(about)
-    for name in ("labels", "domains", "features", "views"):
-        if name in tensors:
-            digest.update(_bytes(tensors[name]))
-    if digest.hexdigest() != about.content_sha256:
-        raise _refused(path, "its content was changed after it was written; extract the features again")
+    _check_content(path, about, tensors)
     return about, tensors
 
 
 def read_about(path: Path) -> FeaturesAbout:
     """What a features file tells of itself, from its header alone.
+
+    Returns:
+        Its description.
 
     Raises:
         ValueError: If the file is missing, cut short or no features file.
@@ -192,6 +190,15 @@ def _check_tensors(path: Path, about: FeaturesAbout, tensors: Mapping[str, Tenso
         raise _refused(path, "its rows are not sorted by domain")
     if len(tensors["domains"].unique()) != len(about.domain_names):
         raise _refused(path, "it has a domain without a sample")
+
+
+def _check_content(path: Path, about: FeaturesAbout, tensors: Mapping[str, Tensor]) -> None:
+    digest = _named_digest(about)
+    for name in ("labels", "domains", "features", "views"):
+        if name in tensors:
+            digest.update(_bytes(tensors[name]))
+    if digest.hexdigest() != about.content_sha256:
+        raise _refused(path, "its content was changed after it was written; extract the features again")
 
 
 def _refused(path: Path, reason: str) -> ValueError:

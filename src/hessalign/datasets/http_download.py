@@ -36,11 +36,11 @@ class DownloadError(OSError):
     """A file cannot be had from its URL; the message names it."""
 
 
-class _ConnectionLostError(DownloadError):
+class ConnectionLostError(DownloadError):
     """The server went away, perhaps not for long."""
 
 
-class _TooLongError(DownloadError):
+class TooLongError(DownloadError):
     """More arrives than may."""
 
 
@@ -62,8 +62,9 @@ def fetch(url: str, path: Path, on_bytes: OnBytes, most_bytes: int = MOST_BYTES)
         most_bytes: A longer file is refused.
 
     Raises:
-        DownloadError: If the file cannot be had, is too long or arrives too slowly; what has arrived is kept,
-            but not of a file that is too long.
+        DownloadError: If the file cannot be had or arrives too slowly; what has arrived is kept.
+        ConnectionLostError: If the server goes away and does not come back; likewise.
+        TooLongError: If the file is too long; nothing of it is kept.
         OSError: If it cannot be written.
     """
     part = _Part(path.with_name(f"{path.name}.part"), url)
@@ -73,10 +74,10 @@ def fetch(url: str, path: Path, on_bytes: OnBytes, most_bytes: int = MOST_BYTES)
         try:
             _receive(part, on_bytes, most_bytes)
             break
-        except _TooLongError:
+        except TooLongError:
             part.remove()
             raise
-        except _ConnectionLostError:
+        except ConnectionLostError:
             failures = 0 if part.size() >= before + LEAST_NEW_BYTES else failures + 1
             if part.size() == at_first or failures == PATIENCE:
                 raise
@@ -162,7 +163,7 @@ def _append(
 ) -> None:
     done = part.size()
     if total is not None and total > most_bytes:
-        raise _TooLongError(f"{part.url} has {total:,} bytes, allowed are {most_bytes:,}")
+        raise TooLongError(f"{part.url} has {total:,} bytes, allowed are {most_bytes:,}")
     _check_room(part, total, done)
     with part.path.open("ab") as file:
         for chunk in _chunks(part.url, response, None if total is None else total - done):
@@ -174,15 +175,15 @@ def _append(
             file.write(chunk)
             on_bytes(done, total)
     if total is not None and done < total:
-        raise _ConnectionLostError(f"{part.url} broke off after {done:,} of {total:,} bytes")
+        raise ConnectionLostError(f"{part.url} broke off after {done:,} of {total:,} bytes")
 
 
 def _check_endless(part: _Part, done: int, most_bytes: int) -> None:
     """Refuse to go on with a file of unknown length that is too long for its purpose or for the disk."""
     if done > most_bytes:
-        raise _TooLongError(f"{part.url} sends more than the {most_bytes:,} bytes that are allowed")
+        raise TooLongError(f"{part.url} sends more than the {most_bytes:,} bytes that are allowed")
     if shutil.disk_usage(part.path.parent).free < SPARE_BYTES:
-        raise _TooLongError(
+        raise TooLongError(
             f"{part.url} does not say how long it is, and after {done:,} bytes the disk of "
             f"{part.path.parent} is all but full"
         )
@@ -200,7 +201,7 @@ def _open(url: str, headers: Mapping[str, str]) -> HTTPResponse:
         raise DownloadError(f"{url} is no address ({error})") from None
     except (URLError, HTTPException, OSError) as error:
         reason = " ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__
-        raise _ConnectionLostError(f"{url} cannot be reached ({reason})") from None
+        raise ConnectionLostError(f"{url} cannot be reached ({reason})") from None
     if response.headers.get_content_type() in ("text/html", "application/xhtml+xml"):
         response.close()
         raise DownloadError(_not_the_file(url))
@@ -214,6 +215,13 @@ def _chunks(url: str, response: HTTPResponse, wanted: int | None) -> Iterator[by
         url: For messages.
         response: What is read.
         wanted: Number of bytes; None for all.
+
+    Yields:
+        What one read brings, never nothing.
+
+    Raises:
+        ConnectionLostError: If the connection breaks.
+        DownloadError: If too little arrives for too long.
     """
     started, arrived, total = time.monotonic(), 0, 0
     while wanted is None or total < wanted:
@@ -221,7 +229,7 @@ def _chunks(url: str, response: HTTPResponse, wanted: int | None) -> Iterator[by
             chunk = response.read1(CHUNK_BYTES if wanted is None else min(CHUNK_BYTES, wanted - total))
         except (HTTPException, OSError, ValueError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
-            raise _ConnectionLostError(f"{url} broke off ({reason})") from None
+            raise ConnectionLostError(f"{url} broke off ({reason})") from None
         if not chunk:
             return
         yield chunk

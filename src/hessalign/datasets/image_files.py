@@ -11,6 +11,7 @@ from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from hessalign.checks import require_path
 from hessalign.datasets.base import Domain, DomainDataset, Samples, SearchSpace
@@ -46,6 +47,9 @@ class ImageFiles(Samples):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """Input and class id of one image.
+
+        Returns:
+            Input ``(3, height, width)``, and class id.
 
         Raises:
             OSError: If it cannot be read; the message names the file.
@@ -129,13 +133,9 @@ class ImageFileDomains(DomainDataset):
         """The folder that the files' paths are told from."""
         return root
 
+    @override
     @classmethod
     def make(cls, root: Path | None, seed: int) -> Self:
-        """The dataset below a root; nothing is drawn, so the seed is unused.
-
-        Raises:
-            ValueError: If there is no root, or what lies there is not the dataset.
-        """
         if root is None:
             raise ValueError(
                 f"root: {cls.name} is read from disk and none was given; give the path of the data"

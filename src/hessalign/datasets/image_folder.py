@@ -67,6 +67,9 @@ def list_domains(root: Path, folders: Mapping[str, Path], extensions: Sequence[s
         folders: By name of the domain.
         extensions: Of images.
 
+    Returns:
+        The images, by domain.
+
     Raises:
         ValueError: If a domain or a class folder holds no image, or a folder would be read twice.
         OSError: If a folder cannot be read.
@@ -101,6 +104,9 @@ class ImageFinder:
         """Paths of the images in a folder and in those below it, sorted.
 
         Sorted by whole paths, not level by level: the order in which torchvision's ImageFolder lists.
+
+        Returns:
+            Paths.
 
         Raises:
             ValueError: If a folder was read before, or leads back to one that holds it.
@@ -259,6 +265,9 @@ class PublishedFolder(ImageFolderDomains):
     @classmethod
     def arrange(cls, extracted: Path) -> Path:
         """Find or make, among the files of the extracted archives, the folder of the domain folders.
+
+        Returns:
+            The folder of the domain folders.
 
         Raises:
             ValueError: If there is none.

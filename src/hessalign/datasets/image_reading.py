@@ -50,13 +50,15 @@ def read_image(path: str) -> Image.Image:
     * CIE Lab is converted to sRGB; embedded colour profiles are not looked at.
     * The orientation that EXIF asks for is applied. Of several frames the first one is read.
 
+    Returns:
+        An image of mode RGB.
+
     Raises:
         OSError: If the file is missing, damaged, no image, or of a kind that has no faithful conversion; the
             message names it.
     """
     try:
-        if os.path.exists(path) and not os.path.isfile(path):
-            raise _RefusedError("it is no file")  # opening a pipe would wait for ever
+        _require_no_pipe(path)
         with Image.open(path) as image:
             image.load()
             return _upright(_to_rgb(image), _orientation(image))
@@ -72,6 +74,11 @@ def read_image(path: str) -> Image.Image:
 
 class _RefusedError(Exception):
     """Why an image is not converted."""
+
+
+def _require_no_pipe(path: str) -> None:
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise _RefusedError("it is no file")  # opening a pipe would wait for ever
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from hessalign.checks import require_whole
 from hessalign.datasets.base import BatchedSamples, Domain, DomainDataset, PublishedCounts, SearchSpace
@@ -33,6 +34,9 @@ class Digits:
 
 def load_mnist(split: Literal["train", "test"]) -> Digits:
     """The 60,000 training or 10,000 test digits, in the order of the original files.
+
+    Returns:
+        Images and digits.
 
     Raises:
         ValueError: If the split is unknown.
@@ -108,9 +112,9 @@ class DigitDomains(DomainDataset):
             domains.append(Domain(name, samples.targets, plain=samples, augmented=samples))
         super().__init__(self.classes, tuple(domains))
 
+    @override
     @classmethod
     def make(cls, root: Path | None, seed: int) -> Self:
-        """The dataset; MNIST ships with the package, so the root is unused."""
         return cls(seed)
 
     @abstractmethod

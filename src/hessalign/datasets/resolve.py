@@ -30,6 +30,9 @@ class DataSource:
     def open(self, seed: int) -> "DomainDataset":
         """The dataset, with what it draws drawn from a seed.
 
+        Returns:
+            The dataset.
+
         Raises:
             ValueError: If it is not there.
         """
@@ -42,6 +45,9 @@ def find_data(given: str, root: Path | None = None) -> DataSource:
     Args:
         given: Name of a dataset, a folder ``ROOT/domain/class/*``, a CSV file, or a features file.
         root: Folder that holds a dataset given by name.
+
+    Returns:
+        Name of the dataset, and where it lies.
 
     Raises:
         ValueError: If it is none of these.

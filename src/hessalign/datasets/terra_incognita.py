@@ -49,8 +49,11 @@ class TerraIncognita(PublishedFolder):
     def arrange(cls, extracted: Path) -> Path:
         """Sort the images into location and class, as the annotations beside them say.
 
-        Annotations are JSON files in COCO's form. An image with two classes goes into both folders, as in
+        Annotations are JSON files in COCO's format. An image with two classes goes into both folders, as in
         DomainBed; one that is annotated but not there is passed over, the counts will tell.
+
+        Returns:
+            The folder of the domain folders.
 
         Raises:
             ValueError: If there are neither sorted images nor images with annotations of the four locations.
@@ -70,6 +73,9 @@ class TerraIncognita(PublishedFolder):
 
 def _classes_by_image(paths: list[Path]) -> dict[tuple[str, str], set[str]]:
     """Classes of each image, by its location's folder and its file's name.
+
+    Returns:
+        Sets of class names.
 
     Raises:
         ValueError: If a file is no JSON, or an entry lacks something; the message names the file.

@@ -104,6 +104,9 @@ def verify(dataset: DomainDataset, on_sample: Callable[[], None] | None = None) 
     Args:
         dataset: Any.
         on_sample: Called after each sample, to show progress.
+
+    Returns:
+        What was found.
     """
     published = dataset.expected_counts
     counts = count_samples(dataset)

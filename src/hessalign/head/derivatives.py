@@ -79,6 +79,9 @@ class HeadDerivatives:
             sample_weight: Weight of each sample in the mean, ``(n,)``, at least 0 and not all 0; equal by
                 default.
 
+        Returns:
+            The derivatives.
+
         Raises:
             ValueError: If there is no sample, lengths or shapes do not match, a value is NaN or infinite,
                 a target is out of range, or the loss is unknown.
@@ -116,6 +119,9 @@ class HeadDerivatives:
             loss: Loss of the head.
             bias: Whether the head has a bias.
             sample_weight: Weight of each sample in the mean, ``(n,)``; equal by default.
+
+        Returns:
+            The derivatives.
         """
         return cls._of(features, logits, targets, loss, loss.encode_targets, bias, sample_weight)
 
@@ -193,6 +199,9 @@ class HeadDerivatives:
 
         The statistic that Fishr aligns (Rame et al., ICML 2022). With the features' mean ``μ`` and ``ζ = z −
         μ`` it is ``Var(r ζ) + 2 μ Cov(r ζ, r) + μ² Var(r)``: features far from 0 take no digits away.
+
+        Returns:
+            ``(C, d+1)``.
         """
         this = self.precise()
         shares, features = this.shares(), this.features
@@ -308,6 +317,9 @@ class DomainDerivatives(Sequence[HeadDerivatives]):
     @classmethod
     def of(cls, domains: Sequence[HeadDerivatives]) -> "DomainDerivatives":
         """From the derivatives of each domain; what is one already is returned as it is.
+
+        Returns:
+            The domains together.
 
         Raises:
             ValueError: If there is no domain, or they differ in their numbers of features or outputs.
@@ -449,6 +461,9 @@ def derivatives_by_domain(
         bias: Whether the head has a bias.
         sample_weight: Weight of each sample in its domain's mean loss, ``(n,)``; equal by default.
 
+    Returns:
+        Those of the domains.
+
     Raises:
         ValueError: As [HeadDerivatives.from_logits][hessalign.HeadDerivatives.from_logits] and
             [sort_by_domain][] do, and if no sample of a domain counts.
@@ -525,6 +540,9 @@ def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
 
     Args:
         device: Of the tensors that are computed with.
+
+    Returns:
+        A context.
     """
     if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
         return torch.autocast(device.type, enabled=False)

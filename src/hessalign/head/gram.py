@@ -50,6 +50,9 @@ def gram(features: Tensor, bias: bool, squares: bool = False) -> Tensor:
 
     A row of its derivative is a sum over all samples, in which those of equal domains cancel: that takes
     features in float64.
+
+    Returns:
+        ``(n, n)``.
     """
     products: Tensor = _Gram.apply(features, bias, squares)
     return products
@@ -59,6 +62,9 @@ def two_grams(features: Tensor, bias: bool) -> tuple[Tensor, Tensor]:
     """What [gram][] gives, twice: the second one has the derivative for its first factor alone.
 
     So ``z̃_j`` counts as a constant in the second one, and both need one matrix product in each direction.
+
+    Returns:
+        ``K`` and ``K``, ``(n, n)`` each.
     """
     both: tuple[Tensor, Tensor] = _TwoGrams.apply(features, bias)
     return both

@@ -250,6 +250,9 @@ class HeadLoss(ABC):
         Args:
             logits: ``(n, C)``.
             targets: As the user gave them.
+
+        Returns:
+            What ``prepare_targets`` returns.
         """
         return self.prepare_targets(logits, targets)
 
@@ -317,6 +320,13 @@ class CrossEntropy(HeadLoss):
 
         Label smoothing and class weights change the rows, which sum to 1 all the same: the scale goes into
         [target_weights][hessalign.CrossEntropy.target_weights]. Rows of ignored samples are zero.
+
+        Returns:
+            ``(n, C)``, in the type of the logits.
+
+        Raises:
+            ValueError: If there is one logit, a class or a probability is out of range, or there is not one
+                class weight for each class.
         """
         classes = logits.shape[1]
         if classes < 2:
@@ -625,6 +635,9 @@ NAMED_LOSSES: dict[str, HeadLoss] = {
 
 def resolve_loss(loss: str | HeadLoss) -> HeadLoss:
     """The loss a name stands for; a [HeadLoss][hessalign.HeadLoss] is returned as it is.
+
+    Returns:
+        The loss.
 
     Raises:
         ValueError: If the name is unknown.

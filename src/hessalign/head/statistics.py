@@ -357,6 +357,9 @@ def plan(
         domains: The domains.
         wanted: Quantities that will be asked for.
         unbiased: Whether U-statistics are wanted; HGP's are a sum over quadruples of samples.
+
+    Returns:
+        The way of each.
     """
     like, samples, count = domains.like, sum(domains.sizes), len(domains)
     outputs, width = like.shape
@@ -429,6 +432,9 @@ def _quadruples(
     With ``T_ij = A_i r_j K_ij``, ``T_ii = 0`` and ``s_i = Σ_j T_ij`` the sum over distinct ``i, j, k, l`` of
     ``K_ik T_ij·T_kl`` is ``Σ_ik K_ik s_i·s_k`` without its terms in which two of them are equal; those with
     ``j = k`` and with ``i = l`` are equal.
+
+    Returns:
+        Estimates that can be negative.
     """
     if len(set(sizes)) == 1:
         size, count = sizes[0], len(sizes)
