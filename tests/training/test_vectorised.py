@@ -37,7 +37,12 @@ ALONE = {
     "sagnet": "step",
 }
 """Why they cannot be trained together: a method of their own, or a loss that draws random numbers."""
-TOGETHER = sorted({*algorithm_names()} - ALONE.keys())
+TOGETHER = [
+    name
+    for name in algorithm_names()
+    if (hparams_class := get_algorithm(name).hparams_class)
+    and get_algorithm(name).batched_hparams(hparams_class.with_defaults("features")) is not None
+]
 SHARES = {"ema": 0.99, "feature_drop": 0.9, "batch_drop": 0.9}
 """Largest values of hyper-parameters that must stay below 1."""
 FACTORS = (1.0, 0.3, 2.0)
