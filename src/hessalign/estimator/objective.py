@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse.linalg import LinearOperator  # type: ignore[import-untyped]
+from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
 from hessalign.alignment import HessianAlignment

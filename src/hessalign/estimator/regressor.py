@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import RegressorMixin  # type: ignore[import-untyped]
-from sklearn.utils import Tags  # type: ignore[import-untyped]
+from sklearn.base import RegressorMixin
+from sklearn.utils import Tags
 
 from hessalign.estimator.auto import Head
 from hessalign.estimator.base import (

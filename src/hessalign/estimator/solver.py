@@ -5,9 +5,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cholesky, solve_triangular  # type: ignore[import-untyped]
-from scipy.optimize import OptimizeResult, minimize  # type: ignore[import-untyped]
-from scipy.sparse.linalg import LinearOperator, minres  # type: ignore[import-untyped]
+from scipy.linalg import cholesky, solve_triangular
+from scipy.optimize import OptimizeResult, minimize
+from scipy.sparse.linalg import LinearOperator, minres
 
 from hessalign.estimator.objective import ROWS_PER_COLUMN, Objective
 
