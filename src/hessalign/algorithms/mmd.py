@@ -1,5 +1,7 @@
 """Maximum mean discrepancy (Li et al., "Adversarial Feature Learning", CVPR 2018)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from typing_extensions import override
@@ -20,23 +22,23 @@ class MMD(PairwisePenalty):
     def distances(self, features: Tensor) -> Tensor:
         # Means over all pairs, a sample with itself included.
         rows = features.flatten(0, 1)
-        kernels = _kernels(_squares(rows - rows.mean(0)))
-        return squared_distances(means_of_domains(kernels, len(features)))
+        kernel = kernels(squares(rows - rows.mean(0)))
+        return squared_distances(means_of_domains(kernel, len(features)))
 
 
-def _kernels(squares: Tensor) -> Tensor:
+def kernels(distances: Tensor, bandwidths: Sequence[float] = BANDWIDTHS) -> Tensor:
     """``K`` of squared distances, with its first derivative: no tensor for each bandwidth is kept for it."""
-    at = squares.detach()
+    at = distances.detach()
     total, slope = torch.zeros_like(at), torch.zeros_like(at)
-    for bandwidth in BANDWIDTHS:
+    for bandwidth in bandwidths:
         kernel = (-bandwidth * at).exp()
         total, slope = total + kernel, slope - bandwidth * kernel
-    return total + slope * (squares - at)
+    return total + slope * (distances - at)
 
 
-def _squares(centred: Tensor) -> Tensor:
+def squares(centred: Tensor) -> Tensor:
     """Squared distances of every two rows, exactly 0 where they are equal."""
     norms = centred.square().sum(1)
     sums = norms.unsqueeze(1) + norms
-    squares = sums - 2 * centred @ centred.T
-    return torch.where(squares <= ROUNDING * torch.finfo(sums.dtype).eps * sums, 0.0, squares)
+    distances = sums - 2 * centred @ centred.T
+    return torch.where(distances <= ROUNDING * torch.finfo(sums.dtype).eps * sums, 0.0, distances)

@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from hessalign.algorithms.base import Algorithm, DomainBatch, Metrics, cross_entropies
 from hessalign.algorithms.hparams import HParams, LogUniform, hparam
-from hessalign.head.derivatives import without_autocast
+from hessalign.head.derivatives import at_least_single, precise_type, without_autocast
 
 
 class PairwiseHParams(HParams):
@@ -52,9 +52,10 @@ class PairwisePenalty(Algorithm):
         if count == 1:
             return domains[0].new_zeros(())
         with without_autocast(domains[0].device):
-            distances = self.distances(_in_full(torch.stack(list(domains))))
+            features = at_least_single(torch.stack(list(domains)))
+            distances = self.distances(features.to(precise_type(features)))
         mean = distances.triu(1).sum() / (count * (count - 1) / 2)
-        return mean.to(torch.promote_types(domains[0].dtype, torch.float32))
+        return mean.to(features.dtype)
 
     @override
     def objective(self, batch: DomainBatch) -> tuple[Tensor, Metrics]:
@@ -65,11 +66,6 @@ class PairwisePenalty(Algorithm):
             "risk": risk.detach(),
             "penalty": penalty.detach(),
         }
-
-
-def _in_full(features: Tensor) -> Tensor:
-    """In float64; in float32 on Apple's GPUs, which know no other."""
-    return features.to(torch.float32 if features.device.type == "mps" else torch.float64)
 
 
 def means_of_domains(values: Tensor, domains: int) -> Tensor:

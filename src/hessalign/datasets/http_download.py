@@ -4,18 +4,26 @@ import json
 import os
 import re
 import shutil
+import socket
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from http.client import HTTPException, HTTPResponse, InvalidURL
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, InvalidURL
 from importlib.metadata import version
 from pathlib import Path
+from threading import Timer
 from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+from urllib.request import HTTPHandler, HTTPSHandler, Request, build_opener
+
+from typing_extensions import override
 
 from hessalign.datasets.archives import OnBytes
 
 TIMEOUT_SECONDS = 60
+"""How long a connection may bring nothing at all."""
+HEADER_SECONDS = 60.0
+"""How long a server may take for the header of its answer, however often it sends a byte of it."""
 PATIENCE = 3
 """Connections in a row that may bring nothing new before a download is given up."""
 PAUSE_SECONDS = 2.0
@@ -189,10 +197,57 @@ def _check_endless(part: _Part, done: int, most_bytes: int) -> None:
         )
 
 
+class _BoundedConnection(HTTPConnection):
+    """A connection that is cut where the header takes too long: a timeout is of each read alone."""
+
+    @override
+    def getresponse(self) -> HTTPResponse:
+        cut: list[bool] = []
+
+        def give_up() -> None:
+            cut.append(True)
+            with suppress(OSError, AttributeError):  # there may be no socket any more
+                self.sock.shutdown(socket.SHUT_RDWR)
+
+        timer = Timer(HEADER_SECONDS, give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            response = super().getresponse()
+        except (HTTPException, OSError):
+            if not cut:
+                raise
+        finally:
+            timer.cancel()
+        # A header that was cut short would pass for a whole one.
+        if cut:
+            raise TimeoutError(f"no header within {HEADER_SECONDS:g} seconds")
+        return response
+
+
+class _BoundedSecureConnection(_BoundedConnection, HTTPSConnection):
+    """The same, encrypted."""
+
+
+class _BoundedHTTP(HTTPHandler):
+    @override
+    def http_open(self, req: Request) -> HTTPResponse:
+        return self.do_open(_BoundedConnection, req)
+
+
+class _BoundedHTTPS(HTTPSHandler):
+    @override
+    def https_open(self, req: Request) -> HTTPResponse:
+        return self.do_open(_BoundedSecureConnection, req)
+
+
 def _open(url: str, headers: Mapping[str, str]) -> HTTPResponse:
     agent = {"User-Agent": f"hessalign/{version('hessalign')}", "Accept-Encoding": "identity"}
     try:
-        response: HTTPResponse = urlopen(Request(url, headers={**agent, **headers}), timeout=TIMEOUT_SECONDS)
+        opener = build_opener(_BoundedHTTP, _BoundedHTTPS)
+        response: HTTPResponse = opener.open(
+            Request(url, headers={**agent, **headers}), timeout=TIMEOUT_SECONDS
+        )
     except HTTPError as error:
         error.close()
         kind = _RangeRefusedError if error.code == 416 else DownloadError

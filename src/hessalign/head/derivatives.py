@@ -549,6 +549,11 @@ def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
+def at_least_single(values: Tensor) -> Tensor:
+    """The values in float32 at least; float64 stays what it is."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def precise_type(values: Tensor) -> torch.dtype:
     """float64, or the values' own type on devices that lack it."""
     return values.dtype if values.device.type == "mps" else torch.float64
