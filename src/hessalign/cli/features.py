@@ -18,7 +18,7 @@ from hessalign.datasets.resolve import find_data
 from hessalign.memory import keep_freed_memory
 
 if TYPE_CHECKING:
-    from hessalign.datasets.features_format import FeaturesAbout
+    from hessalign.datasets.features_format import FeaturesMetadata
 
 
 def features_command(
@@ -128,7 +128,7 @@ def _extract(
     machine: "training.Machine",
     resume: bool,
     console: Console,
-) -> "FeaturesAbout":
+) -> "FeaturesMetadata":
     with progress_bar(console, "speed") as bar:
         task = bar.add_task("images", total=sum(map(len, data.domains)), speed="")
 
@@ -138,7 +138,7 @@ def _extract(
         return training.extract_features(data, spec, out, machine, resume, report)
 
 
-def _rows(about: "FeaturesAbout", out: Path, samples: int) -> dict[str, Any]:
+def _rows(about: "FeaturesMetadata", out: Path, samples: int) -> dict[str, Any]:
     return {
         "file": str(out),
         "bytes": out.stat().st_size,

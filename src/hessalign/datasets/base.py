@@ -286,10 +286,10 @@ def split_indices(
         samples: Number of samples of the domain.
         trial_seed: Seed of the trial, at least 0.
         domain: Index of the domain, at least 0.
-        holdout_fraction: Part of the samples that is held out, rounded down; at least 0 and below 1.
+        holdout_fraction: Share of the samples that is held out, rounded down; at least 0 and below 1.
 
     Returns:
-        Indices of the larger part (``in``: a source domain trains on it) and of the held-out part (``out``: a
+        Indices of the larger share (``in``: a source domain trains on it) and of the held-out one (``out``: a
         source domain validates on it).
 
     Raises:

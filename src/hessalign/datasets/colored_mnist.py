@@ -25,7 +25,7 @@ class ColoredMNIST(DigitDomains):
 
     * Domains, in index order: +90%, +80%, -90% (how colour and label agree).
     * Classes: 2. Images: 23,334, 23,333 and 23,333, in all 70,000. Input: 2 × 28 × 28.
-    * Source: Arjovsky et al., "Invariant Risk Minimization", 2019; this form: Gulrajani and Lopez-Paz, "In
+    * Source: Arjovsky et al., "Invariant Risk Minimization", 2019; this variant: Gulrajani and Lopez-Paz, "In
       Search of Lost Domain Generalization", ICLR 2021. Digits: LeCun et al., CC BY-SA 3.0.
 
     Args:

@@ -22,7 +22,7 @@ from hessalign.datasets.base import (
 from hessalign.datasets.features_format import (
     DTYPES,
     SUFFIX,
-    FeaturesAbout,
+    FeaturesMetadata,
     Pieces,
     read_features,
     write_features,
@@ -91,13 +91,13 @@ class FeaturesFile(DomainDataset):
     checkpoint_every: ClassVar[int] = 300
 
     def __init__(self, path: Path | str) -> None:
-        self.about, tensors = read_features(require_path("path", path))
+        self.metadata, tensors = read_features(require_path("path", path))
         plain = tensors["features"].unsqueeze(1)
         augmented = tensors.get("views", plain)
         self.input_shape = (plain.shape[2],)
         sizes = tensors["domains"].bincount().tolist()
-        parts = zip(
-            self.about.domain_names,
+        columns = zip(
+            self.metadata.domain_names,
             tensors["labels"].split(sizes),
             plain.split(sizes),
             augmented.split(sizes),
@@ -105,14 +105,14 @@ class FeaturesFile(DomainDataset):
         )
         domains = tuple(
             Domain(name, targets, FeatureSamples(own, targets), FeatureSamples(views, targets))
-            for name, targets, own, views in parts
+            for name, targets, own, views in columns
         )
-        super().__init__(self.about.class_names, domains)
+        super().__init__(self.metadata.class_names, domains)
 
     @property
     def fingerprint(self) -> str:
         """Hash of the file's content, wherever it lies."""
-        return self.about.content_sha256
+        return self.metadata.content_sha256
 
     @override
     @classmethod
@@ -131,7 +131,7 @@ def save_features(
     class_names: Sequence[str] | None = None,
     domain_names: Sequence[str] | None = None,
     views: Any = None,
-) -> FeaturesAbout:
+) -> FeaturesMetadata:
     """Write features of your own as a file that is a dataset anywhere.
 
     Tensors, NumPy arrays, pandas and Polars objects and plain sequences are taken.
@@ -162,10 +162,10 @@ def save_features(
         >>> import numpy as np
         >>> features = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     about = save_features(
+        ...     written = save_features(
         ...         f"{folder}/own.safetensors", features, ["cat", "dog"] * 3, ["north"] * 2 + ["west"] * 4
         ...     )
-        >>> about.domain_names
+        >>> written.domain_names
         ('north', 'west')
     """
     place = require_path("path", path)
@@ -190,7 +190,7 @@ def save_features(
     if drawn is not None:
         tensors["views"] = drawn[order]
     pieces = {name: Pieces(value.dtype, tuple(value.shape), [value]) for name, value in tensors.items()}
-    return write_features(place, FeaturesAbout(class_names=classes, domain_names=places), pieces)
+    return write_features(place, FeaturesMetadata(class_names=classes, domain_names=places), pieces)
 
 
 def _values(name: str, given: Any, shape: str) -> Tensor:

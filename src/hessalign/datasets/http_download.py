@@ -91,7 +91,7 @@ def fetch(url: str, path: Path, on_bytes: OnBytes, most_bytes: int = MOST_BYTES)
                 raise
             time.sleep(PAUSE_SECONDS)
     os.replace(part.path, path)
-    part.about.unlink(missing_ok=True)
+    part.note.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class _Part:
     url: str
 
     @property
-    def about(self) -> Path:
+    def note(self) -> Path:
         return self.path.with_name(f"{self.path.name}.json")
 
     def size(self) -> int:
@@ -120,7 +120,7 @@ class _Part:
     def version(self) -> _Version | None:
         """None where nothing that could go on is there."""
         try:
-            version = _Version(**json.loads(self.about.read_text(encoding="utf-8")))
+            version = _Version(**json.loads(self.note.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError, RecursionError):
             return None
         known = isinstance(version.total, int | None) and isinstance(version.validator, str | None)
@@ -129,12 +129,12 @@ class _Part:
     def begin(self, version: _Version) -> None:
         """Forget what is there."""
         self.path.write_bytes(b"")
-        self.about.write_text(json.dumps(asdict(version)), encoding="utf-8")
+        self.note.write_text(json.dumps(asdict(version)), encoding="utf-8")
 
     def remove(self) -> None:
         """Leave nothing."""
         self.path.unlink(missing_ok=True)
-        self.about.unlink(missing_ok=True)
+        self.note.unlink(missing_ok=True)
 
 
 def _receive(part: _Part, on_bytes: OnBytes, most_bytes: int) -> None:

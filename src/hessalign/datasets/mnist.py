@@ -107,8 +107,8 @@ class DigitDomains(DomainDataset):
         count = len(self.domain_names)
         domains = []
         for index, name in enumerate(self.domain_names):
-            part = Digits(digits.images[index::count], digits.digits[index::count])
-            samples = self.make_samples(part, index, generator)
+            dealt = Digits(digits.images[index::count], digits.digits[index::count])
+            samples = self.make_samples(dealt, index, generator)
             domains.append(Domain(name, samples.targets, plain=samples, augmented=samples))
         super().__init__(self.classes, tuple(domains))
 

@@ -23,7 +23,7 @@ class RotatedMNIST(DigitDomains):
     * Classes: 10. Images: 11,667 in each of the first four domains and 11,666 in the others, in all 70,000.
       Input: 1 × 28 × 28.
     * Source: Ghifary et al., "Domain Generalization for Object Recognition with Multi-task Autoencoders",
-      ICCV 2015; this form: Gulrajani and Lopez-Paz, "In Search of Lost Domain Generalization", ICLR 2021.
+      ICCV 2015; this variant: Gulrajani and Lopez-Paz, "In Search of Lost Domain Generalization", ICLR 2021.
       Digits: LeCun et al., CC BY-SA 3.0.
 
     Args:

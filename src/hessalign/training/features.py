@@ -26,9 +26,9 @@ from hessalign.datasets.base import DomainDataset, seed_hash
 from hessalign.datasets.features_format import (
     DTYPES,
     SUFFIX,
-    FeaturesAbout,
+    FeaturesMetadata,
     Pieces,
-    read_about,
+    read_metadata,
     write_features,
 )
 from hessalign.files import remove_drafts, write_atomically
@@ -79,7 +79,7 @@ class _Part(BaseModel):
     """What the folder beside the file belongs to."""
 
     spec: FeaturesSpec
-    about: FeaturesAbout
+    about: FeaturesMetadata
     sizes: tuple[int, ...]
 
 
@@ -90,7 +90,7 @@ def extract_features(
     machine: Machine,
     resume: bool = False,
     report: Callable[[ExtractionProgress], None] | None = None,
-) -> FeaturesAbout:
+) -> FeaturesMetadata:
     """Write the features of all samples of a dataset to one file.
 
     Args:
@@ -142,10 +142,10 @@ def _backbone(spec: FeaturesSpec, dataset: DomainDataset) -> Backbone:
     return make_backbone(spec.backbone, dataset.input_shape[0]).eval()
 
 
-def _about(dataset: DomainDataset, spec: FeaturesSpec, backbone: Backbone) -> FeaturesAbout:
+def _about(dataset: DomainDataset, spec: FeaturesSpec, backbone: Backbone) -> FeaturesMetadata:
     first = dataset.domains[0]
     prepared = backbone.preparation and backbone.preparation.describe(dataset.input_shape[1:])
-    return FeaturesAbout(
+    return FeaturesMetadata(
         class_names=dataset.class_names,
         domain_names=tuple(domain.name for domain in dataset.domains),
         dataset=dataset.name,
@@ -162,8 +162,8 @@ def _about(dataset: DomainDataset, spec: FeaturesSpec, backbone: Backbone) -> Fe
     )
 
 
-def _finished(path: Path, about: FeaturesAbout) -> FeaturesAbout:
-    found = read_about(path)
+def _finished(path: Path, about: FeaturesMetadata) -> FeaturesMetadata:
+    found = read_metadata(path)
     if found.model_copy(update={"content_sha256": about.content_sha256}) != about:
         raise ValueError(f"out: {path} holds other features; choose another name")
     return found
@@ -283,7 +283,7 @@ def _check_finite(
         )
 
 
-def _assemble(dataset: DomainDataset, part: _Part, width: int, folder: Path, path: Path) -> FeaturesAbout:
+def _assemble(dataset: DomainDataset, part: _Part, width: int, folder: Path, path: Path) -> FeaturesMetadata:
     samples = sum(part.sizes)
     count = len(torch.arange(samples).split(part.spec.batch_size * BATCHES_IN_CHUNK))
     chunks = [_chunk(folder, number) for number in range(count)]
