@@ -10,7 +10,7 @@ from scipy.stats import beta
 from torch import Tensor
 from torch.distributions import Beta
 
-from hessalign.algorithms import Algorithm, DomainBatch, get_algorithm
+from hessalign.algorithms import Algorithm, DomainBatch, get_algorithm, mmd
 from hessalign.algorithms.mixup import _draw_share
 from hessalign.alignment import HessianAlignment
 from tests.algorithms.tiny import (
@@ -196,6 +196,20 @@ def test_distances_of_half_precision_are_not_rounded_again(name: str) -> None:
         found = algorithm.penalty(features)
     torch.testing.assert_close(found, algorithm.penalty([part.float() for part in features]))
     assert algorithm.penalty([features[0] * float("nan"), features[1]]).isnan()
+
+
+def test_mmds_kernels_are_the_same_bits_however_many_are_computed_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    squares = torch.rand(7, 7, dtype=torch.float64, requires_grad=True)
+    found = []
+    for at_once in (mmd.VALUES_IN_CACHE, 15, 1):
+        monkeypatch.setattr(mmd, "VALUES_IN_CACHE", at_once)
+        kernels = mmd.kernels(squares)
+        found.append((kernels.detach(), *torch.autograd.grad(kernels.sum(), squares)))
+    expected = sum((-bandwidth * squares).exp() for bandwidth in mmd.BANDWIDTHS)
+    torch.testing.assert_close(found[0], (expected.detach(), *torch.autograd.grad(expected.sum(), squares)))
+    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
 
 
 def test_mmd_of_the_same_samples_is_zero() -> None:

@@ -83,7 +83,7 @@ class AlignedHead(Algorithm):
 
     needs_domains = 2
     penalty_weights = ("alpha", "beta")
-    batched = ("alpha", "beta")
+    batched: ClassVar[tuple[str, ...] | None] = ("alpha", "beta")
 
     @abstractmethod
     def alignment(self) -> HessianAlignment:

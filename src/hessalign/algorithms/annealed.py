@@ -29,7 +29,7 @@ class AnnealedPenalty(Algorithm):
     hparams: AnnealedHParams
     penalty_weights = ("penalty_weight",)
     weight_before: ClassVar[float] = 1.0
-    batched = ("penalty_weight", "anneal_steps")
+    batched: ClassVar[tuple[str, ...] | None] = ("penalty_weight", "anneal_steps")
 
     @abstractmethod
     def penalty(self, features: Tensor, logits: Tensor, risks: Tensor, batch: DomainBatch) -> Tensor:

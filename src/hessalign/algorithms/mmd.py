@@ -10,6 +10,8 @@ from hessalign.algorithms.base import register
 from hessalign.algorithms.pairwise import PairwisePenalty, means_of_domains, squared_distances
 
 BANDWIDTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0)
+VALUES_IN_CACHE = 2**15
+"""Of a matrix of kernels, computed at once: as many as a processor's cache holds with what is on the way."""
 ROUNDING = 50
 """Squared distances below so many units of their terms' last digit are those of equal samples."""
 
@@ -29,11 +31,21 @@ class MMD(PairwisePenalty):
 def kernels(distances: Tensor, bandwidths: Sequence[float] = BANDWIDTHS) -> Tensor:
     """``K`` of squared distances, with its first derivative: no tensor for each bandwidth is kept for it."""
     at = distances.detach()
-    total, slope = torch.zeros_like(at), torch.zeros_like(at)
+    rows = len(at)
+    if at.device.type == "cpu":
+        rows = max(1, VALUES_IN_CACHE * rows // max(1, at.numel()))
+    blocks = [_kernels_and_slopes(block, bandwidths) for block in at.split(rows)]
+    values, slopes = (torch.cat(each) for each in zip(*blocks, strict=True))
+    return values + slopes * (distances - at)
+
+
+def _kernels_and_slopes(distances: Tensor, bandwidths: Sequence[float]) -> tuple[Tensor, Tensor]:
+    values, slopes = torch.zeros_like(distances), torch.zeros_like(distances)
     for bandwidth in bandwidths:
-        kernel = (-bandwidth * at).exp()
-        total, slope = total + kernel, slope - bandwidth * kernel
-    return total + slope * (distances - at)
+        kernel = (-bandwidth * distances).exp_()
+        values.add_(kernel)
+        slopes.sub_(kernel.mul_(bandwidth))
+    return values, slopes
 
 
 def squares(centred: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ class PairwisePenalty(Algorithm):
     hparams: PairwiseHParams
     needs_domains = 2
     penalty_weights = ("penalty_weight",)
-    batched = ("penalty_weight",)
+    batched: ClassVar[tuple[str, ...] | None] = ("penalty_weight",)
 
     @abstractmethod
     def distances(self, features: Tensor) -> Tensor:
