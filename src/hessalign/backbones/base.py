@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import torch
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -15,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hessalign import backbones
@@ -217,15 +219,31 @@ class Backbone(nn.Module):
             inputs = self.preparation(inputs)
         try:
             features = self.apply_network(self.network, inputs)
-        except AssertionError as error:
+        except (AssertionError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and _takes_shape(self.network, inputs):
+                raise  # for want of memory, say
+            reason = next(iter(str(error).splitlines()), "an assertion of the network failed")
             raise ValueError(
-                f"name: the network does not take inputs of shape {tuple(inputs.shape[1:])} ({error})"
+                f"name: the network does not take inputs of shape {tuple(inputs.shape[1:])} ({reason})"
             ) from None
         if not isinstance(features, Tensor) or features.shape[1:] != (self.width,):
             found = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
             raise ValueError(f"name: the network gave {found} instead of features (n, {self.width})")
         dropped: Tensor = self.dropout(features)
         return dropped
+
+
+def _takes_shape(network: nn.Module, inputs: Tensor) -> bool:
+    """Whether inputs of this shape pass the network, tried without a number being computed."""
+    state = {
+        name: value.to("meta") for name, value in (*network.named_parameters(), *network.named_buffers())
+    }
+    try:
+        with torch.no_grad():
+            functional_call(network, state, (inputs.to("meta"),))
+    except (AssertionError, RuntimeError):
+        return False
+    return True
 
 
 def make_backbone(spec: BackboneSpec, input_channels: int) -> Backbone:
