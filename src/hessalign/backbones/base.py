@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NoReturn, Self
 
 import torch
 from pydantic import (
@@ -214,18 +214,18 @@ class Backbone(nn.Module):
 
         Raises:
             ValueError: If the network gives anything else, or does not take inputs of such a shape.
+            RuntimeError: If the network fails for another reason, want of memory say.
         """
         if self.preparation is not None:
             inputs = self.preparation(inputs)
         try:
             features = self.apply_network(self.network, inputs)
-        except (AssertionError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and _takes_shape(self.network, inputs):
-                raise  # for want of memory, say
-            reason = next(iter(str(error).splitlines()), "an assertion of the network failed")
-            raise ValueError(
-                f"name: the network does not take inputs of shape {tuple(inputs.shape[1:])} ({reason})"
-            ) from None
+        except AssertionError as error:
+            _refuse_shape(inputs, error)
+        except RuntimeError as error:
+            if _takes_shape(self.network, inputs):
+                raise
+            _refuse_shape(inputs, error)
         if not isinstance(features, Tensor) or features.shape[1:] != (self.width,):
             found = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
             raise ValueError(f"name: the network gave {found} instead of features (n, {self.width})")
@@ -233,11 +233,17 @@ class Backbone(nn.Module):
         return dropped
 
 
+def _refuse_shape(inputs: Tensor, error: Exception) -> NoReturn:
+    reason = next(iter(str(error).splitlines()), "an assertion of the network failed")
+    raise ValueError(
+        f"name: the network does not take inputs of shape {tuple(inputs.shape[1:])} ({reason})"
+    ) from None
+
+
 def _takes_shape(network: nn.Module, inputs: Tensor) -> bool:
     """Whether inputs of this shape pass the network, tried without a number being computed."""
-    state = {
-        name: value.to("meta") for name, value in (*network.named_parameters(), *network.named_buffers())
-    }
+    tensors = (*network.named_parameters(), *network.named_buffers())
+    state = {name: value.to("meta") for name, value in tensors}
     try:
         with torch.no_grad():
             functional_call(network, state, (inputs.to("meta"),))
