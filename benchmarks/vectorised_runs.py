@@ -16,7 +16,7 @@ from hessalign.benchmark.arrangement import arrange
 from hessalign.benchmark.job import Job, perform
 from hessalign.benchmark.protocol import RunConfig, SweepSpec
 from hessalign.datasets.features_file import save_features
-from hessalign.datasets.resolve import DataSource, find_data
+from hessalign.datasets.registry import DataSource, find_data
 from hessalign.training import Machine
 
 RUNS, ALONE, STEPS, SAMPLES, WIDTH, CLASSES, DOMAINS = 60, 3, 100, 250, 1280, 7, 4

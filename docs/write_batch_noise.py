@@ -21,7 +21,7 @@ from torch.nn import functional as F
 import hessalign as ha
 from hessalign.algorithms import get_algorithm
 from hessalign.datasets.base import DomainDataset
-from hessalign.datasets.resolve import find_data
+from hessalign.datasets.registry import find_data
 from hessalign.files import write_atomically
 from hessalign.grid import markdown_table
 from hessalign.loop import DomainBalancedSampler

@@ -46,7 +46,6 @@ LIGHT = [
     "hessalign.datasets.archives",
     "hessalign.datasets.download",
     "hessalign.datasets.registry",
-    "hessalign.datasets.resolve",
     "hessalign.experiments.colored_mnist.config",
     "hessalign.experiments.colored_mnist.table",
 ]

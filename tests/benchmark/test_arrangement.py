@@ -14,7 +14,7 @@ from hessalign.benchmark.engines import LocalEngine
 from hessalign.benchmark.job import Job, last_failure, perform
 from hessalign.benchmark.protocol import RunConfig, SweepSpec, applicable_algorithms
 from hessalign.benchmark.sweep import perform_all
-from hessalign.datasets.resolve import find_data
+from hessalign.datasets.registry import find_data
 from hessalign.training import Machine, read_records
 from tests.training.tiny_domains import TinyDomains
 from tests.training.tiny_features import tiny_features

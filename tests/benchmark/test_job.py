@@ -13,7 +13,7 @@ from hessalign.benchmark.estimate import Cost, evaluated_samples, evaluations, m
 from hessalign.benchmark.job import Job, Outcome, best_validation, is_held, last_failure, perform
 from hessalign.benchmark.protocol import RunConfig, SweepSpec
 from hessalign.benchmark.sweep import claim_sweep
-from hessalign.datasets.resolve import DataSource, find_data
+from hessalign.datasets.registry import DataSource, find_data
 from hessalign.training import Machine, is_finished, read_records
 from tests.datasets.images import write_image
 from tests.training.tiny_domains import TinyDomains, tiny_spec

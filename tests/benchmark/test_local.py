@@ -15,7 +15,7 @@ from hessalign.benchmark.engines import LocalEngine
 from hessalign.benchmark.job import Job, last_failure, perform
 from hessalign.benchmark.protocol import RunConfig, SweepSpec
 from hessalign.benchmark.sweep import perform_all
-from hessalign.datasets.resolve import DataSource
+from hessalign.datasets.registry import DataSource
 from hessalign.training import Machine, read_records
 
 MNIST = DataSource("colored_mnist")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hessalign.datasets import make_dataset
 from hessalign.datasets.features_file import FeaturesFile, save_features
-from hessalign.datasets.resolve import find_data
+from hessalign.datasets.registry import find_data
 from hessalign.datasets.verify import verify
 from hessalign.exceptions import HessalignWarning
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hessalign.datasets import DomainDataset, dataset_names, get_dataset, make_dataset, register
-from hessalign.datasets.resolve import find_data
+from hessalign.datasets.registry import find_data
 from tests.datasets.images import write_folder
 
 PUBLISHED = {

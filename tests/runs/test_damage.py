@@ -16,7 +16,7 @@ from hessalign.benchmark.protocol import RunConfig, SweepSpec
 from hessalign.benchmark.readers import read_sweep
 from hessalign.benchmark.sweep import claim_sweep
 from hessalign.datasets.features_file import FeaturesFile
-from hessalign.datasets.resolve import find_data
+from hessalign.datasets.registry import find_data
 from hessalign.diagnostics.curves import read_history
 from hessalign.exceptions import DivergedError
 from hessalign.experiments.colored_mnist import (

@@ -26,7 +26,7 @@ from hessalign.benchmark.selection import RULES
 from hessalign.cli.colored_mnist_runs import run_missing, say_what_diverged
 from hessalign.cli.sweep_overview import Overview
 from hessalign.datasets.features_file import FeaturesFile, save_features
-from hessalign.datasets.resolve import find_data
+from hessalign.datasets.registry import find_data
 from hessalign.diagnostics.curves import draw_training_curves, read_history
 from hessalign.exceptions import DivergedError
 from hessalign.experiments.colored_mnist import RecordStore, RestartSpec, save_model

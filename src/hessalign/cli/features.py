@@ -14,7 +14,7 @@ from hessalign.cli.options import MOST_PROCESSES, require_there, whole
 from hessalign.cli.progress import progress_bar
 from hessalign.cli.terminal import Console
 from hessalign.datasets import dataset_names
-from hessalign.datasets.resolve import find_data
+from hessalign.datasets.registry import find_data
 from hessalign.memory import keep_freed_memory
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from hessalign.datasets import DomainDataset, make_dataset
-from hessalign.datasets.resolve import USERS_OWN, find_data
+from hessalign.datasets.registry import USERS_OWN, find_data
 from hessalign.diagnostics import AlignmentReport, alignment_report
 from hessalign.diagnostics.outputs import HeadOutputs, feature_outputs, run_outputs
 from hessalign.exceptions import UntrustworthyWarning

@@ -24,7 +24,7 @@ from hessalign.cli.options import (
 )
 from hessalign.cli.terminal import Console
 from hessalign.datasets import dataset_names
-from hessalign.datasets.resolve import find_data
+from hessalign.datasets.registry import find_data
 
 if TYPE_CHECKING:
     from hessalign.benchmark.engines import Engine

@@ -21,7 +21,7 @@ from hessalign.cli.options import (
 from hessalign.cli.progress import progress_bar
 from hessalign.cli.terminal import Console
 from hessalign.datasets import dataset_names
-from hessalign.datasets.resolve import find_data
+from hessalign.datasets.registry import find_data
 from hessalign.memory import keep_freed_memory
 
 SECONDS_BETWEEN_DRAWINGS = 0.25

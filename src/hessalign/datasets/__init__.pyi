@@ -10,8 +10,15 @@ from .base import (
 )
 from .image_folder import PublishedFolder
 from .mnist import Digits, load_mnist
-from .registry import dataset_names, get_dataset, make_dataset, register, require_dataset
-from .resolve import DataSource, find_data
+from .registry import (
+    DataSource,
+    dataset_names,
+    find_data,
+    get_dataset,
+    make_dataset,
+    register,
+    require_dataset,
+)
 
 __all__ = [
     "BatchedSamples",
