@@ -20,7 +20,7 @@ class AdversarialHParams(HParams):
         adversarial_weight: Weight of the discriminator's loss in the generator's.
         discriminator_steps: Discriminator steps for each generator step.
         gradient_penalty: Weight of the squared norm of the discriminator's input gradient.
-        beta1: Of both Adams.
+        beta1: Decay rate of the first moment in both Adams.
         mlp_width: Hidden width of the discriminator.
         mlp_depth: Linear layers of the discriminator.
         mlp_dropout: Dropout of the discriminator.

@@ -89,8 +89,8 @@ class DomainBatch:
             inputs: ``(n, ...)`` numbers: tensor, array, data frame or sequence.
             targets: Class ids, ``(n,)``, likewise.
             domains: Name of each sample's domain, ``(n,)``, strings or integers, in any order.
-            names: Of all source domains. Their order is that of the algorithm's domains, so it must be the
-                same for all batches of a training.
+            names: All source domains, once each, in the algorithm's order: the same for all batches of a
+                training.
 
         Returns:
             The batch, its domains numbered in the order of the names.
@@ -233,7 +233,7 @@ class Algorithm(nn.Module, ABC):
         once, the named hyper-parameters being scalar tensors.
 
         Args:
-            hparams: Of a run.
+            hparams: Hyper-parameters of a run.
 
         Returns:
             Names of hyper-parameters; None where runs must be trained one by one.
@@ -264,7 +264,7 @@ class Algorithm(nn.Module, ABC):
         """Loss of a batch, and what else is worth reporting.
 
         Args:
-            batch: Of all source domains.
+            batch: Samples of all source domains.
 
         Returns:
             Scalar loss, and detached scalars by name.
@@ -323,8 +323,8 @@ class Algorithm(nn.Module, ABC):
         """One update.
 
         Args:
-            batch: Of all source domains.
-            optimizers: As [make_optimizers][] made them.
+            batch: Samples of all source domains.
+            optimizers: Those that [make_optimizers][] made.
 
         Returns:
             Detached scalars by name, the loss among them.

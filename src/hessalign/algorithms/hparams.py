@@ -121,7 +121,7 @@ def hparam(
     """A hyper-parameter with its default and search distribution.
 
     Args:
-        default: For images of 224 pixels, and for all others unless given below.
+        default: Default for images of 224 pixels, and for all others unless given below.
         search: Distribution of a random search, likewise.
         small: Default and distribution for images of 28 pixels.
         domain_net: Default and distribution for DomainNet.

@@ -23,7 +23,7 @@ class HutchinsonHParams(AlignedHParams):
         alpha: Weight of the distance between estimated diagonals. The default and the range are the published
             code's, whose range does not contain its default.
         beta: Weight of the gradient distance, likewise.
-        probes: For each estimate.
+        probes: Number of probes of each estimate.
         variant: ``"expected"`` (default): the expectation over the probes in closed form, the probes' noise
             term included. ``"domainbed"``: drawn probes, as the published code has them.
         unbiased: With ``"expected"`` only: U-statistics, whose expected value does not depend on the batch

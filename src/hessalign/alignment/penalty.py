@@ -273,7 +273,7 @@ class HeadPenalty(nn.Module):
         Args:
             features: Input of the linear head, ``(n, d)``; tensor, array or rows of numbers.
             logits: Output of the linear head, ``(n, C)``; ``(n,)`` for one logit.
-            targets: As the loss takes them, ``(n,)`` or ``(n, C)``.
+            targets: What the loss takes, ``(n,)`` or ``(n, C)``.
             domains: Domain id of each sample, ``(n,)``, integers or strings in any container and any order;
                 ids need not be contiguous and domains need not be of one size. Or
                 [SortedDomains][hessalign.alignment.SortedDomains] for a batch that is sorted by domain: then
@@ -348,7 +348,7 @@ class HeadPenalty(nn.Module):
 
         Args:
             batches: Each ``(features, logits, targets, domains)``, as the penalty takes them.
-            share: Of the loss, for each term; default 0.1.
+            share: Share of the loss that each term is to be; default 0.1.
 
         Returns:
             ``print`` it; ``suggestion.weights`` holds the weights by name.

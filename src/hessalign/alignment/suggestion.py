@@ -41,7 +41,7 @@ class WeightSuggestion:
 
     Attributes:
         loss: Mean over domains of their mean losses, averaged over batches.
-        share: Of the loss, wanted of each term.
+        share: Share of the loss that each term was to be.
         batches: Number of batches.
         terms: Each term by the name of its weight: ``"alpha"``, ``"beta"`` or ``"gamma"``.
     """

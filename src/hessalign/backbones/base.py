@@ -51,8 +51,8 @@ class BackboneSpec(BaseModel):
             (ImageNet V1 for ``resnet18`` and ``resnet50``, torchvision's default or timm's tag otherwise),
             ``"package"`` for those of an installed package, or the path of a ``.safetensors``, ``.pth`` or
             ``.pt`` file.
-        weights_sha256: Of the file's content, so that a run can be told from others wherever the file lies;
-            empty (default) if it does not matter. [make_backbone][] refuses a file with another one.
+        weights_sha256: Hash of the weights file, so that a run can be told from others wherever the file
+            lies; empty (default) if it does not matter. [make_backbone][] refuses a file with another one.
         frozen_batch_norm: Keep every BatchNorm in eval mode for ever: its running statistics stay, its affine
             weights are trained. By default True with pretrained weights, as in the published tables, and
             False with random ones.
@@ -173,8 +173,8 @@ class Backbone(nn.Module):
         preparation: Applied to images before the network; None for none.
 
     Attributes:
-        network: As given.
-        width: As given.
+        network: The network alone.
+        width: Number of features.
         apply_network: How the network is applied to inputs; plainly by default. A training run on several
             processes spreads the inputs over them here.
     """

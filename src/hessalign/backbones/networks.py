@@ -81,8 +81,8 @@ class InputNeeds(NamedTuple):
     """What images a network wants.
 
     Attributes:
-        mean: By which its weights were trained, of each channel, for values from 0 to 1.
-        std: Likewise.
+        mean: Mean of each channel that its weights were trained with, for values from 0 to 1.
+        std: Deviation, likewise.
         size: Height and width, where it takes no others.
     """
 

@@ -45,7 +45,7 @@ def pretrained_network(
 
     Args:
         name: ``"resnet18"``, ``"resnet50"``, ``"timm:NAME"`` or ``"torchvision:NAME"``.
-        weights: As in [BackboneSpec][hessalign.backbones.BackboneSpec].
+        weights: ``"none"``, ``"hub"``, ``"package"`` or the path of a file.
         input_channels: Channels of the images.
 
     Returns:

@@ -47,7 +47,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a file, by name; nothing in the file is executed.
 
     Args:
-        path: Of a ``.safetensors`` file, or of a state dict that ``torch.save`` wrote.
+        path: A ``.safetensors`` file, or a state dict that ``torch.save`` wrote.
 
     Returns:
         Tensors on the processor, by name.

@@ -28,7 +28,7 @@ class Checksum:
     MD5, and hashes of which only the first digits are known, notice damage, not a forger.
 
     Attributes:
-        algorithm: As hashlib names it.
+        algorithm: Name of the hash in hashlib.
         digits: Hexadecimal, lower case; the whole hash or its beginning.
         reported_by: Who published it.
     """
@@ -43,9 +43,9 @@ class Source:
     """One published archive.
 
     Attributes:
-        name: Of the archive here, without its ending.
+        name: Name of the archive here, without its ending.
         archive: Kind of archive, which is also the ending of its name here.
-        url: Of the archive itself, not of a page about it.
+        url: Address of the archive itself, not of a page about it.
         bytes: Its size; None where unknown.
         checksum: None where nobody published one.
     """
@@ -111,7 +111,7 @@ def extract(archive: Path, folder: Path, on_bytes: OnBytes) -> None:
     Args:
         archive: The file.
         folder: Existing and, if the extraction fails, to be thrown away.
-        on_bytes: To show progress.
+        on_bytes: Called with the bytes that are done and their total, to show progress.
 
     Raises:
         BadArchiveError: If the archive is damaged, refused or none at all; the message names it.
@@ -183,7 +183,7 @@ class _Bounded:
     """A tar archive's decompressed bytes, of which tarfile may not ask too many.
 
     Args:
-        archive: For messages, and its size.
+        archive: The file, for messages and its size.
         stream: The bytes.
 
     Attributes:

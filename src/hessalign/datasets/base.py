@@ -85,7 +85,7 @@ class Domain:
     """One domain.
 
     Attributes:
-        name: As the dataset's authors call it.
+        name: What the dataset's authors call it.
         targets: Class ids, ``(n,)``, int64; known without decoding an image.
         plain: The samples as they are, for validation and test.
         augmented: The same samples in the same order as training sees them, drawn anew at every access from
@@ -122,14 +122,14 @@ class DomainDataset(ABC):
 
     Args:
         class_names: Name of each class, by class id.
-        domains: In index order, which splits and records refer to.
+        domains: The domains in index order, which splits and records refer to.
         doubts: One sentence for each mistake that the data look like, names aside.
 
     Raises:
         ValueError: If two domains or two classes have one name.
 
     Attributes:
-        doubts: As given, and those about names; a warning each, and wrong for ``verify``.
+        doubts: What the data, and the names, look mistaken in; a warning each, and wrong for ``verify``.
         left_out: Number of files among the data that are not read, by what they are.
         name: What ``register`` made it known by.
         reference_name: What seeds the runs of a sweep: DomainBed's spelling of the name.
@@ -140,7 +140,7 @@ class DomainDataset(ABC):
         steps: Training steps of a benchmark run; DomainBed's.
         checkpoint_every: Steps between two evaluations of a benchmark run; DomainBed's.
         domain_names: Known before the data is read; empty where the data decides.
-        class_count: Likewise; None where the data decides.
+        class_count: Number of classes, likewise; None where the data decides.
         expected_counts: Published numbers of images, where known.
     """
 
@@ -188,7 +188,7 @@ class DomainDataset(ABC):
 
         Args:
             root: Where the data lies on disk; unused by data that ships with the package.
-            seed: Of random draws that make the data; unused by data on disk.
+            seed: Seed of the random draws that make the data; unused by data on disk.
 
         Raises:
             ValueError: If the dataset needs a root and has none, or what lies there is not the dataset.
@@ -204,7 +204,7 @@ def check_names(argument: str, names: Sequence[object]) -> tuple[str, ...]:
 
     Args:
         argument: What they are called.
-        names: By id.
+        names: What is checked, by id.
 
     Returns:
         The names.
@@ -234,7 +234,7 @@ def name_doubts(kind: str, names: Sequence[str]) -> tuple[str, ...]:
     """One sentence for each mistake that names look like.
 
     Args:
-        kind: Of what they are the names: ``"domain"`` or ``"class"``.
+        kind: What is named, for the sentences: ``"domain"`` or ``"class"``.
         names: All of them, each once.
 
     Returns:

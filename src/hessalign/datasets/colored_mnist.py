@@ -29,7 +29,7 @@ class ColoredMNIST(DigitDomains):
       Search of Lost Domain Generalization", ICLR 2021. Digits: LeCun et al., CC BY-SA 3.0.
 
     Args:
-        seed: Of shuffling, label noise and colours; at least 0.
+        seed: Seed of shuffling, label noise and colours; at least 0.
 
     Raises:
         ValueError: If the seed is out of range.

@@ -101,7 +101,7 @@ def check_sources(sources: Sequence[str]) -> None:
     """Refuse what can be no archive, before anything is done.
 
     Args:
-        sources: As [download][] takes them.
+        sources: URLs or paths of archives.
 
     Raises:
         ValueError: If one is neither a URL nor a file.
@@ -194,7 +194,7 @@ def read_duplicates(path: Path, domain_names: Iterable[str]) -> list[PurePosixPa
 
     Args:
         path: The list, UTF-8.
-        domain_names: Of the dataset.
+        domain_names: The dataset's domains.
 
     Returns:
         Paths below the dataset's folder.

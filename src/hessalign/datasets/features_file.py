@@ -137,16 +137,16 @@ def save_features(
     Tensors, NumPy arrays, pandas and Polars objects and plain sequences are taken.
 
     Args:
-        path: Of the file, ``.safetensors``; replaced if it exists.
+        path: Where to write, ending in ``.safetensors``; what is there is replaced.
         features: ``(n, d)``, float16 or float32, finite. Plain Python numbers become float32; float64 is
             refused, for nothing is rounded unasked.
         labels: Class ids, ``(n,)``: integers from 0, or strings.
         domains: Domain ids, ``(n,)``, in any order: integers or strings.
-        class_names: By class id. By default the numbers from 0 to the largest, or the strings, ascending.
-            Labels that are strings must be among them.
-        domain_names: By domain id; each of them must be used. By default the ids themselves, ascending, so
-            that hospitals 3 and 7 are called ``"3"`` and ``"7"``. With names, integer ids count from 0, and
-            ids that are strings must be among the names.
+        class_names: Name of each class, by class id; by default the numbers from 0 to the largest, or the
+            strings, ascending. Labels that are strings must be among them.
+        domain_names: Name of each domain, by domain id, each of them used; by default the ids themselves,
+            ascending, so that hospitals 3 and 7 are called ``"3"`` and ``"7"``. With names, integer ids count
+            from 0, and ids that are strings must be among the names.
         views: Features of augmented inputs, ``(n, K, d)``, of the same type.
 
     Returns:

@@ -32,18 +32,18 @@ class FeaturesMetadata(BaseModel):
     """What a features file tells of itself.
 
     Attributes:
-        format_version: Of the file's layout.
-        class_names: By class id.
-        domain_names: By domain id.
+        format_version: Version of the file's layout.
+        class_names: Name of each class, by class id.
+        domain_names: Name of each domain, by domain id.
         dataset: Name of the dataset that the features were extracted from; empty where it has none.
-        fingerprint: Of that dataset's data, where its name does not settle it.
+        fingerprint: Hash of that dataset's data, where its name does not settle it.
         backbone: The choices that made the backbone, as JSON; empty where the features come from elsewhere.
-        weights_sha256: Of the backbone's weights; empty likewise.
+        weights_sha256: SHA-256 of the backbone's weights; empty likewise.
         preprocessing: What was done to an image before the backbone saw it, plain and augmented, and what
             the backbone itself did first, if anything.
-        seed: Of the augmented views.
-        versions: Of the programs that made the features.
-        content_sha256: Of class names, domain names and all tensors.
+        seed: Seed of the augmented views.
+        versions: Versions of the programs that made the features, by name.
+        content_sha256: SHA-256 of class names, domain names and all tensors.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,8 +66,8 @@ class Pieces:
     """A tensor that is written without ever being whole in memory.
 
     Attributes:
-        dtype: Of all pieces.
-        shape: Of the whole.
+        dtype: Type of every piece.
+        shape: Shape of the tensor, its pieces joined.
         pieces: Parts along the first axis, in order.
     """
 
@@ -85,7 +85,7 @@ def write_features(path: Path, metadata: FeaturesMetadata, tensors: Mapping[str,
     """Write a features file and put it in its place at once.
 
     Args:
-        path: Of the file.
+        path: Where to write; what is there is replaced.
         metadata: What it tells of itself; the hash of the content is filled in here.
         tensors: ``labels``, ``domains``, ``features`` and perhaps ``views``, in this order: eight-byte
             numbers come first, so that all are aligned.

@@ -66,7 +66,7 @@ def fetch(url: str, path: Path, on_bytes: OnBytes, most_bytes: int = MOST_BYTES)
     Args:
         url: ``http`` or ``https``.
         path: Appears when the file is whole.
-        on_bytes: To show progress.
+        on_bytes: Called with the bytes that are done and their total, to show progress.
         most_bytes: A longer file is refused.
 
     Raises:
@@ -267,7 +267,7 @@ def _chunks(url: str, response: HTTPResponse, wanted: int | None) -> Iterator[by
     """What arrives, as it arrives: a read of a whole chunk would wait for a slow server.
 
     Args:
-        url: For messages.
+        url: Address, for messages.
         response: What is read.
         wanted: Number of bytes; None for all.
 

@@ -74,7 +74,7 @@ class Listing:
     """Which files make a dataset.
 
     Attributes:
-        class_names: By class id.
+        class_names: Name of each class, by class id.
         files: Path and class name of each image, by domain, the domains in index order.
         left_out: Number of files that lie among the images and are not read, by what they are.
         doubts: One sentence for each mistake that the layout looks like.

@@ -64,8 +64,8 @@ def list_domains(root: Path, folders: Mapping[str, Path], extensions: Sequence[s
 
     Args:
         root: Folder that holds the folders.
-        folders: By name of the domain.
-        extensions: Of images.
+        folders: Folder of each domain, by its name.
+        extensions: Endings of names that count as images.
 
     Returns:
         The images, by domain.
@@ -88,7 +88,7 @@ class ImageFinder:
 
     Args:
         root: What all folders lie in.
-        extensions: Of images.
+        extensions: Endings of names that count as images.
 
     Attributes:
         left_out: Number of files that were passed over, by what they are; hidden ones are not counted.

@@ -88,7 +88,7 @@ class DigitDomains(DomainDataset):
     """The digits of training and test files together, shuffled and dealt to the domains in turn.
 
     Args:
-        seed: Of every random draw; at least 0.
+        seed: Seed of every random draw; at least 0.
 
     Raises:
         ValueError: If the seed is out of range.

@@ -51,7 +51,7 @@ class DataSource:
 
     Attributes:
         name: One of ``dataset_names()``.
-        root: As [make_dataset][] takes it.
+        root: Folder or file of the data; None for data that ships with the package.
     """
 
     name: str

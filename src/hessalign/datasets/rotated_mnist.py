@@ -27,7 +27,7 @@ class RotatedMNIST(DigitDomains):
       Digits: LeCun et al., CC BY-SA 3.0.
 
     Args:
-        seed: Of shuffling; at least 0.
+        seed: Seed of shuffling; at least 0.
 
     Raises:
         ValueError: If the seed is out of range.

@@ -17,7 +17,7 @@ class FoundFile:
     """A file of a dataset.
 
     Attributes:
-        path: Of the file.
+        path: Where it lies.
         domain: Its domain's name.
         class_name: Its class.
     """

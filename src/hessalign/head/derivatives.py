@@ -115,7 +115,7 @@ class HeadDerivatives:
         Args:
             features: ``(n, d)``.
             logits: ``(n, C)``.
-            targets: As the loss takes them.
+            targets: What the loss takes.
             loss: Loss of the head.
             bias: Whether the head has a bias.
             sample_weight: Weight of each sample in the mean, ``(n,)``; equal by default.
@@ -455,7 +455,7 @@ def derivatives_by_domain(
     Args:
         features: ``(n, d)``.
         logits: ``(n, C)``, or ``(n,)`` for one logit.
-        targets: As the loss takes them.
+        targets: What the loss takes.
         domains: Domain ids, ``(n,)``, in any order, or [SortedDomains][hessalign.alignment.SortedDomains].
         loss: Loss of the head.
         bias: Whether the head has a bias.
@@ -539,7 +539,7 @@ def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
     """Mixed precision off for a while; a device that knows none has none to switch off.
 
     Args:
-        device: Of the tensors that are computed with.
+        device: Where the tensors lie that are computed with.
 
     Returns:
         A context.

@@ -85,9 +85,9 @@ def hgp_products(
     Args:
         features: ``(b, n, d)`` for each block of ``b`` domains.
         residuals: ``(b, n, C)``.
-        curvatures: Of ``b n`` samples, of one class.
+        curvatures: Those of the ``b n`` samples of each block, of one class.
         shares: Share of each sample in its domain's mean, ``(b, n, 1)``, or a number.
-        dtype: In which the products are taken.
+        dtype: Type in which the products are taken.
         bias: Whether the head has a bias.
         with_mean: Whether ``H̄ Ḡ`` is wanted.
         detached: ``H̄ Ḡ`` is a constant.

@@ -235,7 +235,7 @@ class HeadLoss(ABC):
 
         Args:
             logits: ``(n, C)``, finite.
-            targets: As the user gave them.
+            targets: What the user gave.
 
         Raises:
             ValueError: Naming what is wrong with the targets and what is allowed.
@@ -249,7 +249,7 @@ class HeadLoss(ABC):
 
         Args:
             logits: ``(n, C)``.
-            targets: As the user gave them.
+            targets: What the user gave.
 
         Returns:
             What ``prepare_targets`` returns.
@@ -261,7 +261,7 @@ class HeadLoss(ABC):
 
         Args:
             logits: ``(n, C)``.
-            targets: As the user gave them.
+            targets: What the user gave.
 
         Returns:
             ``(n,)`` and ``(n,)``; None (default) where all samples count alike.

@@ -498,11 +498,11 @@ class _Block:
     Attributes:
         features: ``(b, n, d)``.
         residual: ``(b, n, C)``.
-        curvature: Of ``b n`` samples.
+        curvature: That of the ``b n`` samples.
         shares: Share of each sample in its domain's mean, ``(b, n, 1)``, or a number.
         domains: Which domains they are.
         bias: Whether the head has one.
-        dtype: In which sums over samples are taken: the features' own, or float64 where that is cheap.
+        dtype: Type in which sums over samples are taken: the features' own, or float64 where that is cheap.
     """
 
     features: Tensor
