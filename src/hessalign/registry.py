@@ -62,7 +62,8 @@ class Registry(Generic[Registered]):
         """
         # A built-in class that nobody has asked for yet has its name all the same.
         reserved = name in self.built_in and registered.__module__ != f"{self.package}.{name}"
-        if name in self._classes or reserved:
+        alike = [known for known in (*self.built_in, *self._classes) if spelling(known) == spelling(name)]
+        if name in self._classes or reserved or any(known != name for known in alike):
             raise ValueError(f"name: {name!r} is taken by another {self.kind}; allowed is any other name")
         registered.name = name
         registered.reference_name = reference_name or name
@@ -72,23 +73,45 @@ class Registry(Generic[Registered]):
         """All names, those of installed plug-ins included."""
         return sorted({*self.built_in, *self._classes, *entry_points(group=self.package).names})
 
-    def require(self, name: str) -> None:
+    def require(self, name: str) -> str:
         """Refuse an unknown name, importing nothing.
 
         Args:
-            name: Of a class.
+            name: A name in any [spelling][].
+
+        Returns:
+            The registered name.
 
         Raises:
             ValueError: If there is no such class.
         """
-        if name not in self.built_in and name not in self._classes and name not in self.names():
-            raise ValueError(f"{self.kind}: {name!r} is not known; allowed are {', '.join(self.names())}")
+        if name in self.built_in or name in self._classes:
+            return name
+        names = self.names()
+        alike = [known for known in names if known == name or spelling(known) == spelling(name)]
+        if not alike:
+            raise ValueError(f"{self.kind}: {name!r} is not known; allowed are {', '.join(names)}")
+        return name if name in alike else alike[0]
+
+    def registered_name(self, name: str) -> str:
+        """The registered name of a class; what was given where there is none.
+
+        Args:
+            name: A name in any [spelling][].
+
+        Returns:
+            The name.
+        """
+        try:
+            return self.require(name)
+        except ValueError:
+            return name
 
     def get(self, name: str) -> Registered:
         """The class with a name; a plug-in is loaded from its entry point.
 
         Args:
-            name: Of a class.
+            name: A name in any [spelling][].
 
         Returns:
             The class.
@@ -96,16 +119,29 @@ class Registry(Generic[Registered]):
         Raises:
             ValueError: If there is none.
         """
+        name = self.require(name)
         if name in self.built_in and name not in self._classes:
             import_module(f"{self.package}.{name}")
         if name not in self._classes:
             for entry in entry_points(group=self.package, name=name):
                 entry.load()
         if name not in self._classes:
-            self.require(name)
             raise ValueError(f"{self.kind}: the plug-in of {name!r} holds no {self.kind} of that name")
         registered: Registered = self._classes[name]
         return registered
+
+
+def spelling(name: str) -> str:
+    """What tells a name from others: its letters and digits, whatever their case, and ``+`` as ``plus``.
+
+    Returns:
+        The letters and digits, in small letters.
+
+    Example:
+        >>> spelling("IB_ERM") == spelling("ib-erm"), spelling("ERM++") == spelling("ERMPlusPlus")
+        (True, True)
+    """
+    return "".join(filter(str.isalnum, name.replace("+", "plus"))).lower()
 
 
 def _registering_modules(package: str) -> tuple[str, ...]:

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hessalign.algorithms import Algorithm, algorithm_names, get_algorithm, register
+from hessalign.algorithms import Algorithm, algorithm_names, get_algorithm, register, require_algorithm
 from hessalign.algorithms.hparams import Choice, Fixed, HParams, LogUniform, Uniform
-from hessalign.benchmark.protocol import run_seed
+from hessalign.benchmark.protocol import SweepSpec, run_seed
 from hessalign.datasets import dataset_names, get_dataset
 from hessalign.registry import Registry
+from tests.training.tiny_domains import tiny_spec
 
 
 def seed(*arguments: object) -> int:
@@ -221,6 +222,18 @@ def test_unknown_and_double_names_are_refused() -> None:
     with pytest.raises(ValueError, match="name: 'erm' is taken by another algorithm"):
 
         @register("erm")
+        class Another(Algorithm):
+            """Never registered."""
+
+
+def test_an_algorithm_is_known_in_any_spelling() -> None:
+    assert get_algorithm("Group-DRO") is get_algorithm("GROUPDRO") is get_algorithm("group_dro")
+    assert require_algorithm("V-REx") == "vrex"
+    assert tiny_spec(algorithm="Group-DRO").identity() == tiny_spec(algorithm="group_dro").identity()
+    assert SweepSpec(algorithms=("GroupDRO", "Of_A_Plug_In")).algorithms == ("group_dro", "Of_A_Plug_In")
+    with pytest.raises(ValueError, match="name: 'VREx' is taken by another algorithm"):
+
+        @register("VREx")
         class Another(Algorithm):
             """Never registered."""
 

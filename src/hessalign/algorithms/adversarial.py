@@ -73,7 +73,13 @@ class Adversarial(Algorithm):
 
     @override
     def build(self) -> None:
-        self.discriminator = _mlp(self.width, self.domains, self.hparams)
+        self.discriminator = mlp(
+            self.width,
+            self.domains,
+            self.hparams.mlp_width,
+            self.hparams.mlp_depth,
+            self.hparams.mlp_dropout,
+        )
 
     def discriminator_input(self, features: Tensor, targets: Tensor) -> Tensor:
         """What the discriminator sees."""
@@ -129,9 +135,21 @@ class Adversarial(Algorithm):
         return loss + self.hparams.gradient_penalty * slopes.square().sum(1).mean()
 
 
-def _mlp(inputs: int, outputs: int, hparams: AdversarialHParams) -> nn.Sequential:
-    widths = [inputs, *[hparams.mlp_width] * (hparams.mlp_depth - 1)]
+def mlp(inputs: int, outputs: int, width: int, depth: int, dropout: float) -> nn.Sequential:
+    """A network of ``depth`` linear layers, with dropout and ReLU between them.
+
+    Args:
+        inputs: Number of inputs.
+        outputs: Number of outputs.
+        width: Units of each hidden layer.
+        depth: Number of linear layers, at least 2.
+        dropout: Probability of dropping a unit, before each ReLU.
+
+    Returns:
+        The network.
+    """
+    widths = [inputs, *[width] * (depth - 1)]
     layers: list[nn.Module] = []
     for before, after in pairwise(widths):
-        layers += [nn.Linear(before, after), nn.Dropout(hparams.mlp_dropout), nn.ReLU()]
+        layers += [nn.Linear(before, after), nn.Dropout(dropout), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(widths[-1], outputs))

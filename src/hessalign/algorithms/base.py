@@ -296,6 +296,14 @@ class Algorithm(nn.Module, ABC):
         """
         return False
 
+    def lr_from_now(self) -> float | Tensor | None:
+        """Learning rate of the Adam that begins anew with this step; None (default) for the one it has.
+
+        Returns:
+            The rate; a tensor only where [batched_hparams][] are tensors.
+        """
+        return None
+
     def no_effect(self) -> str | None:
         """Why the rule has nothing to do with these hyper-parameters and source domains, or None."""
         if self.domains >= self.needs_domains:
@@ -330,7 +338,7 @@ class Algorithm(nn.Module, ABC):
             Detached scalars by name, the loss among them.
         """
         if self.resets_optimizer():
-            reset(optimizers["main"])
+            reset(optimizers["main"], self.lr_from_now())
         loss, metrics = self.objective(batch)
         self.minimise(loss, optimizers["main"])
         return {"loss": loss.detach(), **metrics}
@@ -426,6 +434,14 @@ def head_derivatives(features: Tensor, logits: Tensor, batch: DomainBatch) -> Do
     return DomainDerivatives(derivatives, [batch.samples_per_domain] * batch.domain_count)
 
 
-def reset(optimizer: Optimizer) -> None:
-    """Forget the moments, as if the optimiser had just been made."""
+def reset(optimizer: Optimizer, lr: float | Tensor | None = None) -> None:
+    """Forget the moments, as if the optimiser had just been made.
+
+    Args:
+        optimizer: What is reset.
+        lr: Its learning rate from now on; None (default) for the one it has.
+    """
     optimizer.state.clear()
+    if lr is not None:
+        for group in optimizer.param_groups:
+            group["lr"] = lr

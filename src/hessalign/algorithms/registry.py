@@ -13,4 +13,5 @@ BUILT_IN = _REGISTRY.built_in
 register = _REGISTRY.register
 algorithm_names = _REGISTRY.names
 require_algorithm = _REGISTRY.require
+registered_name = _REGISTRY.registered_name
 get_algorithm = _REGISTRY.get

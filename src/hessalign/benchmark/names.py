@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
-from hessalign.algorithms.registry import algorithm_names
+from hessalign.algorithms.registry import registered_name
+from hessalign.registry import spelling
 
 ALGORITHM_LABELS = {
     "erm": "ERM",
@@ -67,12 +68,13 @@ def dataset_label(name: str) -> str:
 
 def algorithm_named(foreign: str) -> str:
     """Our name of an algorithm that another code base or a paper names, ``"GroupDRO"`` say."""
-    return _named(foreign, algorithm_names())
+    return registered_name(foreign)
 
 
 def dataset_named(foreign: str) -> str:
     """Our name of a dataset that another code base or a paper names, ``"OfficeHome"`` say."""
-    return _named(foreign, DATASET_LABELS)
+    plain = {spelling(name): name for name in DATASET_LABELS}
+    return plain.get(spelling(foreign), foreign)
 
 
 def sorted_algorithms(names: Iterable[str]) -> list[str]:
@@ -83,16 +85,6 @@ def sorted_algorithms(names: Iterable[str]) -> list[str]:
 def sorted_datasets(names: Iterable[str]) -> list[str]:
     """Each name once, in the order of tables; unknown ones follow by alphabet."""
     return _sorted(names, DATASET_LABELS)
-
-
-def _named(foreign: str, names: Iterable[str]) -> str:
-    plain = {_letters(name): name for name in names}
-    return plain.get(_letters(foreign), foreign)
-
-
-def _letters(name: str) -> str:
-    """What is left when spelling does not count: V-REx, VREx and vrex are one."""
-    return "".join(filter(str.isalnum, name)).lower()
 
 
 def _sorted(names: Iterable[str], labels: Mapping[str, str]) -> list[str]:

@@ -5,11 +5,11 @@ from contextlib import suppress
 from functools import cache, partial
 from typing import Any, Literal
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from hessalign.algorithms import Algorithm, algorithm_names, get_algorithm
 from hessalign.algorithms.hparams import Value
+from hessalign.algorithms.registry import registered_name
 from hessalign.backbones import BackboneSpec
 from hessalign.datasets import DomainDataset, seed_hash
 from hessalign.datasets.base import held_out_count
@@ -82,6 +82,11 @@ class SweepSpec(BaseModel):
         if not isinstance(values, dict) or "settings" not in values or "config" in values:
             return values
         return {"config" if name == "settings" else name: value for name, value in values.items()}
+
+    @field_validator("algorithms")
+    @classmethod
+    def _one_spelling(cls, algorithms: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(registered_name, algorithms))
 
     def plan(self, dataset: DomainDataset) -> list[RunSpec]:
         """The runs on a dataset, trial by trial, in DomainBed's order.
