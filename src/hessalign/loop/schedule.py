@@ -85,7 +85,7 @@ class WeightSchedule:
             step: The step that is about to be done, counted from 0.
 
         Returns:
-            Scalar.
+            A scalar to differentiate.
         """
         weight = self(step)
         if not self.divide:
@@ -100,7 +100,7 @@ class WeightSchedule:
             step: The step that is about to be done, counted from 0.
 
         Returns:
-            Whether it does; a tensor where ``start`` or the step is one.
+            True or False; a tensor of either where ``start`` or the step is one.
         """
         return (self.start == step) & (self.reset_optimizer and step > 0)
 
