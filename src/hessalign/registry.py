@@ -7,6 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from hessalign.checks import did_you_mean
+
 Registered = TypeVar("Registered")
 Added = TypeVar("Added")
 
@@ -90,7 +92,10 @@ class Registry(Generic[Registered]):
         names = self.names()
         alike = [known for known in names if known == name or spelling(known) == spelling(name)]
         if not alike:
-            raise ValueError(f"{self.kind}: {name!r} is not known; allowed are {', '.join(names)}")
+            raise ValueError(
+                f"{self.kind}: {name!r} is not known; allowed are {', '.join(names)}"
+                f"{did_you_mean(name, names)}"
+            )
         return name if name in alike else alike[0]
 
     def registered_name(self, name: str) -> str:
