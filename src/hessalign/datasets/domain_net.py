@@ -21,12 +21,6 @@ class DomainNet(PublishedFolder):
     * Source: Peng, Bai, Xia, Huang, Saenko and Wang, "Moment Matching for Multi-Source Domain Adaptation",
       ICCV 2019.
     * Licence: not part of this package; ask the authors' terms before you share images.
-
-    Args:
-        root: Folder that holds ``domain_net/``, or the domain folders themselves.
-
-    Raises:
-        ValueError: If a domain folder is missing, or a domain or a class folder holds no image.
     """
 
     search_space: ClassVar[SearchSpace] = "domain_net"

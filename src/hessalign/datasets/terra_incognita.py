@@ -27,12 +27,6 @@ class TerraIncognita(PublishedFolder):
     * Images: 24,788 in the papers; today's download makes 24,330. Both are accepted.
     * Source: Beery, Van Horn and Perona, "Recognition in Terra Incognita", ECCV 2018.
     * Licence: not part of this package; ask the authors' terms before you share images.
-
-    Args:
-        root: Folder that holds ``terra_incognita/``, or the domain folders themselves.
-
-    Raises:
-        ValueError: If a domain folder is missing, or a domain or a class folder holds no image.
     """
 
     folder: ClassVar[str] = "terra_incognita"
