@@ -8,6 +8,7 @@ import torch
 from hessalign.algorithms import Algorithm, DomainBatch, algorithm_names
 from hessalign.algorithms.base import Optimizers
 from tests.algorithms.images import draw_batch, drawn_hparams, make_on_images
+from tests.algorithms.tiny import make_algorithm, make_batch
 
 UPDATES = 5
 DRAWS = [
@@ -64,3 +65,20 @@ def test_the_number_of_steps_is_part_of_the_state() -> None:
     del state["steps_done"]
     with pytest.raises(RuntimeError, match=r'Missing key.*"steps_done"'):
         other.load_state_dict(state)
+
+
+def test_a_plug_in_may_say_forgets_moments() -> None:
+    """What ``resets_optimizer`` was called in the first version."""
+
+    class Forgetful(type(make_algorithm("erm"))):
+        def forgets_moments(self) -> bool:
+            return self.steps_done == 1
+
+    algorithm = make_algorithm("erm")
+    algorithm.__class__ = Forgetful
+    optimizers = algorithm.make_optimizers()
+    steps = []
+    for _ in range(3):
+        algorithm.update(make_batch(), optimizers)
+        steps.append({int(state["step"]) for state in optimizers["main"].state.values()})
+    assert steps == [{1}, {1}, {2}]

@@ -223,6 +223,11 @@ class Algorithm(nn.Module, ABC):
         self.backward: Callable[[Tensor], None] = torch.Tensor.backward
         self.build()
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "forgets_moments" in vars(cls):  # what resets_optimizer was called; plug-ins may say it so
+            cls.resets_optimizer = vars(cls)["forgets_moments"]  # type: ignore[method-assign]
+
     @classmethod
     def batched_hparams(cls, hparams: HParams) -> tuple[str, ...] | None:
         """Hyper-parameters in which runs that are trained together may differ: the class's ``batched``.
