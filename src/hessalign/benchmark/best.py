@@ -8,8 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from hessalign.backbones.networks import DEFAULT_RANK
-from hessalign.benchmark.records import Records
-from hessalign.benchmark.run_folder import RunFolder
+from hessalign.benchmark.readers import Records, Run
 from hessalign.benchmark.selection import Rule
 
 DATA = "DATA"

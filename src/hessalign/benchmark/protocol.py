@@ -5,14 +5,15 @@ from contextlib import suppress
 from functools import cache, partial
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from hessalign.algorithms import Algorithm, algorithm_names, get_algorithm
 from hessalign.algorithms.hparams import Value
 from hessalign.algorithms.registry import registered_name
 from hessalign.backbones import BackboneSpec
 from hessalign.datasets import DomainDataset, seed_hash
-from hessalign.datasets.base import held_out_count
+from hessalign.datasets.base import SearchSpace, held_out_count
 from hessalign.training import RunSpec, check_algorithm, choose_backbone
 from hessalign.training.batches import check_sizes
 
@@ -141,7 +142,7 @@ class SweepSpec(BaseModel):
     ) -> RunSpec:
         config = self.config
         known = algorithm.hparams_class.model_fields
-        fixed = {name: value for name, value in settings.fixed.items() if name in known}
+        fixed = {name: value for name, value in config.fixed.items() if name in known}
         hparams = draw_hparams(algorithm, dataset.search_space, hparams_seed, trial_seed, fixed)
         return RunSpec(
             dataset=dataset.name,
@@ -217,7 +218,7 @@ def _target_sets(domains: int, targets: Targets) -> Iterator[tuple[int, ...]]:
 
 def draw_hparams(
     algorithm: type[Algorithm],
-    search_space: Images,
+    search_space: SearchSpace,
     hparams_seed: int,
     trial_seed: int,
     fixed: Mapping[str, Value | str] | None = None,
