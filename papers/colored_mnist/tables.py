@@ -7,7 +7,7 @@ from itertools import pairwise
 from statistics import fmean
 from typing import get_args
 
-from scipy.stats import spearmanr  # type: ignore[import-untyped]
+from scipy.stats import spearmanr
 
 from hessalign.experiments.colored_mnist import (
     FAST_PROBES,
