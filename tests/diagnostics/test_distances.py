@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 from torch import Tensor
 
-from hessalign.diagnostics import alignment_report, hessian_means
+from hessalign.diagnostics import alignment_report, hessian
 from hessalign.diagnostics.bootstrap import _quantiles
 from hessalign.diagnostics.distances import PairDistance, mean_distances, spectral_distances
-from hessalign.diagnostics.means import DomainMeans, diagonal_means, gradient_means
+from hessalign.diagnostics.means import DomainMeans, Pairs, diagonal_means, gradient_means
 from hessalign.head import HeadDerivatives, leading_eigenpairs
 from tests.cases import KINDS, Case, make_case
 
-WAYS = {"blocks": hessian_means._by_blocks, "samples": hessian_means._by_samples}
+WAYS = {"blocks": hessian._by_blocks, "samples": hessian._by_samples}
 
 
 def two_domains(kind: str, seed: int, samples: int = 14) -> tuple[Case, list[Case]]:
@@ -28,8 +28,8 @@ def two_domains(kind: str, seed: int, samples: int = 14) -> tuple[Case, list[Cas
 def whole(way: str, cases: list[Case]) -> tuple[DomainMeans, Tensor]:
     derivatives = [case.derivatives() for case in cases]
     if way == "samples":
-        return hessian_means._by_samples(derivatives)
-    return hessian_means._by_blocks(derivatives, torch.Generator())
+        return hessian._by_samples(derivatives, Pairs.all_of(2))
+    return hessian._by_blocks(derivatives, torch.Generator(), Pairs.all_of(2))
 
 
 @given(st.sampled_from(KINDS), st.sampled_from(list(WAYS)), st.integers(0, 1000))
@@ -87,8 +87,8 @@ def test_the_report_decomposes_exactly(kind: str) -> None:
     assert totals["Hessian"] == pytest.approx(distances["Hessian Frobenius"] ** 2, rel=1e-8)
     assert parts["share"].to_list() == pytest.approx([1, 1])
     found = report.to_frame("eigenvalues")
-    for name, hessian in zip(report.names, hessians, strict=True):
-        values = torch.linalg.eigvalsh(hessian)
+    for name, whole_hessian in zip(report.names, hessians, strict=True):
+        values = torch.linalg.eigvalsh(whole_hessian)
         expected = values[values.abs().argsort(descending=True)][:4]
         own = found.filter(found["domain"] == name)["eigenvalue"].to_list()
         np.testing.assert_allclose(np.abs(own), expected.abs()[: len(own)], rtol=1e-8, atol=1e-12)
@@ -111,10 +111,10 @@ def test_large_domains_give_the_same_distance_from_a_part_of_the_contributions(
 ) -> None:
     case = make_case("cross_entropy", 300, 4, 3, 0)
     domains = [case.rows(torch.arange(150)).derivatives(), case.rows(torch.arange(150, 300)).derivatives()]
-    full, _ = hessian_means._by_blocks(domains, torch.Generator())
-    monkeypatch.setattr(hessian_means, "CONTRIBUTION_BUDGET", 0)
-    monkeypatch.setattr(hessian_means, "FEWEST_ROWS", 20)
-    part, _ = hessian_means._by_blocks(domains, torch.Generator())
+    full, _ = hessian._by_blocks(domains, torch.Generator(), Pairs.all_of(2))
+    monkeypatch.setattr(hessian, "CONTRIBUTION_BUDGET", 0)
+    monkeypatch.setattr(hessian, "FEWEST_ROWS", 20)
+    part, _ = hessian._by_blocks(domains, torch.Generator(), Pairs.all_of(2))
     assert [len(rows) for rows in part.rows] == [20, 20]
     torch.testing.assert_close(part.distances, full.distances)
     torch.testing.assert_close(part.products[1], full.products[1][part.rows[1]])
@@ -125,7 +125,7 @@ def all_distances(domains: list[HeadDerivatives], replicates: int, seed: int) ->
     means = {
         "gradient": gradient_means(domains),
         "diagonal": diagonal_means(domains),
-        "frobenius": hessian_means.hessian_means(domains, torch.Generator())[0],
+        "frobenius": hessian.hessian_means(domains, torch.Generator())[0],
     }
     found = {name: mean_distances(each, replicates, 0.95, random)[0] for name, each in means.items()}
     return {**found, "spectral": spectral_distances(domains, [1.0, 1.0], replicates, 0.95, random)[0]}

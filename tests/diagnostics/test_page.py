@@ -9,7 +9,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import hessalign as ha
-from hessalign.diagnostics.html import compare, page, write_html
+from hessalign.diagnostics.data import compare
+from hessalign.diagnostics.page import page, write_html
 from hessalign.diagnostics.plots import distance_matrix, draw, save_plots
 from tests.diagnostics.synthetic import shifted_domains
 

@@ -1,7 +1,7 @@
 """``hessalign inspect``: what differs between domains, and whether alignment removed it."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -93,7 +93,7 @@ def inspect_command(
             reports = cli.inspect_all(sources, options)
         written = _write(reports, html, plots)
         if plots is not None:
-            written += _draw_training(sources, plots)
+            written += diagnostics.curves.save_all_curves(sources, plots)
     if as_json:
         document = {
             title: {name: table.to_dicts() for name, table in report.tables.items()}
@@ -125,42 +125,34 @@ def _write(
 ) -> list[Path]:
     written: list[Path] = []
     if html is not None:
-        diagnostics.html.write_html(html, reports)
+        diagnostics.page.write_html(html, reports)
         written.append(html)
     if plots is not None:
         written += diagnostics.plots.save_plots(reports, plots)
     return written
 
 
-def _draw_training(sources: Sequence[Path], folder: Path) -> list[Path]:
-    """Training curves of the sources that are folders of runs."""
-    histories = [
-        history for source in sources if (history := diagnostics.curves.read_history(source)) is not None
-    ]
-    written = []
-    for count, history in enumerate(histories, start=1):
-        name = "training" if len(histories) == 1 else f"training-{count}"
-        figure = diagnostics.curves.draw_training_curves(history)
-        for ending in ("png", "pdf"):
-            diagnostics.plots.save_figure(figure, folder / f"{name}.{ending}")
-        written.append(folder / f"{name}.png")
-    return written
-
-
 def _print(reports: "Mapping[str, diagnostics.AlignmentReport]") -> None:
     console = Console()
     for title, report in reports.items():
-        ranked = report.to_frame("attributes").drop("rank", "note")
+        pairs = report.extremes()
+        ranked = report.told("attributes", pairs).drop("rank", "note")
+        if ranked["shrunk"].null_count() == len(ranked):
+            ranked = ranked.drop("shrunk")
         console.print(_rich_table(f"{title}: what differs, in nats", ranked))
-        console.print(_distance_table(title, report))
+        console.print(_distance_table(title, report, pairs))
+        if left := len(report.to_frame("pairs")) - len(pairs):
+            console.print(
+                f"{left:,} more pairs lie between the most different and the most alike; --html and --json "
+                "have all."
+            )
         for note in report.notes:
             console.print(note)
     if len(reports) > 1:
-        console.print(
-            _rich_table(
-                "Side by side: distances relative to their own norms", diagnostics.html.compare(reports)
-            )
+        side_by_side = pairs.join(
+            diagnostics.data.compare(reports), on=["first", "second"], maintain_order="left_right"
         )
+        console.print(_rich_table("Side by side: distances relative to their own norms", side_by_side))
 
 
 def _rich_table(title: str, frame: "pl.DataFrame") -> Table:
@@ -173,7 +165,7 @@ def _rich_table(title: str, frame: "pl.DataFrame") -> Table:
     return table
 
 
-def _distance_table(title: str, report: "diagnostics.AlignmentReport") -> Table:
+def _distance_table(title: str, report: "diagnostics.AlignmentReport", pairs: "pl.DataFrame") -> Table:
     table = Table(
         title=f"{title}: distances",
         caption=f"interval: {100 * report.level:g} %, without what chance adds; δ = {report.radius:g}",
@@ -182,7 +174,7 @@ def _distance_table(title: str, report: "diagnostics.AlignmentReport") -> Table:
         table.add_column(name, justify=_side(name in ("distance", "relative")))
     columns = ("first", "second", "quantity", "distance", "relative", "low", "high")
     for first, second, quantity, distance, relative, low, high in (
-        report.to_frame("distances").select(columns).iter_rows()
+        report.told("distances", pairs).select(columns).iter_rows()
     ):
         interval = "–" if low is None else f"{_text(low)} to {_text(high)}"
         table.add_row(f"{first} – {second}", quantity, _text(distance), _text(relative), interval)
