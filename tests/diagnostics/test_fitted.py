@@ -136,6 +136,7 @@ def test_our_own_estimators() -> None:
         data.X, classifier.decision_function(data.X), data.codes, data.domains, output_names=CLASSES.tolist()
     )
     assert_same(unwarned(classifier, data.X, data.y, data.domains), expected)
+    data = Data(samples=600)
     targets = np.tanh(data.X @ [0.3, -0.2, 0.1, 0.0])
     regressor = ha.HessianAlignedRegressor("hgp", activation="tanh").fit(
         data.X, targets, sample_domain=data.domains

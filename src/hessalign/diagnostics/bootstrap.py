@@ -52,18 +52,16 @@ def resampled_means(
     """
     results = []
     for rows, size in zip(values, sizes, strict=True):
-        centred = rows - rows.mean(0)
-        at_once = max(1, VALUES_AT_ONCE // len(rows))
-        parts = []
+        count, centred = len(rows), rows - rows.mean(0)
+        at_once = max(1, VALUES_AT_ONCE // max(count, size))
+        means = []
         for start in range(0, replicates, at_once):
-            counts = np.stack(
-                [
-                    np.bincount(generator.integers(len(rows), size=size), minlength=len(rows))
-                    for _ in range(min(at_once, replicates - start))
-                ]
-            )
-            parts.append(torch.from_numpy(counts).double() @ centred / size)
-        results.append(torch.cat(parts))
+            drawn = min(at_once, replicates - start)
+            # A replicate's counts follow those of the one before.
+            places = generator.integers(count, size=(drawn, size)) + count * np.arange(drawn)[:, None]
+            counts = np.bincount(places.ravel(), minlength=drawn * count).reshape(drawn, count)
+            means.append(torch.from_numpy(counts).double() @ centred / size)
+        results.append(torch.cat(means))
     return results
 
 

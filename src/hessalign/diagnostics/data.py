@@ -10,7 +10,7 @@ from hessalign.checks import require_choice
 from hessalign.markup import visible
 
 Table = Literal[
-    "pairs", "domains", "distances", "attributes", "groups", "parts", "eigenvalues", "samples", "plane"
+    "distances", "attributes", "pairs", "domains", "groups", "parts", "eigenvalues", "samples", "plane"
 ]
 Plot = Literal["distances", "eigenvalues", "attributes", "plane"]
 

@@ -155,16 +155,17 @@ def _pair_squares(blocks: Tensor, bias: bool, pairs: Pairs) -> Tensor:
     exact = set(pairs.chosen)
     if not pairs.are_all:
         centred = blocks.double() - blocks.double().mean(0)
-        pieces = [centred[:, :-1, :-1] if bias else centred]
+        body = centred
         if bias:
-            pieces = [centred[:, -1, -1], 2**0.5 * centred[:, -1, :-1], *pieces]
-        for part, piece in enumerate(pieces, start=PARTS - len(pieces)):
-            flat = piece.reshape(count, -1)
-            products = flat @ flat.T
-            sizes = products.diagonal().unsqueeze(0) + products.diagonal().unsqueeze(1)
-            squares[:, :, part] = (sizes - 2 * products).clamp(min=0)
-            near = (squares[:, :, part] < NEAR * sizes).triu(1)
-            exact |= {(first, second) for first, second in near.nonzero().tolist()}
+            body = centred[:, :-1, :-1]
+            for part, edge in enumerate((centred[:, -1, -1:], 2**0.5 * centred[:, -1, :-1])):
+                squares[:, :, part] = torch.stack([(edge - own).square().sum(1) for own in edge])
+        flat = body.reshape(count, -1)
+        products = flat @ flat.T
+        sizes = products.diagonal().unsqueeze(0) + products.diagonal().unsqueeze(1)
+        squares[:, :, -1] = (sizes - 2 * products).clamp(min=0)
+        near = (squares[:, :, -1] < NEAR * sizes).triu(1)
+        exact |= {(first, second) for first, second in near.nonzero().tolist()}
     for first, second in exact:
         squares[first, second] = squares[second, first] = _part_squares(blocks[first] - blocks[second], bias)
     return squares
@@ -187,10 +188,12 @@ def _curvature_row(domain: HeadDerivatives, output: int) -> Tensor:
 def _contributing_rows(
     domains: Sequence[HeadDerivatives], blocks: int, pairs: Pairs, generator: torch.Generator
 ) -> list[Tensor]:
-    """All samples where their contributions are cheap, else a random part of each domain."""
+    """All samples where their contributions are cheap, else a random part of each domain; none for no pairs."""
+    if not pairs.chosen:
+        return [torch.arange(0)] * len(domains)
     width = domains[0].features.shape[1] + 1
     most = max(map(len, pairs.partners))
-    budget = CONTRIBUTION_BUDGET / (blocks * max(1, most) * width**2)
+    budget = CONTRIBUTION_BUDGET / (blocks * most * width**2)
     share = min(1.0, budget / sum(map(len, domains)))
     rows = []
     for domain in domains:

@@ -251,7 +251,7 @@ def _pairs_in_full(derivatives: Sequence[HeadDerivatives], most: int, generator:
     first, second = np.triu_indices(len(derivatives), 1)
     sizes = (means.debiased() / means.scales()).numpy()[first, second]
     # Pairs of which chance is not known are neither different nor alike: NaN comes last.
-    order = np.argsort(-sizes)
+    order = np.argsort(-sizes, kind="stable")
     known = order[: int(np.isfinite(sizes).sum())]
     alike = min(most // 2, len(known) // 2)
     chosen = np.concatenate([known[: most - alike], known[len(known) - alike :]])

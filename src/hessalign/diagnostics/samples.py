@@ -187,14 +187,12 @@ def _is_text(y: Any) -> bool:
     """Whether targets are class labels in words."""
     if y is None or isinstance(y, Tensor | str | bytes | dict | set):
         return False
-    try:
-        array = np.asarray(y)
-    except ValueError:  # rows of different lengths
-        return False
-    words = array.dtype.kind in "UT" or (
-        array.dtype.kind == "O" and all(isinstance(each, str) for each in array.flat)
-    )
-    return words and array.size > 0
+    if isinstance(y, list | tuple):  # NumPy would make strings of numbers that stand among strings
+        return len(y) > 0 and all(isinstance(each, str) for each in y)
+    array = np.asarray(y)
+    if array.dtype.kind == "O":
+        return array.size > 0 and all(isinstance(each, str) for each in array.flat)
+    return array.dtype.kind in "UT"
 
 
 def _read_labels(y: Any, outputs: int, names: Sequence[str] | None) -> tuple[Tensor, tuple[str, ...]]:
