@@ -35,6 +35,9 @@ def figure_text(text: str) -> str:
     """A name as figures show it: no formula, and signs that the font lacks by their numbers, not as boxes.
 
     For other scripts name a font that has them: ``matplotlib.rcParams["font.family"]`` takes several.
+
+    Returns:
+        The text to draw.
     """
     fonts = [get_font(findfont(FontProperties(family=[family]))) for family in rcParams["font.family"]]
     signs = (
@@ -107,6 +110,9 @@ def png_bytes(figure: Figure, *, dpi: int = 110) -> bytes:
     Args:
         figure: To write.
         dpi: Dots per inch, default 110.
+
+    Returns:
+        The file's content.
     """
     buffer = io.BytesIO()
     _write(figure, buffer, "png", dpi, None)

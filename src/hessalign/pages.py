@@ -20,6 +20,9 @@ def render(template: str, **values: Any) -> str:
     Args:
         template: File in ``hessalign/templates``.
         **values: What the template shows; a name that it does not find is an error, not a gap.
+
+    Returns:
+        HTML.
     """
     return _environment().get_template(template).render(values)
 

@@ -92,6 +92,9 @@ def make_report(
         baseline: Algorithm that differences are taken from; None for no differences.
         compare: Whether to set published figures beside ours.
 
+    Returns:
+        The tables, in the order of reading, and notes on what is missing or was left out.
+
     Raises:
         ValueError: If the baseline has no runs, or no run has a single target domain.
     """

@@ -123,6 +123,9 @@ def ranking(
     """Order of the attributes for each pair, ``(pairs, attributes)``.
 
     The largest first; then those that chance may explain; last those that cannot be told.
+
+    Returns:
+        Places of the attributes, ``(pairs, attributes)``.
     """
     effect, z, found = (
         np.stack([values[first, second] for values in kinds], axis=1)
@@ -172,6 +175,9 @@ class _GroupMoments:
             white: Whitened features of each domain.
             confidence: Of each domain's samples.
             rest: The same beyond what the features explain.
+
+        Returns:
+            Moments of all domains that have enough; None where there are fewer than two.
         """
         domains = [index for index, chosen in enumerate(rows) if len(chosen) >= FEWEST_IN_GROUP]
         if len(domains) < 2:
@@ -428,6 +434,9 @@ def _shrunk_product(first: tuple[Tensor, float], second: tuple[Tensor, float]) -
     Args:
         first: Rows about their mean, ``S = Rᵀ R / n`` and ``μ = tr S / d``, and ``s``.
         second: Likewise.
+
+    Returns:
+        The inner product.
     """
     (rows, s), (others, t) = first, second
     width = rows.shape[1]
@@ -495,6 +504,9 @@ def _confidence_statistics(moments: _GroupMoments) -> tuple[Tensor, Tensor]:
     """``((c_e − c_f) / s)²``, less chance; and its standard deviation by chance.
 
     ``c``: mean confidence beyond what the features explain; ``s``: spread of the whole confidence.
+
+    Returns:
+        ``(p, p)`` each.
     """
     spread = _sums(moments.confidence_variances) / 2
     noise = _sums(moments.unexplained_variances / moments.counts)
@@ -519,6 +531,9 @@ def standardised(features: Tensor, resolution: float) -> Tensor:
     Args:
         features: ``(n, d)``, float64.
         resolution: Relative distance of neighbouring numbers in the type that they came in.
+
+    Returns:
+        ``(n, k)``, one column for each feature that varies.
     """
     largest = features.abs().amax(0)
     # In units of the largest value no square overflows or vanishes.
@@ -570,6 +585,9 @@ def _explained_logits(features: Tensor, logits: Tensor, generator: torch.Generat
         features: Standardised, ``(n, d)``.
         logits: ``(n, C)``.
         generator: Draws the halves.
+
+    Returns:
+        Like the logits.
     """
     augmented = torch.cat([features, features.new_ones(len(features), 1)], dim=1)
     order = torch.randperm(len(features), generator=generator)

@@ -118,6 +118,9 @@ def draw_training_curves(history: TrainingHistory) -> Figure:
     Metrics of one name that end in ``_0``, ``_1`` ..., one for each source domain, are drawn together, each
     in its domain's colour. All others have a panel of their own. A point is the mean over the steps since the
     last evaluation; where that was not finite there is none.
+
+    Returns:
+        The figure, not yet written.
     """
     panels = _panels(history)
     count = len(panels) + 1

@@ -66,6 +66,9 @@ class DomainReport:
                 domain's Hessian. ``"samples"``: those that lengthen a distance most. ``"plane"``: the
                 domains in the plane of the two leading aligned directions.
 
+        Returns:
+            The table, to read; a change of it is one of the report.
+
         Raises:
             ValueError: If there is no such table.
         """
@@ -96,28 +99,41 @@ class DomainReport:
         Args:
             table: Its name, one of those with the columns ``first`` and ``second``.
             pairs: As [extremes][hessalign.diagnostics.data.DomainReport.extremes] gives them.
+
+        Returns:
+            Its rows of these pairs, all columns.
         """
         return pairs.join(
             self.tables[table], on=["first", "second"], how="inner", maintain_order="left_right"
         )
 
     def sentences(self, pairs: pl.DataFrame) -> list[str]:
-        """What each of some pairs differs in most.
+        """What each of some pairs differs in most, and how far apart the Hessians are, in their own units.
 
         Args:
             pairs: As [extremes][hessalign.diagnostics.data.DomainReport.extremes] gives them.
+
+        Returns:
+            One for each pair.
         """
-        columns = ("first", "second", "attribute", "effect", "found")
-        return [
-            f"nothing can be told of {first} and {second}"
-            if effect is None
-            else f"{first} and {second} differ most in {attribute} ({effect:.2g} nats)"
-            if found
-            else f"nothing is found to differ between {first} and {second}"
-            for first, second, attribute, effect, found in self.told("pairs", pairs)
-            .select(columns)
-            .iter_rows()
-        ]
+        columns = ("first", "second", "attribute", "effect", "found", "Hessian distance")
+        untold = self.told("attributes", pairs).filter(pl.col("effect").is_null())
+        in_part = set(untold.select("first", "second").iter_rows())
+        sentences = []
+        for first, second, attribute, effect, found, distance in (
+            self.told("pairs", pairs).select(columns).iter_rows()
+        ):
+            if effect is None:
+                sentences.append(f"nothing can be told of {first} and {second}")
+                continue
+            told = (
+                f"{first} and {second} differ most in {attribute} ({effect:.2g} nats)"
+                if found
+                else f"nothing is found to differ between {first} and {second}"
+                f"{', as far as so few samples can tell' if (first, second) in in_part else ''}"
+            )
+            sentences.append(told if distance is None else f"{told}; Hessian distance {distance:.2g}")
+        return sentences
 
     def __repr__(self) -> str:
         """The numbers of domains and samples; ``print`` shows a summary."""
@@ -130,9 +146,10 @@ class DomainReport:
         listed = domains if more <= 1 else [*domains[: 2 * SAID], f"and {more} more"]
         lines = [f"{len(self.names)} domains, {sum(self.sizes):,} samples: {', '.join(listed)}"]
         pairs = self.extremes(2 * SAID)
+        count = len(self.tables["pairs"])
+        if count > len(pairs):
+            lines.append(f"Of {count:,} pairs, the most different and the most alike by Hessian distance:")
         lines += [f"  {sentence}" for sentence in self.sentences(pairs)]
-        if (left := len(self.tables["pairs"]) - len(pairs)) > 0:
-            lines.append(f"  ... and {left:,} pairs between the most different and the most alike")
         if self.notes:
             lines.append("Not to be believed, or not told:")
             lines += [f"  {note}" for note in self.notes]
@@ -145,6 +162,9 @@ def compare(reports: Mapping[str, DomainReport]) -> pl.DataFrame:
 
     Args:
         reports: By title.
+
+    Returns:
+        Columns ``first``, ``second`` and ``quantity``, and one for each title.
     """
     frames = [
         report.to_frame("distances")

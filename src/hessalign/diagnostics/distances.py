@@ -61,11 +61,15 @@ def mean_distances(
         replicates: Number of bootstrap replicates; 0 for no intervals.
         level: Share of intervals that hold the truth, such as 0.95.
         generator: Draws the replicates.
+
+    Returns:
+        One for each pair, ascending.
     """
     draws: dict[int, Tensor] = {}
     if replicates:
         compared = [index for index, partners in enumerate(means.pairs.partners) if partners]
-        products, sizes = ([values[index] for index in compared] for values in (means.products, means.sizes))
+        products = [means.products[index] for index in compared]
+        sizes = [means.sizes[index] for index in compared]
         draws = dict(zip(compared, resampled_means(products, sizes, replicates, generator), strict=True))
     noise, scales = means.noise(), means.scales()
     result = []
@@ -122,6 +126,9 @@ def spectral_distances(
         level: Share of intervals that hold the truth, such as 0.95.
         generator: Draws the replicates.
         pairs: Those to compare in full; by default all.
+
+    Returns:
+        One for each pair, ascending.
     """
     chosen = (Pairs.all_of(len(domains)) if pairs is None else pairs).chosen
     return [
@@ -141,6 +148,9 @@ def transfer_bound(spectral_distance: float, radius: float) -> float:
     Args:
         spectral_distance: ``‖H_S − H_T‖₂``.
         radius: ``δ``, in units of the head's weights.
+
+    Returns:
+        The bound, in units of the loss.
     """
     return 0.5 * radius**2 * spectral_distance
 
@@ -156,6 +166,9 @@ def gradient_term(first: Tensor, second: Tensor, radius: float) -> float:
         first: Gradient in one domain, ``(C, d+1)``.
         second: In the other.
         radius: ``δ``.
+
+    Returns:
+        The term, in units of the loss.
     """
     difference = float((first - second).double().norm())
     return radius * (difference + max(float(first.double().norm()), float(second.double().norm())))
@@ -210,6 +223,9 @@ def _noise_outside(
         vectors: Leading eigenvectors of the difference, the first one ``v``, ``(k, C, d+1)``.
         largest: ``λ``.
         forms: ``v_jᵀ Φ_i v_l`` of each domain's samples, ``(n, k, k)``.
+
+    Returns:
+        The enlargement, at least 0.
     """
     inside = total = 0.0
     for domain, form in zip(domains, forms, strict=True):
@@ -226,6 +242,9 @@ def _bilinear_forms(domain: HeadDerivatives, vectors: Tensor) -> Tensor:
     Args:
         domain: ``n`` samples.
         vectors: ``(k, C, d+1)``.
+
+    Returns:
+        ``(n, k, k)``.
     """
     projected = project(domain.features, vectors, domain.bias)
     return (projected @ domain.curvature.apply(projected).transpose(1, 2)).double()

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import issparse
-from scipy.special import expit, softmax
+from scipy.sparse import issparse  # type: ignore[import-untyped]
+from scipy.special import expit, softmax  # type: ignore[import-untyped]
 from sklearn.utils.validation import check_is_fitted  # type: ignore[import-untyped]
 from torch import Tensor
 
@@ -56,11 +56,14 @@ def read_estimator(estimator: Any, X: Any, y: Any) -> FittedHead:  # noqa: N803 
         X: Samples as the estimator takes them, ``(n, ...)``.
         y: Class labels as it was fitted to, or real targets.
 
+    Returns:
+        Its head, with these samples.
+
     Raises:
         ValueError: If it is not fitted or not linear in its features, it knows a label not, or its own
             predictions are not those of its coefficients.
     """
-    samples = X.detach().cpu().numpy() if isinstance(X, Tensor) else X
+    samples: Any = X.detach().cpu().numpy() if isinstance(X, Tensor) else X
     name = type(estimator).__name__
     try:
         check_is_fitted(estimator)
@@ -97,6 +100,9 @@ def class_codes(labels: Any, classes: NDArray[Any], samples: int, name: str = "y
         classes: All different labels, in the order of the logits.
         samples: ``n``.
         name: What the argument is called.
+
+    Returns:
+        Integers from 0.
 
     Raises:
         ValueError: If the labels are no labels, or one is no class.

@@ -149,6 +149,9 @@ def _pair_squares(blocks: Tensor, bias: bool, pairs: Pairs) -> Tensor:
     """Squared distances of blocks, part by part, ``(m, m, 3)``.
 
     From differences for the chosen pairs; for others from inner products, as long as these do not cancel.
+
+    Returns:
+        ``(m, m, 3)``, float64.
     """
     count = len(blocks)
     squares = torch.zeros(count, count, PARTS, dtype=torch.float64)
@@ -188,7 +191,7 @@ def _curvature_row(domain: HeadDerivatives, output: int) -> Tensor:
 def _contributing_rows(
     domains: Sequence[HeadDerivatives], blocks: int, pairs: Pairs, generator: torch.Generator
 ) -> list[Tensor]:
-    """All samples where their contributions are cheap, else a random part of each domain; none for no pairs."""
+    """All samples where their contributions are cheap, else a random part of each; none for no pairs."""
     if not pairs.chosen:
         return [torch.arange(0)] * len(domains)
     width = domains[0].features.shape[1] + 1

@@ -79,6 +79,9 @@ class DomainMeans:
 
         ``tr Σ_e / n_e + tr Σ_f / n_f``, the covariances' traces estimated without bias; NaN where a domain
         has a single sample.
+
+        Returns:
+            The expected lengthening of each pair's square.
         """
         sizes = torch.tensor(self.sizes, dtype=torch.float64)
         traces = (self.mean_squares - self.norms).clamp(min=0) * sizes / (sizes - 1)
@@ -102,6 +105,9 @@ class DomainMeans:
         """``⟨φ_i, μ_first − μ_second⟩`` of the samples of both domains, ``(rows,)`` each.
 
         The difference of their two means is the squared distance.
+
+        Returns:
+            Of the first domain's samples, and of the second one's.
         """
         pair = [
             self.products[index][:, self.column(index, first)]
@@ -117,6 +123,9 @@ def gradient_means(domains: Sequence[HeadDerivatives], pairs: Pairs | None = Non
     Args:
         domains: Derivatives of ``m`` domains.
         pairs: Those to compare in full; by default all.
+
+    Returns:
+        Their means and distances.
     """
     pairs = Pairs.all_of(len(domains)) if pairs is None else pairs
     gradients = torch.stack([domain.gradient() for domain in domains])
@@ -137,6 +146,9 @@ def diagonal_means(domains: Sequence[HeadDerivatives], pairs: Pairs | None = Non
     Args:
         domains: Derivatives of ``m`` domains.
         pairs: Those to compare in full; by default all.
+
+    Returns:
+        Their means and distances.
     """
     pairs = Pairs.all_of(len(domains)) if pairs is None else pairs
     diagonals = torch.stack([domain.diagonal() for domain in domains])

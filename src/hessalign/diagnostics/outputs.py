@@ -45,6 +45,9 @@ def run_outputs(
         device: Where to compute.
         seed: Of the samples that are drawn.
 
+    Returns:
+        Features and logits of all chosen samples, domain after domain.
+
     Raises:
         ValueError: If the algorithm's prediction is not its linear head's output.
         OSError: If a sample cannot be read.
@@ -74,6 +77,9 @@ def feature_outputs(dataset: DomainDataset, per_domain: int | None, seed: int = 
         dataset: With inputs of one axis, the features.
         per_domain: At most so many random samples of each domain; None for all.
         seed: Of the samples that are drawn.
+
+    Returns:
+        Features and logits of all chosen samples, domain after domain.
     """
     parts = []
     for number, domain in enumerate(dataset.domains):

@@ -72,6 +72,9 @@ class ShownTable:
             frame: To show.
             caption: Above it.
             left_out: Below it.
+
+        Returns:
+            The table, with its cells as text.
         """
         columns = [
             (name, dtype.is_numeric()) for name, dtype in zip(frame.columns, frame.dtypes, strict=True)
@@ -108,6 +111,9 @@ def page(reports: Mapping[str, DomainReport], folder: str = "") -> str:
     Args:
         reports: By title; a single one may have an empty title.
         folder: Name of the folder that has all tables, where the page leaves something out.
+
+    Returns:
+        HTML, a whole document.
     """
     titles = [title for title in reports if title]
     sections = [
@@ -138,6 +144,9 @@ def overview(report: DomainReport) -> str:
 
     Args:
         report: Any.
+
+    Returns:
+        HTML, a part of a document.
     """
     pairs = report.told("pairs", report.extremes())
     left = len(report.to_frame("pairs")) - len(pairs)

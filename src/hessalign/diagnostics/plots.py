@@ -40,6 +40,9 @@ def draw(reports: Reports, kind: Plot) -> Figure:
         reports: By title; a single one may have an empty title.
         kind: As [AlignmentReport.plot][hessalign.diagnostics.AlignmentReport.plot] takes it.
 
+    Returns:
+        The figure, not yet written.
+
     Raises:
         ValueError: If there is no such plot.
     """
@@ -78,6 +81,9 @@ def legend_columns(width: float, labels: Sequence[str]) -> int:
     Args:
         width: Of the figure, in inches.
         labels: All of the legend.
+
+    Returns:
+        At least 1, at most one for each label.
     """
     widest = 0.5 + 0.07 * max(map(len, labels))
     return max(1, min(len(labels), int(width / widest)))
@@ -238,6 +244,7 @@ def _draw_attributes(reports: Reports) -> Figure:
         labels = [f"{shown_name(first)} – {shown_name(second)}" for first, second in pairs[title]]
         axes.set_yticks(range(len(labels)), labels, fontsize=8)
         axes.invert_yaxis()
+        axes.set_xlim(left=0)
         axes.set(xlabel="difference [nats a sample]", title=shown_name(title))
         axes.grid(axis="x", alpha=0.25)
     handles = [
@@ -251,30 +258,29 @@ def _draw_attributes(reports: Reports) -> Figure:
 
 
 def _pairs_to_draw(report: DomainReport) -> list[tuple[str, str]]:
-    """All pairs, or those that differ most where there are many."""
-    table = (
-        report.to_frame("attributes")
-        .group_by("first", "second", maintain_order=True)
-        .agg(pl.col("effect").sum())
-    )
-    if len(table) > MOST_PAIRS:
-        table = table.sort("effect", descending=True).head(MOST_PAIRS)
-    return list(table.select("first", "second").iter_rows())
+    """All pairs; where there are many, those that differ most, by Hessian where the effects are alike."""
+    pairs = report.extremes(MOST_PAIRS)
+    if len(report.to_frame("pairs")) > MOST_PAIRS:
+        sums = report.to_frame("attributes").group_by("first", "second").agg(pl.col("effect").sum())
+        every = report.to_frame("pairs").select("first", "second")
+        summed = every.join(sums, on=["first", "second"], maintain_order="left")
+        pairs = summed.sort("effect", descending=True, maintain_order=True).head(MOST_PAIRS)
+    return list(pairs.select("first", "second").iter_rows())
 
 
 def _draw_plane(reports: Reports) -> Figure:
     figure = Figure(figsize=(3.6 * len(reports) + 0.8, 4.1), layout="constrained")
-    places = [report.to_frame("plane")[:, 1:3].to_numpy() for report in reports.values()]
-    reach = 1.2 * max(1e-12, *(float(np.abs(place).max()) for place in places))
+    coordinates = [report.to_frame("plane")[:, 1:3].to_numpy() for report in reports.values()]
+    reach = 1.2 * max(1e-12, *(float(np.abs(values).max()) for values in coordinates))
     row = figure.subplots(1, len(reports), squeeze=False, sharex=True, sharey=True)[0]
     for axes, (title, report) in zip(row, reports.items(), strict=True):
         table = report.to_frame("plane")
         places = table.select("domain", "first direction", "second direction").rows()
         if len(places) > MOST_DOMAINS:
             axes.scatter(
-                *zip(*(place[1:] for place in places), strict=True), s=9, color="0.6", label="others"
+                table["first direction"], table["second direction"], s=9, color="0.6", label="others"
             )
-            places = sorted(places, key=lambda place: -np.hypot(*place[1:]))[:STANDING_OUT]
+            places = sorted(places, key=lambda place: -float(np.hypot(*place[1:])))[:STANDING_OUT]
         for number, (name, across, up) in enumerate(places):
             colour, marker = domain_mark(number)
             axes.scatter(

@@ -73,6 +73,9 @@ class AlignmentReport(DomainReport):
                 Hessian. ``"attributes"``: what differs, for each pair. ``"plane"``: the domains in the plane
                 of the two leading aligned directions.
 
+        Returns:
+            The figure, to show or to save.
+
         Raises:
             ValueError: If there is no such plot.
         """
@@ -148,6 +151,9 @@ def alignment_report(
             different and the most alike are, half of each, by the Hessian's Frobenius distance; all others
             have no intervals, spectral distances, parts and samples.
         seed: Seed of the bootstrap and of what is drawn from large domains.
+
+    Returns:
+        The report.
 
     Raises:
         ValueError: If an argument is out of range, shapes do not fit, a value is NaN or infinite, there are

@@ -97,6 +97,9 @@ def read_input(
         bias: Whether the head has one; None for True, or as an estimator has it.
         output_names: Of the outputs; strings as labels are looked up among them.
 
+    Returns:
+        Tensors on the processor, in float64.
+
     Raises:
         ValueError: If something holds no numbers, lengths differ, domain ids are neither integers nor
             strings, a label is no class, or the bias is not the estimator's.
@@ -200,6 +203,9 @@ def _read_labels(y: Any, outputs: int, names: Sequence[str] | None) -> tuple[Ten
 
     That is the order of ``output_names``, and without these the ascending one, as scikit-learn has it.
 
+    Returns:
+        Ids ``(n,)``, and names.
+
     Raises:
         ValueError: If there are not as many labels as logits, or one is no class.
     """
@@ -219,6 +225,9 @@ def _read_labels(y: Any, outputs: int, names: Sequence[str] | None) -> tuple[Ten
 
 def split_domains(given: ReportInput) -> list[DomainSamples]:
     """The samples by domain, in ascending order of the domains' ids.
+
+    Returns:
+        One for each domain.
 
     Raises:
         ValueError: If shapes, types or values do not fit, there are fewer than 2 domains, fewer than 2 have
@@ -261,6 +270,9 @@ def target_groups(targets: Tensor) -> Tensor:
 
     Class probabilities count as their most probable class; several real targets are cut along their
     leading principal direction.
+
+    Returns:
+        Integers from 0.
     """
     if targets.ndim == 2 and targets.shape[1] > 1 and _is_probability(targets):
         return targets.argmax(1)
@@ -292,6 +304,9 @@ def group_names(given: ReportInput, outputs: Sequence[str], groups: int) -> list
 
 def check_names(names: Sequence[str] | None, default: Sequence[str], what: str) -> tuple[str, ...]:
     """The names, or the default where none are given.
+
+    Returns:
+        As many as there are defaults.
 
     Raises:
         ValueError: If they are no strings, their number is wrong or two are equal.

@@ -136,10 +136,10 @@ def part_table(
     given: ReportInput,
 ) -> pl.DataFrame:
     """Squared distances of the pairs compared in full, by attribute of Proposition 4 or 5 and output."""
-    hessian_names = REGRESSION_HESSIAN_PARTS if isinstance(given.loss, SquaredError) else HESSIAN_PARTS
+    of_hessian = REGRESSION_HESSIAN_PARTS if isinstance(given.loss, SquaredError) else HESSIAN_PARTS
     # Without a bias only what is weighted by all features is left.
     gradient_names, hessian_names = (
-        kind if given.bias else kind[-1:] for kind in (GRADIENT_PARTS, hessian_names)
+        kind if given.bias else kind[-1:] for kind in (GRADIENT_PARTS, of_hessian)
     )
     squares = {pair: (gradients[pair[0]] - gradients[pair[1]]).double().square() for pair in pairs.chosen}
     gradient_parts = {
@@ -341,4 +341,5 @@ def _places(hessians: DomainMeans) -> list[int]:
     distances.fill_diagonal_(0.0)
     condensed = squareform(distances.numpy(), checks=False)
     order = leaves_list(linkage(condensed, "average", optimal_ordering=True))
-    return (np.argsort(order) + 1).tolist()
+    places: list[int] = (np.argsort(order) + 1).tolist()
+    return places
