@@ -1,7 +1,8 @@
-"""Write two parts of docs/diagnostics.md:  python docs/write_diagnostics.py.
+"""Write two parts of docs/diagnostics.md, and the figures of one:  python docs/write_diagnostics.py.
 
 The sentences about quantities are those of the page that ``to_html`` makes. What is said about Colored MNIST
-is computed from results/diagnostics/colored-mnist.json, which ``hessalign inspect --json`` wrote.
+is computed from results/diagnostics/colored-mnist.json, which ``hessalign inspect --json`` wrote; its figures
+are drawn from it.
 """
 
 import json
@@ -9,17 +10,28 @@ import math
 import tomllib
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
+
+import polars as pl
+
+from hessalign.diagnostics.attributes import attribute_names
+from hessalign.diagnostics.data import DomainReport, Plot
+from hessalign.diagnostics.plots import draw
+from hessalign.figures import save_figure
+from hessalign.head import BinaryCrossEntropy
 
 from hessalign.grid import markdown_table
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "diagnostics.md"
 RECORD = ROOT / "results" / "diagnostics" / "colored-mnist.json"
+FIGURES: dict[Plot, Path] = {kind: PAGE.parent / "images" / f"cmnist-{kind}.png" for kind in get_args(Plot)}
 Row = dict[str, Any]
 # A relative distance that shrinks to less than this share of what it was counts as mostly removed.
 MOSTLY = 0.5
 ROUNDING = 1e-9
+ATTRIBUTES = attribute_names(BinaryCrossEntropy())
+"""In the order of their colours."""
 
 
 def quantities() -> str:
@@ -172,5 +184,24 @@ def make_page(page: str) -> str:
     return with_part(page, "Colored MNIST", colored_mnist(json.loads(RECORD.read_text(encoding="utf-8"))))
 
 
+def recorded(record: dict[str, dict[str, list[Row]]]) -> dict[str, DomainReport]:
+    """The reports of a record, as far as figures need them."""
+    found = {}
+    for title, tables in record.items():
+        frames = {name: pl.DataFrame(rows, infer_schema_length=None) for name, rows in tables.items()}
+        names = tuple(frames["plane"]["domain"])
+        attributes = tuple(sorted(set(frames["attributes"]["attribute"]), key=ATTRIBUTES.index))
+        frames.setdefault("pairs", frames["attributes"].select("first", "second").unique(maintain_order=True))
+        found[title] = DomainReport(names, (), 1.0, 0.95, 1000, attributes, (), frames)
+    return found
+
+
+def draw_figures(record: dict[str, dict[str, list[Row]]]) -> None:
+    """Draw the page's figures of Colored MNIST."""
+    for kind, path in FIGURES.items():
+        save_figure(draw(recorded(record), kind), path, dpi=110)
+
+
 if __name__ == "__main__":
+    draw_figures(json.loads(RECORD.read_text(encoding="utf-8")))
     PAGE.write_text(make_page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -147,8 +147,10 @@ def _is_whole(reports: Reports, quantity: str) -> bool:
 
 def _like_together(report: DomainReport) -> list[int]:
     """Order of domains: as given, or, where there are many, like ones together."""
-    places = report.to_frame("domains")["place"].to_numpy()
-    return list(range(len(places))) if len(places) <= MOST_DOMAINS else np.argsort(places).tolist()
+    if len(report.names) <= MOST_DOMAINS:
+        return list(range(len(report.names)))
+    order: list[int] = np.argsort(report.to_frame("domains")["place"].to_numpy()).tolist()
+    return order
 
 
 def _name_axes(axes: Axes, names: Sequence[str], size: float, *, labelled: bool) -> None:
@@ -244,9 +246,9 @@ def _draw_attributes(reports: Reports) -> Figure:
         labels = [f"{shown_name(first)} – {shown_name(second)}" for first, second in pairs[title]]
         axes.set_yticks(range(len(labels)), labels, fontsize=8)
         axes.invert_yaxis()
-        axes.set_xlim(left=0)
         axes.set(xlabel="difference [nats a sample]", title=shown_name(title))
         axes.grid(axis="x", alpha=0.25)
+    row[0].set_xlim(left=0)
     handles = [
         Patch(color=domain_mark(number)[0], label=name)
         for number, name in enumerate(next(iter(reports.values())).attributes)
