@@ -122,7 +122,9 @@ def copies_of_datasets() -> Names:
 def three_domains() -> Names:
     features, logits, targets, domains = shifted_domains("feature mean", 0, samples=400)
     domains[::3] = 2
-    return {"features": features, "logits": logits, "targets": targets, "domains": domains}
+    samples = coloured([0.9, 0.8], samples=300)
+    own = {"X": samples.X, "y": samples.y, "hospital": samples.domains}
+    return {"features": features, "logits": logits, "targets": targets, "domains": domains, **own}
 
 
 def embeddings() -> Names:

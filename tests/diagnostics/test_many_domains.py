@@ -12,7 +12,7 @@ from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
 import hessalign as ha
-from hessalign.diagnostics import hessian
+from hessalign.diagnostics import means
 from hessalign.diagnostics.attributes import _shrunk_product
 from hessalign.diagnostics.data import MOST_PAIRS, OF_PAIRS
 from hessalign.diagnostics.means import Pairs
@@ -40,15 +40,13 @@ def many(
 @QUIET
 @pytest.mark.parametrize("way", ["_by_blocks", "_by_samples"])
 def test_what_is_told_of_some_pairs_is_what_is_told_of_all(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    by_blocks, by_samples = hessian._by_blocks, hessian._by_samples
+    by_blocks, by_samples = means._by_blocks, means._by_samples
     made = {
         "_by_blocks": by_blocks,
         "_by_samples": lambda domains, generator, pairs: by_samples(domains, pairs),
     }[way]
-    monkeypatch.setattr(hessian, "_by_blocks", made)
-    monkeypatch.setattr(
-        hessian, "_by_samples", lambda domains, pairs: made(domains, torch.Generator(), pairs)
-    )
+    monkeypatch.setattr(means, "_by_blocks", made)
+    monkeypatch.setattr(means, "_by_samples", lambda domains, pairs: made(domains, torch.Generator(), pairs))
     data = many(6)
     options = {**FEW, "replicates": 0}
     whole, some = ha.alignment_report(*data, **options), ha.alignment_report(*data, **options, pairs=4)
@@ -113,8 +111,8 @@ def test_both_ways_to_the_hessians_agree(bias: bool) -> None:
         for rows in (domains == index for index in range(4))
     ]
     for pairs in (Pairs.all_of(4), Pairs(4, ((0, 1), (1, 3)))):
-        blocks, block_parts = hessian._by_blocks(derivatives, torch.Generator(), pairs)
-        samples, sample_parts = hessian._by_samples(derivatives, pairs)
+        blocks, block_parts = means._by_blocks(derivatives, torch.Generator(), pairs)
+        samples, sample_parts = means._by_samples(derivatives, pairs)
         torch.testing.assert_close(block_parts, sample_parts, rtol=1e-8, atol=1e-12)
         torch.testing.assert_close(blocks.products, samples.products, rtol=1e-8, atol=1e-12)
         torch.testing.assert_close(blocks.norms, samples.norms)

@@ -4,6 +4,12 @@ Gradient, Hessian and its diagonal are all means ``μ_e = (1/n_e) Σ_i φ_i`` of
 squared distance ``‖μ_e − μ_f‖²`` three things are then known in closed form, without holding a ``φ_i``: the
 inner products ``⟨φ_i, μ_f⟩``, which tell what each sample contributes; the norms ``‖φ_i‖²``, which tell by
 how much chance alone lengthens the distance; and the distance itself.
+
+Whole Hessians are compared in the Frobenius norm, part by part, and none is formed. ``z̃ z̃ᵀ`` has a corner of
+one, an edge ``z`` and a body ``z zᵀ``. So the Hessian has a part for the confidence, one for the
+confidence-weighted features and one for their second moments, and squared distances add up over them and over
+the rows of outputs. As in [hessalign.head.statistics][] there are two exact ways to sum, over blocks of outputs
+and over pairs of samples; the cheaper one is taken.
 """
 
 from collections.abc import Sequence
@@ -13,9 +19,22 @@ from itertools import combinations
 from typing import Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from hessalign.head import HeadDerivatives
+from hessalign.head.gram import weighted_gram
+from hessalign.head.statistics import ROWS_AT_ONCE
+
+PARTS = 3
+"""Corner, edge and body of ``z̃ z̃ᵀ``: orders 0, 1 and 2 in the features."""
+
+NEAR = 1e-6
+"""Share of their squares below which two blocks' squared distance is not left to a difference of products."""
+
+# Multiplications that may be spent on the contributions of single samples of large domains.
+CONTRIBUTION_BUDGET = 1e11
+FEWEST_ROWS = 250
 
 
 @dataclass(frozen=True)
@@ -161,9 +180,39 @@ def diagonal_means(domains: Sequence[HeadDerivatives], pairs: Pairs | None = Non
     return _means_of_matrices(diagonals, products, squares, pairs)
 
 
+def hessian_means(
+    domains: Sequence[HeadDerivatives], generator: torch.Generator, pairs: Pairs | None = None
+) -> tuple[DomainMeans, Tensor]:
+    """Distances between Hessians, and their parts.
+
+    Args:
+        domains: Derivatives of ``m`` domains.
+        generator: Draws the samples whose contributions are computed where there are too many.
+        pairs: Those to compare in full; by default all.
+
+    Returns:
+        The means of ``φ_i = A_i ⊗ z̃_i z̃_iᵀ``, and the parts of the squared distances, ``(m, m, C, 3)``,
+        by output (row of the Hessian) and by order in the features. They sum to ``distances``.
+    """
+    pairs = Pairs.all_of(len(domains)) if pairs is None else pairs
+    outputs, width = domains[0].residual.shape[1], domains[0].features.shape[1] + 1
+    samples = sum(map(len, domains))
+    blocks = max(len(domain.curvature.upper_pairs()) for domain in domains)
+    by_blocks = samples * blocks * width**2
+    by_samples = samples**2 * (width + outputs * min(outputs, 1 + blocks // outputs))
+    return _by_blocks(domains, generator, pairs) if by_blocks <= by_samples else _by_samples(domains, pairs)
+
+
 def row_squares(values: Tensor) -> Tensor:
     """Squared length of each row, ``(n,)``, float64."""
     return values.double().square().sum(1)
+
+
+def project(features: Tensor, vectors: Tensor, bias: bool) -> Tensor:
+    """``V_j z̃_i`` of ``k`` matrices ``V_j``, ``(n, k, C)``."""
+    flat = vectors.flatten(0, 1)
+    rows = torch.addmm(flat[:, -1], features, flat[:, :-1].T) if bias else features @ flat.T
+    return rows.view(len(features), *vectors.shape[:2])
 
 
 def _means_of_matrices(
@@ -186,8 +235,155 @@ def _bilinear(weights: Tensor, features: Tensor, means: Tensor, bias: bool) -> T
     return torch.einsum("nmc,nc->nm", projected, weights).double()
 
 
-def project(features: Tensor, vectors: Tensor, bias: bool) -> Tensor:
-    """``V_j z̃_i`` of ``k`` matrices ``V_j``, ``(n, k, C)``."""
-    flat = vectors.flatten(0, 1)
-    rows = torch.addmm(flat[:, -1], features, flat[:, :-1].T) if bias else features @ flat.T
-    return rows.view(len(features), *vectors.shape[:2])
+def _by_blocks(
+    domains: Sequence[HeadDerivatives], generator: torch.Generator, pairs: Pairs
+) -> tuple[DomainMeans, Tensor]:
+    count, outputs, bias = len(domains), domains[0].residual.shape[1], domains[0].bias
+    entries = sorted({entry for domain in domains for entry in domain.curvature.upper_pairs()})
+    rows = _contributing_rows(domains, len(entries), pairs, generator)
+    augmented = [F.pad(domain.features, (0, 1), value=1.0) if bias else domain.features for domain in domains]
+    contributing = [features[chosen] for features, chosen in zip(augmented, rows, strict=True)]
+    parts = torch.zeros(count, count, outputs, PARTS, dtype=torch.float64)
+    norms = torch.zeros(count, dtype=torch.float64)
+    products = [
+        torch.zeros(len(chosen), len(partners), dtype=torch.float64)
+        for chosen, partners in zip(rows, pairs.partners, strict=True)
+    ]
+    for row, column in entries:
+        weights = [domain.curvature.entry(row, column) for domain in domains]
+        blocks = torch.stack(
+            [
+                weighted_gram(domain.features, (weight / len(domain)).to(domain.features.dtype), bias=bias)
+                for domain, weight in zip(domains, weights, strict=True)
+            ]
+        )
+        squares = _pair_squares(blocks, bias, pairs)
+        # An off-diagonal block stands in the Hessian twice: once in each of two rows of outputs.
+        for output in {row, column}:
+            parts[:, :, output] += squares
+        times = 1 if row == column else 2
+        norms += times * blocks.double().square().sum((1, 2))
+        for index, (features, chosen) in enumerate(zip(contributing, rows, strict=True)):
+            if not pairs.partners[index]:
+                continue
+            forms = torch.stack(
+                [((features @ blocks[other]) * features).sum(1) for other in pairs.partners[index]], dim=1
+            )
+            products[index] += times * (weights[index][chosen].unsqueeze(1) * forms).double()
+    return _assemble(domains, parts, norms, products, rows, pairs), parts
+
+
+def _by_samples(domains: Sequence[HeadDerivatives], pairs: Pairs) -> tuple[DomainMeans, Tensor]:
+    count, outputs = len(domains), domains[0].residual.shape[1]
+    sizes = list(map(len, domains))
+    features = torch.cat([domain.features for domain in domains])
+    domain_of = torch.repeat_interleave(torch.arange(count), torch.tensor(sizes))
+    # Sums over i of ⟨φ_i, μ_f⟩ by output and part, from rows of the matrix of all ⟨φ_i, φ_j⟩.
+    sums = torch.zeros(count, count, outputs, PARTS, dtype=torch.float64)
+    products = torch.zeros(len(features), count, dtype=torch.float64)
+    chunk = max(1, ROWS_AT_ONCE**2 // len(features))
+    for output in range(outputs):
+        curvatures = torch.cat([_curvature_row(domain, output) for domain in domains])
+        for start in range(0, len(features), chunk):
+            part_rows = slice(start, start + chunk)
+            overlaps = features[part_rows] @ features.T
+            weights = curvatures[part_rows] @ curvatures.T
+            # Without a bias there is the body alone.
+            factors = (torch.ones_like(overlaps), 2 * overlaps) if domains[0].bias else ()
+            for part, factor in enumerate((*factors, overlaps.square()), start=PARTS - 1 - len(factors)):
+                values = (weights * factor).split(sizes, dim=1)
+                means = torch.stack([value.mean(1, dtype=torch.float64) for value in values], dim=1)
+                products[part_rows] += means
+                sums[:, :, output, part].index_add_(0, domain_of[part_rows], means)
+    sums /= torch.tensor(sizes).view(-1, 1, 1, 1)
+    own = torch.stack([sums[index, index] for index in range(count)])
+    parts = (own.unsqueeze(0) + own.unsqueeze(1) - sums - sums.transpose(0, 1)).clamp(min=0)
+    rows = [torch.arange(size) for size in sizes]
+    compared = [
+        own_products[:, partners]
+        for own_products, partners in zip(products.split(sizes), pairs.partners, strict=True)
+    ]
+    return _assemble(domains, parts, own.sum((1, 2)), compared, rows, pairs), parts
+
+
+def _assemble(
+    domains: Sequence[HeadDerivatives],
+    parts: Tensor,
+    norms: Tensor,
+    products: list[Tensor],
+    rows: list[Tensor],
+    pairs: Pairs,
+) -> DomainMeans:
+    mean_squares = [
+        (domain.curvature.squares().double() * (domain.bias + row_squares(domain.features)).square()).mean()
+        for domain in domains
+    ]
+    return DomainMeans(
+        distances=parts.sum((2, 3)),
+        norms=norms,
+        mean_squares=torch.stack(mean_squares),
+        products=products,
+        rows=rows,
+        sizes=list(map(len, domains)),
+        pairs=pairs,
+    )
+
+
+def _pair_squares(blocks: Tensor, bias: bool, pairs: Pairs) -> Tensor:
+    """Squared distances of blocks, part by part, ``(m, m, 3)``.
+
+    From differences for the chosen pairs; for others from inner products, as long as these do not cancel.
+
+    Returns:
+        ``(m, m, 3)``, float64.
+    """
+    count = len(blocks)
+    squares = torch.zeros(count, count, PARTS, dtype=torch.float64)
+    exact = set(pairs.chosen)
+    if not pairs.are_all:
+        centred = blocks.double() - blocks.double().mean(0)
+        body = centred
+        if bias:
+            body = centred[:, :-1, :-1]
+            for part, edge in enumerate((centred[:, -1, -1:], 2**0.5 * centred[:, -1, :-1])):
+                squares[:, :, part] = torch.stack([(edge - own).square().sum(1) for own in edge])
+        flat = body.reshape(count, -1)
+        products = flat @ flat.T
+        sizes = products.diagonal().unsqueeze(0) + products.diagonal().unsqueeze(1)
+        squares[:, :, -1] = (sizes - 2 * products).clamp(min=0)
+        near = (squares[:, :, -1] < NEAR * sizes).triu(1)
+        exact |= {(first, second) for first, second in near.nonzero().tolist()}
+    for first, second in exact:
+        squares[first, second] = squares[second, first] = _part_squares(blocks[first] - blocks[second], bias)
+    return squares
+
+
+def _part_squares(block: Tensor, bias: bool) -> Tensor:
+    """Squared norms of corner, edges and body of a block with the constant feature last, ``(3,)``."""
+    squares = block.double().square()
+    if not bias:
+        return torch.stack([squares.new_zeros(()), squares.new_zeros(()), squares.sum()])
+    return torch.stack([squares[-1, -1], 2 * squares[-1, :-1].sum(), squares[:-1, :-1].sum()])
+
+
+def _curvature_row(domain: HeadDerivatives, output: int) -> Tensor:
+    """``A_i[output, :]`` of each sample, ``(n, C)``."""
+    columns = range(domain.residual.shape[1])
+    return torch.stack([domain.curvature.entry(output, column) for column in columns], dim=1)
+
+
+def _contributing_rows(
+    domains: Sequence[HeadDerivatives], blocks: int, pairs: Pairs, generator: torch.Generator
+) -> list[Tensor]:
+    """All samples where their contributions are cheap, else a random part of each; none for no pairs."""
+    if not pairs.chosen:
+        return [torch.arange(0)] * len(domains)
+    width = domains[0].features.shape[1] + 1
+    most = max(map(len, pairs.partners))
+    budget = CONTRIBUTION_BUDGET / (blocks * most * width**2)
+    share = min(1.0, budget / sum(map(len, domains)))
+    rows = []
+    for domain in domains:
+        wanted = min(len(domain), max(FEWEST_ROWS, int(share * len(domain))))
+        rows.append(torch.randperm(len(domain), generator=generator)[:wanted].sort().values)
+    return rows

@@ -15,8 +15,7 @@ from hessalign.checks import require_number, require_whole
 from hessalign.diagnostics.attributes import AttributeComparison, attribute_names, standardised
 from hessalign.diagnostics.data import SAID, DomainReport, Plot, Table
 from hessalign.diagnostics.distances import domain_eigenvalues, mean_distances, spectral_distances
-from hessalign.diagnostics.hessian import hessian_means
-from hessalign.diagnostics.means import Pairs, diagonal_means, gradient_means
+from hessalign.diagnostics.means import Pairs, diagonal_means, gradient_means, hessian_means
 from hessalign.diagnostics.samples import (
     DomainSamples,
     ReportInput,
