@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 import torch
 from polars.testing import assert_frame_equal
+from scipy.sparse import csr_matrix
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import RandomForestClassifier
@@ -16,7 +17,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression, PoissonRe
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.svm import LinearSVC
+from sklearn.svm import SVC, LinearSVC
 
 import hessalign as ha
 from hessalign.exceptions import UntrustworthyWarning
@@ -32,7 +33,7 @@ class Data:
         random = np.random.default_rng(0)
         self.codes = random.integers(0, classes, samples)
         self.X = random.normal(size=(samples, 4)) + 0.7 * self.codes[:, None]
-        self.y = CLASSES[self.codes]
+        self.y = CLASSES[self.codes % 3]
         self.domains = np.array(["a", "b", "c"])[np.arange(samples) % 3]
         self.X[self.domains == "b", 0] += 1
 
@@ -128,6 +129,13 @@ def test_samples_may_come_in_any_container(make: Callable[[np.ndarray], Any]) ->
     )
 
 
+def test_sparse_samples_and_coefficients() -> None:
+    data = Data()
+    model = SGDClassifier(loss="log_loss", random_state=0).fit(csr_matrix(data.X), data.y)
+    expected = unwarned(model, data.X, data.y, data.domains)
+    assert_same(unwarned(model.sparsify(), csr_matrix(data.X), data.y, data.domains), expected)
+
+
 def test_our_own_estimators() -> None:
     data = Data()
     classifier = ha.HessianAlignedClassifier("hgp", alpha=0.1, beta=0.1)
@@ -204,6 +212,11 @@ FITTED = LogisticRegression().fit(Data().X, Data().y)
             (make_pipeline(StandardScaler(), PCA(2)).fit(Data().X), Data().X),
             {},
             "features: Pipeline ends in PCA, which has no coef_",
+        ),
+        (
+            (SVC(kernel="linear").fit(Data(4).X, Data(4).codes), Data(4).X),
+            {"y": Data(4).codes},
+            "features: the scores of SVC are not those of its coefficients",
         ),
         ((Data().X, FITTED), {}, "logits: got a LogisticRegression; a fitted estimator comes first"),
         (

@@ -79,8 +79,8 @@ def read_estimator(estimator: Any, X: Any, y: Any) -> FittedHead:  # noqa: N803 
             f"features: {name} ends in {type(last).__name__}, which has no coef_ and intercept_; a report "
             "needs a linear head, alone or as the last step of a pipeline"
         )
-    features = as_tensor("features", samples.toarray() if issparse(samples) else samples).double()
-    weights = np.atleast_2d(np.asarray(last.coef_, dtype=np.float64))
+    features = as_tensor("features", _dense(samples)).double()
+    weights = np.atleast_2d(np.asarray(_dense(last.coef_), dtype=np.float64))
     if features.ndim != 2 or weights.ndim != 2 or features.shape[1] != weights.shape[1]:
         raise ValueError(
             f"logits: {type(last).__name__} takes samples of {weights.shape[-1]} features, got an array of "
@@ -122,8 +122,7 @@ def _read_classifier(
     classes = np.asarray(last.classes_)
     codes = class_codes(_whole(y), _whole(classes), len(features))
     single = logits.shape[1] == 1
-    own = np.asarray(last.decision_function(samples)).reshape(logits.shape)
-    if not np.allclose(own, logits, rtol=TOLERANCE, atol=TOLERANCE):
+    if not _alike(last.decision_function(samples), logits):
         raise ValueError(
             f"features: the scores of {type(last).__name__} are not those of its coefficients; pass features "
             "and logits instead"
@@ -165,13 +164,23 @@ def _read_regressor(
 ) -> FittedHead:
     loss = SquaredError(getattr(last, "activation", "identity"))
     scores = torch.from_numpy(logits)
-    own = np.asarray(last.predict(samples)).reshape(logits.shape)
-    if not np.allclose(own, loss.predict(scores).detach().numpy(), rtol=TOLERANCE, atol=TOLERANCE):
+    if not _alike(last.predict(samples), loss.predict(scores).detach().numpy()):
         raise ValueError(
             f"features: the predictions of {type(last).__name__} are not those of its coefficients; pass "
             "features and logits instead"
         )
     return FittedHead(features, scores, as_tensor("y", y), loss, bias, None, None)
+
+
+def _dense(values: Any) -> Any:
+    return values.toarray() if issparse(values) else values
+
+
+def _alike(own: Any, expected: NDArray[Any]) -> bool:
+    """Whether an estimator's own numbers are these, to rounding; one column may have lost its axis."""
+    array = np.asarray(own)
+    array = array.reshape(-1, 1) if array.ndim == 1 else array
+    return array.shape == expected.shape and np.allclose(array, expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 
 def _whole(labels: Any) -> Any:

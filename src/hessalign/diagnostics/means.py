@@ -30,7 +30,7 @@ PARTS = 3
 """Corner, edge and body of ``z̃ z̃ᵀ``: orders 0, 1 and 2 in the features."""
 
 NEAR = 1e-6
-"""Share of their squares below which two blocks' squared distance is not left to a difference of products."""
+"""Share of their squares below which a squared distance is not left to a difference of inner products."""
 
 # Multiplications that may be spent on the contributions of single samples of large domains.
 CONTRIBUTION_BUDGET = 1e11
@@ -191,15 +191,19 @@ def hessian_means(
         pairs: Those to compare in full; by default all.
 
     Returns:
-        The means of ``φ_i = A_i ⊗ z̃_i z̃_iᵀ``, and the parts of the squared distances, ``(m, m, C, 3)``,
-        by output (row of the Hessian) and by order in the features. They sum to ``distances``.
+        The means of ``φ_i = A_i ⊗ z̃_i z̃_iᵀ``, and the parts of the squared distances, ``(pairs, C, 3)``,
+        by output (row of the Hessian) and by order in the features. They sum to the pairs' ``distances``.
     """
     pairs = Pairs.all_of(len(domains)) if pairs is None else pairs
     outputs, width = domains[0].residual.shape[1], domains[0].features.shape[1] + 1
     samples = sum(map(len, domains))
     blocks = max(len(domain.curvature.upper_pairs()) for domain in domains)
-    by_blocks = samples * blocks * width**2
-    by_samples = samples**2 * (width + outputs * min(outputs, 1 + blocks // outputs))
+    of_products = width + outputs * min(outputs, 1 + blocks // outputs)
+    by_blocks, by_samples = samples * blocks * width**2, samples**2 * of_products
+    if not pairs.are_all:
+        compared = sum(len(domains[first]) * len(domains[second]) for first, second in pairs.chosen)
+        by_blocks += len(domains) ** 2 * blocks * width**2
+        by_samples = samples**2 * (width + outputs) + 3 * compared * of_products
     return _by_blocks(domains, generator, pairs) if by_blocks <= by_samples else _by_samples(domains, pairs)
 
 
@@ -239,11 +243,12 @@ def _by_blocks(
     domains: Sequence[HeadDerivatives], generator: torch.Generator, pairs: Pairs
 ) -> tuple[DomainMeans, Tensor]:
     count, outputs, bias = len(domains), domains[0].residual.shape[1], domains[0].bias
-    entries = sorted({entry for domain in domains for entry in domain.curvature.upper_pairs()})
+    entries = _entries(domains)
     rows = _contributing_rows(domains, len(entries), pairs, generator)
     augmented = [F.pad(domain.features, (0, 1), value=1.0) if bias else domain.features for domain in domains]
     contributing = [features[chosen] for features, chosen in zip(augmented, rows, strict=True)]
-    parts = torch.zeros(count, count, outputs, PARTS, dtype=torch.float64)
+    distances = torch.zeros(count, count, dtype=torch.float64)
+    parts = torch.zeros(len(pairs.chosen), outputs, PARTS, dtype=torch.float64)
     norms = torch.zeros(count, dtype=torch.float64)
     products = [
         torch.zeros(len(chosen), len(partners), dtype=torch.float64)
@@ -251,17 +256,13 @@ def _by_blocks(
     ]
     for row, column in entries:
         weights = [domain.curvature.entry(row, column) for domain in domains]
-        blocks = torch.stack(
-            [
-                weighted_gram(domain.features, (weight / len(domain)).to(domain.features.dtype), bias=bias)
-                for domain, weight in zip(domains, weights, strict=True)
-            ]
-        )
-        squares = _pair_squares(blocks, bias, pairs)
+        blocks = torch.stack([_block(domain, row, column) for domain in domains])
         # An off-diagonal block stands in the Hessian twice: once in each of two rows of outputs.
-        for output in {row, column}:
-            parts[:, :, output] += squares
         times = 1 if row == column else 2
+        if not pairs.are_all:
+            distances += times * _square_distances(blocks)
+        for place, (first, second) in enumerate(pairs.chosen):
+            parts[place, list({row, column})] += _part_squares(blocks[first] - blocks[second], bias)
         norms += times * blocks.double().square().sum((1, 2))
         for index, (features, chosen) in enumerate(zip(contributing, rows, strict=True)):
             if not pairs.partners[index]:
@@ -270,56 +271,123 @@ def _by_blocks(
                 [((features @ blocks[other]) * features).sum(1) for other in pairs.partners[index]], dim=1
             )
             products[index] += times * (weights[index][chosen].unsqueeze(1) * forms).double()
-    return _assemble(domains, parts, norms, products, rows, pairs), parts
+    return _assemble(domains, distances, parts, norms, products, rows, pairs), parts
 
 
 def _by_samples(domains: Sequence[HeadDerivatives], pairs: Pairs) -> tuple[DomainMeans, Tensor]:
-    count, outputs = len(domains), domains[0].residual.shape[1]
+    outputs, sizes = domains[0].residual.shape[1], list(map(len, domains))
+    if pairs.are_all:
+        distances = torch.zeros(len(domains), len(domains), dtype=torch.float64)
+        norms = torch.zeros(len(domains), dtype=torch.float64)
+    else:
+        inner = _inner_products(domains)
+        norms = inner.diagonal().clone()
+        distances = (norms.unsqueeze(0) + norms.unsqueeze(1) - 2 * inner).clamp(min=0)
+    parts = torch.zeros(len(pairs.chosen), outputs, PARTS, dtype=torch.float64)
+    products = [
+        torch.zeros(size, len(partners), dtype=torch.float64)
+        for size, partners in zip(sizes, pairs.partners, strict=True)
+    ]
+    own: dict[int, Tensor] = {}
+    for index, partners in enumerate(pairs.partners):
+        if partners:
+            by_row, _, own[index] = _pair_products(domains[index], domains[index])
+            products[index][:, partners.index(index)] = by_row
+            norms[index] = own[index].sum()
+    for place, (first, second) in enumerate(pairs.chosen):
+        by_row, by_column, cross = _pair_products(domains[first], domains[second])
+        products[first][:, pairs.partners[first].index(second)] = by_row
+        products[second][:, pairs.partners[second].index(first)] = by_column
+        parts[place] = (own[first] + own[second] - 2 * cross).clamp(min=0)
+        if parts[place].sum() < NEAR * (norms[first] + norms[second]):
+            parts[place] = _exact_parts(domains[first], domains[second])
+    rows = [torch.arange(size) for size in sizes]
+    return _assemble(domains, distances, parts, norms, products, rows, pairs), parts
+
+
+def _inner_products(domains: Sequence[HeadDerivatives]) -> Tensor:
+    """``⟨H_e, H_f⟩``, ``(m, m)``, from all pairs of samples."""
     sizes = list(map(len, domains))
     features = torch.cat([domain.features for domain in domains])
-    domain_of = torch.repeat_interleave(torch.arange(count), torch.tensor(sizes))
-    # Sums over i of ⟨φ_i, μ_f⟩ by output and part, from rows of the matrix of all ⟨φ_i, φ_j⟩.
-    sums = torch.zeros(count, count, outputs, PARTS, dtype=torch.float64)
-    products = torch.zeros(len(features), count, dtype=torch.float64)
+    curvature = domains[0].curvature.join([domain.curvature for domain in domains[1:]])
+    domain_of = torch.repeat_interleave(torch.arange(len(domains)), torch.tensor(sizes))
+    sums = torch.zeros(len(domains), len(domains), dtype=torch.float64)
     chunk = max(1, ROWS_AT_ONCE**2 // len(features))
-    for output in range(outputs):
-        curvatures = torch.cat([_curvature_row(domain, output) for domain in domains])
-        for start in range(0, len(features), chunk):
-            part_rows = slice(start, start + chunk)
-            overlaps = features[part_rows] @ features.T
-            weights = curvatures[part_rows] @ curvatures.T
-            # Without a bias there is the body alone.
-            factors = (torch.ones_like(overlaps), 2 * overlaps) if domains[0].bias else ()
+    for start in range(0, len(features), chunk):
+        rows = slice(start, start + chunk)
+        overlaps = features[rows] @ features.T + float(domains[0].bias)
+        values = (curvature.take(rows).inner(curvature) * overlaps.square()).split(sizes, dim=1)
+        means = torch.stack([value.mean(1, dtype=torch.float64) for value in values], dim=1)
+        sums.index_add_(0, domain_of[rows], means)
+    inner = sums / torch.tensor(sizes).unsqueeze(1)
+    return (inner + inner.T) / 2
+
+
+def _pair_products(first: HeadDerivatives, second: HeadDerivatives) -> tuple[Tensor, Tensor, Tensor]:
+    """``⟨φ_i, μ_f⟩`` of one domain's samples, ``⟨μ_e, φ_j⟩`` of the other's, and ``⟨μ_e, μ_f⟩`` by part."""
+    outputs = first.residual.shape[1]
+    by_row, by_column = (torch.zeros(len(domain), dtype=torch.float64) for domain in (first, second))
+    cross = torch.zeros(outputs, PARTS, dtype=torch.float64)
+    chunk = max(1, ROWS_AT_ONCE**2 // len(second))
+    for start in range(0, len(first), chunk):
+        rows = slice(start, start + chunk)
+        overlaps = first.features[rows] @ second.features.T
+        # Without a bias there is the body alone.
+        factors = (torch.ones_like(overlaps), 2 * overlaps) if first.bias else ()
+        for output in range(outputs):
+            weights = _curvature_row(first, output)[rows] @ _curvature_row(second, output).T
             for part, factor in enumerate((*factors, overlaps.square()), start=PARTS - 1 - len(factors)):
-                values = (weights * factor).split(sizes, dim=1)
-                means = torch.stack([value.mean(1, dtype=torch.float64) for value in values], dim=1)
-                products[part_rows] += means
-                sums[:, :, output, part].index_add_(0, domain_of[part_rows], means)
-    sums /= torch.tensor(sizes).view(-1, 1, 1, 1)
-    own = torch.stack([sums[index, index] for index in range(count)])
-    parts = (own.unsqueeze(0) + own.unsqueeze(1) - sums - sums.transpose(0, 1)).clamp(min=0)
-    rows = [torch.arange(size) for size in sizes]
-    compared = [
-        own_products[:, partners]
-        for own_products, partners in zip(products.split(sizes), pairs.partners, strict=True)
-    ]
-    return _assemble(domains, parts, own.sum((1, 2)), compared, rows, pairs), parts
+                values = (weights * factor).double()
+                own = values.mean(1)
+                by_row[rows] += own
+                by_column += values.sum(0) / len(first)
+                cross[output, part] += own.sum() / len(first)
+    return by_row, by_column, cross
+
+
+def _exact_parts(first: HeadDerivatives, second: HeadDerivatives) -> Tensor:
+    """Parts of the squared distance of two Hessians that nearly agree, from differences, ``(C, 3)``."""
+    parts = torch.zeros(first.residual.shape[1], PARTS, dtype=torch.float64)
+    for row, column in _entries([first, second]):
+        difference = _block(first, row, column) - _block(second, row, column)
+        parts[list({row, column})] += _part_squares(difference, first.bias)
+    return parts
+
+
+def _entries(domains: Sequence[HeadDerivatives]) -> list[tuple[int, int]]:
+    """Places of blocks on and above the diagonal that are not all zero."""
+    return sorted({entry for domain in domains for entry in domain.curvature.upper_pairs()})
+
+
+def _block(domain: HeadDerivatives, row: int, column: int) -> Tensor:
+    """A block of a domain's Hessian, ``(d+1, d+1)``."""
+    weights = (domain.curvature.entry(row, column) / len(domain)).to(domain.features.dtype)
+    return weighted_gram(domain.features, weights, bias=domain.bias)
 
 
 def _assemble(
     domains: Sequence[HeadDerivatives],
+    distances: Tensor,
     parts: Tensor,
     norms: Tensor,
     products: list[Tensor],
     rows: list[Tensor],
     pairs: Pairs,
 ) -> DomainMeans:
+    chosen = set(pairs.chosen)
+    near = distances < NEAR * (norms.unsqueeze(0) + norms.unsqueeze(1))
+    for first, second in near.triu(1).nonzero().tolist() if not pairs.are_all else ():
+        if (first, second) not in chosen:
+            exact = _exact_parts(domains[first], domains[second]).sum()
+            distances[first, second] = distances[second, first] = exact
+    for (first, second), squared in zip(pairs.chosen, parts.sum((1, 2)), strict=True):
+        distances[first, second] = distances[second, first] = squared
     mean_squares = [
         (domain.curvature.squares().double() * (domain.bias + row_squares(domain.features)).square()).mean()
         for domain in domains
     ]
     return DomainMeans(
-        distances=parts.sum((2, 3)),
+        distances=distances,
         norms=norms,
         mean_squares=torch.stack(mean_squares),
         products=products,
@@ -329,33 +397,12 @@ def _assemble(
     )
 
 
-def _pair_squares(blocks: Tensor, bias: bool, pairs: Pairs) -> Tensor:
-    """Squared distances of blocks, part by part, ``(m, m, 3)``.
-
-    From differences for the chosen pairs; for others from inner products, as long as these do not cancel.
-
-    Returns:
-        ``(m, m, 3)``, float64.
-    """
-    count = len(blocks)
-    squares = torch.zeros(count, count, PARTS, dtype=torch.float64)
-    exact = set(pairs.chosen)
-    if not pairs.are_all:
-        centred = blocks.double() - blocks.double().mean(0)
-        body = centred
-        if bias:
-            body = centred[:, :-1, :-1]
-            for part, edge in enumerate((centred[:, -1, -1:], 2**0.5 * centred[:, -1, :-1])):
-                squares[:, :, part] = torch.stack([(edge - own).square().sum(1) for own in edge])
-        flat = body.reshape(count, -1)
-        products = flat @ flat.T
-        sizes = products.diagonal().unsqueeze(0) + products.diagonal().unsqueeze(1)
-        squares[:, :, -1] = (sizes - 2 * products).clamp(min=0)
-        near = (squares[:, :, -1] < NEAR * sizes).triu(1)
-        exact |= {(first, second) for first, second in near.nonzero().tolist()}
-    for first, second in exact:
-        squares[first, second] = squares[second, first] = _part_squares(blocks[first] - blocks[second], bias)
-    return squares
+def _square_distances(blocks: Tensor) -> Tensor:
+    """Squared distances of all blocks from their inner products, ``(m, m)``."""
+    flat = (blocks.double() - blocks.double().mean(0)).flatten(1)
+    products = flat @ flat.T
+    sizes = products.diagonal()
+    return (sizes.unsqueeze(0) + sizes.unsqueeze(1) - 2 * products).clamp(min=0)
 
 
 def _part_squares(block: Tensor, bias: bool) -> Tensor:

@@ -15,6 +15,7 @@ from hessalign.diagnostics.data import MOST_PAIRS, OF_PAIRS, DomainReport, Plot,
 from hessalign.diagnostics.plots import draw
 from hessalign.figures import png_bytes
 from hessalign.files import replacing, write_atomically
+from hessalign.markup import visible
 from hessalign.pages import render
 
 SECTIONS: dict[Table, str] = {
@@ -97,11 +98,11 @@ def write_html(path: Path, reports: Mapping[str, DomainReport]) -> None:
         folder.mkdir(exist_ok=True)
         for name in get_args(Table):
             frames = [
-                report.to_frame(name).select(pl.lit(title).alias("report"), pl.all())
+                report.to_frame(name).select(pl.lit(visible(title)).alias("report"), pl.all())
                 for title, report in reports.items()
             ]
             with replacing(folder / f"{name}.parquet") as draft:
-                pl.concat(frames, how="diagonal").write_parquet(draft)
+                pl.concat(frames, how="diagonal_relaxed").write_parquet(draft)
     write_atomically(path, page(reports, folder.name))
 
 

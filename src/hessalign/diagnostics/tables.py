@@ -154,7 +154,7 @@ def part_table(
         (
             "Hessian",
             hessian_names,
-            {pair: hessian_parts[pair][:, -len(hessian_names) :] for pair in pairs.chosen},
+            dict(zip(pairs.chosen, hessian_parts[:, :, -len(hessian_names) :], strict=True)),
         ),
     ):
         for (first, second), found in parts.items():
