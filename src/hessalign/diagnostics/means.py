@@ -312,7 +312,8 @@ def _inner_products(domains: Sequence[HeadDerivatives]) -> Tensor:
     curvature = domains[0].curvature.join([domain.curvature for domain in domains[1:]])
     domain_of = torch.repeat_interleave(torch.arange(len(domains)), torch.tensor(sizes))
     sums = torch.zeros(len(domains), len(domains), dtype=torch.float64)
-    chunk = max(1, ROWS_AT_ONCE**2 // len(features))
+    # A few matrices of the chunk by all samples are held at once.
+    chunk = max(1, ROWS_AT_ONCE**2 // (8 * len(features)))
     for start in range(0, len(features), chunk):
         rows = slice(start, start + chunk)
         overlaps = features[rows] @ features.T + float(domains[0].bias)
