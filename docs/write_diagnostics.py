@@ -18,9 +18,8 @@ from hessalign.diagnostics.attributes import attribute_names
 from hessalign.diagnostics.data import DomainReport, Plot
 from hessalign.diagnostics.plots import draw
 from hessalign.figures import save_figure
-from hessalign.head import BinaryCrossEntropy
-
 from hessalign.grid import markdown_table
+from hessalign.head import BinaryCrossEntropy
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "diagnostics.md"

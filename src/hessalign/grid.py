@@ -12,7 +12,8 @@ from typing import Literal
 from rich.table import Table
 from rich.text import Text
 
-from hessalign.markup import html_text, latex_text, markdown_line, markdown_text, visible
+from hessalign.markup import latex_text, markdown_line, markdown_text, visible
+from hessalign.pages import render
 
 NOTHING = "–"
 """Stands in a cell where there is nothing to tell."""
@@ -127,17 +128,7 @@ class Grid:
 
     def to_html(self) -> str:
         """A ``section`` with title, table and notes; roles are classes of cells."""
-        head = "".join(_html_cell("th", header) for header in self.headers)
-        body = "".join(
-            f"<tr>{''.join(_html_cell('td', cell) for cell in row)}</tr>\n"
-            for row in (*self.rows, *self.totals)
-        )
-        title = f"<h2>{html_text(self.title)}</h2>\n" if self.title else ""
-        notes = f'<p class="explanation">{html_text(" ".join(self.notes))}</p>' if self.notes else ""
-        return (
-            f"<section>{title}<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>\n"
-            f"{notes}</section>\n"
-        )
+        return render("grid.html", grid=self)
 
 
 def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[str]], align: str = "") -> str:
@@ -179,9 +170,3 @@ def _latex_cell(cell: Cell) -> str:
     text, role = _text_and_role(cell)
     shown = latex_text(text)
     return {"best": rf"\textbf{{{shown}}}", "second": rf"\underline{{{shown}}}"}.get(role or "", shown)
-
-
-def _html_cell(tag: str, cell: Cell) -> str:
-    text, role = _text_and_role(cell)
-    shown_as = f' class="{role}"' if role else ""
-    return f"<{tag}{shown_as}>{html_text(text)}</{tag}>"

@@ -8,7 +8,8 @@ from rich.console import Console, Group, RenderableType
 
 from hessalign.benchmark import tables
 from hessalign.grid import NOTHING, Grid, Mark
-from hessalign.markup import html_text, latex_text, markdown_line
+from hessalign.markup import latex_text, markdown_line
+from hessalign.pages import render
 
 Format = Literal["rich", "markdown", "latex", "html", "json", "csv"]
 WIDTH = 240
@@ -39,22 +40,6 @@ LATEX_PREAMBLE = r"""% Compile as it is, or take single tables: they need \usepa
 \usepackage{textcomp}
 \usepackage{booktabs}
 \begin{document}
-"""
-
-HTML_STYLE = """
-:root { color-scheme: light dark; }
-body { font: 15px/1.45 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; }
-section { margin: 2.2rem 0; overflow-x: auto; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin: 0 0 .5rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums;
-        border-top: 2px solid; border-bottom: 2px solid; }
-th, td { padding: .28rem .8rem; text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-thead th { border-bottom: 1px solid; }
-tbody tr:hover { background: color-mix(in srgb, currentColor 8%, transparent); }
-.published { opacity: .65; font-weight: normal; }
-.best { font-weight: 700; } .second { text-decoration: underline; text-underline-offset: .2em; }
-.explanation, .notes { font-size: .87rem; opacity: .8; max-width: 60rem; }
 """
 
 
@@ -110,14 +95,8 @@ def as_latex(report: tables.Report, statistics: bool = False) -> str:
 
 def as_html(report: tables.Report, statistics: bool = False) -> str:
     """A whole page with all tables and notes, which needs nothing else."""
-    sections = "".join(grid.to_html() for grid in _grids(report, statistics))
-    items = "".join(f"<li>{html_text(note)}</li>" for note in report.notes)
-    notes = f'<section class="notes"><h2>Notes</h2><ul>{items}</ul></section>' if items else ""
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Results</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{HTML_STYLE}</style></head>\n<body><h1>Results</h1>\n{sections}{notes}</body></html>\n"
-    )
+    grids = list(_grids(report, statistics))
+    return render("results.html", title="Results", grids=grids, notes=report.notes)
 
 
 def as_csv(report: tables.Report) -> str:
