@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.covariance import ledoit_wolf_shrinkage  # type: ignore[import-untyped]
+from sklearn.covariance import ledoit_wolf_shrinkage
 from torch import Tensor
 
 from hessalign.diagnostics.means import Pairs

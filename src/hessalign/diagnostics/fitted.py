@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import issparse  # type: ignore[import-untyped]
-from scipy.special import expit, softmax  # type: ignore[import-untyped]
-from sklearn.utils.validation import check_is_fitted  # type: ignore[import-untyped]
+from scipy.sparse import issparse
+from scipy.special import expit, softmax
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from hessalign.head import BinaryCrossEntropy, CrossEntropy, HeadLoss, SquaredError

@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
-from scipy.cluster.hierarchy import leaves_list, linkage  # type: ignore[import-untyped]
-from scipy.spatial.distance import squareform  # type: ignore[import-untyped]
+from scipy.cluster.hierarchy import leaves_list, linkage
+from scipy.spatial.distance import squareform
 from torch import Tensor
 
 from hessalign.diagnostics.attributes import AttributeComparison, ranking
