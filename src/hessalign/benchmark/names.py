@@ -30,8 +30,9 @@ ALGORITHM_LABELS = {
     "exact_hessian": "Exact Hessian",
     "flat_head": "Flat head",
     "cma": "CMA",
+    "sd": "SD",
 }
-"""The order is that of the paper's Tables 9 and 10."""
+"""The order is that of the paper's Tables 9 and 10; others follow."""
 
 DATASET_LABELS = {
     "colored_mnist": "Colored MNIST",
