@@ -31,6 +31,7 @@ ALGORITHM_LABELS = {
     "flat_head": "Flat head",
     "cma": "CMA",
     "sd": "SD",
+    "ib_erm": "IB-ERM",
 }
 """The order is that of the paper's Tables 9 and 10; others follow."""
 
