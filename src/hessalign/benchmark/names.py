@@ -32,6 +32,7 @@ ALGORITHM_LABELS = {
     "cma": "CMA",
     "sd": "SD",
     "ib_erm": "IB-ERM",
+    "ib_irm": "IB-IRM",
 }
 """The order is that of the paper's Tables 9 and 10; others follow."""
 
