@@ -33,6 +33,7 @@ ALGORITHM_LABELS = {
     "sd": "SD",
     "ib_erm": "IB-ERM",
     "ib_irm": "IB-IRM",
+    "causirl_coral": "CausIRL-CORAL",
 }
 """The order is that of the paper's Tables 9 and 10; others follow."""
 
