@@ -34,6 +34,7 @@ ALGORITHM_LABELS = {
     "ib_erm": "IB-ERM",
     "ib_irm": "IB-IRM",
     "causirl_coral": "CausIRL-CORAL",
+    "causirl_mmd": "CausIRL-MMD",
 }
 """The order is that of the paper's Tables 9 and 10; others follow."""
 
