@@ -35,6 +35,7 @@ ALGORITHM_LABELS = {
     "ib_irm": "IB-IRM",
     "causirl_coral": "CausIRL-CORAL",
     "causirl_mmd": "CausIRL-MMD",
+    "eqrm": "EQRM",
 }
 """The order is that of the paper's Tables 9 and 10; others follow."""
 
