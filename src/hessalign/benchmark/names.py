@@ -36,6 +36,7 @@ ALGORITHM_LABELS = {
     "causirl_coral": "CausIRL-CORAL",
     "causirl_mmd": "CausIRL-MMD",
     "eqrm": "EQRM",
+    "rdm": "RDM",
 }
 """The order is that of the paper's Tables 9 and 10; others follow."""
 
