@@ -37,6 +37,7 @@ ALGORITHM_LABELS = {
     "causirl_mmd": "CausIRL-MMD",
     "eqrm": "EQRM",
     "rdm": "RDM",
+    "trm": "TRM",
 }
 """The order is that of the paper's Tables 9 and 10; others follow."""
 
