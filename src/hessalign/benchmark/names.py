@@ -38,6 +38,7 @@ ALGORITHM_LABELS = {
     "eqrm": "EQRM",
     "rdm": "RDM",
     "trm": "TRM",
+    "cad": "CAD",
 }
 """The order is that of the paper's Tables 9 and 10; others follow."""
 
