@@ -39,6 +39,7 @@ ALGORITHM_LABELS = {
     "rdm": "RDM",
     "trm": "TRM",
     "cad": "CAD",
+    "cond_cad": "CondCAD",
 }
 """The order is that of the paper's Tables 9 and 10; others follow."""
 
