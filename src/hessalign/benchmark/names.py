@@ -40,6 +40,7 @@ ALGORITHM_LABELS = {
     "trm": "TRM",
     "cad": "CAD",
     "cond_cad": "CondCAD",
+    "self_reg": "SelfReg",
 }
 """The order is that of the paper's Tables 9 and 10; others follow."""
 
