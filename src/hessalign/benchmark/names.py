@@ -41,6 +41,7 @@ ALGORITHM_LABELS = {
     "cad": "CAD",
     "cond_cad": "CondCAD",
     "self_reg": "SelfReg",
+    "iga": "IGA",
 }
 """The order is that of the paper's Tables 9 and 10; others follow."""
 
