@@ -42,6 +42,7 @@ ALGORITHM_LABELS = {
     "cond_cad": "CondCAD",
     "self_reg": "SelfReg",
     "iga": "IGA",
+    "erm_plus_plus": "ERM++",
 }
 """The order is that of the paper's Tables 9 and 10; others follow."""
 
