@@ -43,6 +43,7 @@ ALGORITHM_LABELS = {
     "self_reg": "SelfReg",
     "iga": "IGA",
     "erm_plus_plus": "ERM++",
+    "transfer": "Transfer",
 }
 """The order is that of the paper's Tables 9 and 10; others follow."""
 
