@@ -44,6 +44,7 @@ ALGORITHM_LABELS = {
     "iga": "IGA",
     "erm_plus_plus": "ERM++",
     "transfer": "Transfer",
+    "urm": "URM",
 }
 """The order is that of the paper's Tables 9 and 10; others follow."""
 
