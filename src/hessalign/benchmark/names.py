@@ -45,6 +45,7 @@ ALGORITHM_LABELS = {
     "erm_plus_plus": "ERM++",
     "transfer": "Transfer",
     "urm": "URM",
+    "adrmx": "ADRMX",
 }
 """The order is that of the paper's Tables 9 and 10; others follow."""
 
