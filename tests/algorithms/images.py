@@ -36,8 +36,19 @@ def make_on_images(name: str, hparams: dict, domains: int = DOMAINS) -> Algorith
     return algorithm
 
 
+WAITS: dict[str, dict] = {
+    "eqrm": {"burn_in_steps": 2},
+    "rdm": {"anneal_steps": 2},
+    "trm": {"erm_steps": 2},
+    "erm_plus_plus": {"linear_steps": 2, "average_from": 3},
+}
+"""Of rules that wait for hundreds of steps before they do all they do: waits that a test can sit out."""
+
+
 def drawn_hparams(name: str, hparams_seed: int) -> dict:
-    """A draw of a search, as a sweep makes it; the loader's batch size aside."""
+    """A draw of a search, as a sweep makes it; the loader's batch size aside. 0: the defaults."""
+    if hparams_seed == 0:
+        return {}
     hparams = get_algorithm(name).hparams_class
     names = hparams.reference_names()
     return {
