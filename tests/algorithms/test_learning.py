@@ -18,7 +18,6 @@ FASTER = {
     "ib_erm": {"anneal_steps": 50, "penalty_weight": 1.0},
     "ib_irm": {"irm_anneal_steps": 50, "ib_anneal_steps": 100, "irm_weight": 10.0, "ib_weight": 1.0},
     "iga": {"penalty_weight": 10.0},
-    "adrmx": {"lr": 0.03},
     "eqrm": {"burn_in_steps": 50, "late_lr": 0.01},
     "rdm": {"anneal_steps": 50, "late_lr": 0.01},
     "trm": {"erm_steps": 50},
