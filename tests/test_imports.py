@@ -102,6 +102,7 @@ WITHOUT_WORK = [
     *(
         [*command.split(), "--help"]
         for command in (
+            "algorithms",
             "cmnist",
             "train",
             "features",
@@ -115,6 +116,7 @@ WITHOUT_WORK = [
             "datasets download",
         )
     ),
+    ["algorithms", "nonsense"],
     ["train", "--nonsense"],
     ["train", "--dataset", "colored_mnist", "--algorithm", "nonsense", *RUN],
     ["train", "--dataset", "nonsense", "--algorithm", "erm", *RUN],

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Beta
 
 from hessalign.algorithms import Algorithm, DomainBatch, get_algorithm, mmd
-from hessalign.algorithms.mixup import _draw_share
+from hessalign.algorithms.mixup import draw_share
 from hessalign.alignment import HessianAlignment
 from tests.algorithms.tiny import (
     CLASSES,
@@ -109,7 +109,7 @@ def test_mixup() -> None:
 def test_mixup_draws_its_shares_from_the_beta_distribution(alpha: float) -> None:
     """Mean, variance and the share of pairs that are truly mixed, which an underflow would raise to 0.23."""
     torch.manual_seed(0)
-    shares = np.array([_draw_share(alpha) for _ in range(1500)])
+    shares = np.array([draw_share(alpha) for _ in range(1500)])
     assert ((shares >= 0) & (shares <= 1)).all()
     deviation = np.sqrt(1 / (4 * (2 * alpha + 1)))
     assert abs(shares.mean() - 0.5) < 4 * deviation / np.sqrt(len(shares))
@@ -124,7 +124,7 @@ def test_mixup_draws_its_shares_from_the_beta_distribution(alpha: float) -> None
 def test_mixups_small_shares_depend_on_the_seed_alone() -> None:
     def draws() -> list[float]:
         torch.manual_seed(7)
-        return [_draw_share(1e-3) for _ in range(5)]
+        return [draw_share(1e-3) for _ in range(5)]
 
     assert draws() == draws()
 

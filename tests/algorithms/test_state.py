@@ -7,11 +7,12 @@ import torch
 
 from hessalign.algorithms import Algorithm, DomainBatch, algorithm_names
 from hessalign.algorithms.base import Optimizers
-from tests.algorithms.images import draw_batch, drawn_hparams, make_on_images
+from tests.algorithms.images import WAITS, draw_batch, drawn_hparams, make_on_images
 from tests.algorithms.tiny import make_algorithm, make_batch
 
 UPDATES = 5
 DRAWS = [
+    pytest.param(range(1), id="defaults"),
     pytest.param(range(1, 2), id="one draw"),
     pytest.param(range(2, 21), id="all others", marks=pytest.mark.slow),
 ]
@@ -28,7 +29,7 @@ def train(algorithm: Algorithm, optimizers: Optimizers, batches: list[DomainBatc
 def test_every_parameter_moves_and_the_state_is_whole(name: str, draws: range) -> None:
     """A fresh algorithm with the state of a trained one goes on to the same bits."""
     for hparams_seed in draws:
-        hparams = drawn_hparams(name, hparams_seed)
+        hparams = {**drawn_hparams(name, hparams_seed), **WAITS.get(name, {})}
         torch.manual_seed(hparams_seed)
         first = make_on_images(name, hparams)
         optimizers = first.make_optimizers()

@@ -168,7 +168,7 @@ def test_former_names_still_work() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"algorithms": ("ermm",)}, "algorithm: 'ermm' is not known; allowed are and_mask"),
+        ({"algorithms": ("ermm",)}, "algorithm: 'ermm' is not known; allowed are adrmx, and_mask"),
         ({"config": RunConfig(fixed={"alpah": 1.0})}, "set: 'alpah' is no hyper-parameter of any"),
         ({"config": RunConfig(fixed={"lr": -1.0})}, "lr\n.*greater than or equal to 0"),
         ({"config": RunConfig(backbone="resnet19")}, "name: 'resnet19' is not known"),

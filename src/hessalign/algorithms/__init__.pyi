@@ -1,3 +1,4 @@
+from . import description
 from .base import Algorithm, DomainBatch
 from .hparams import HParams, hparam
 from .registry import algorithm_names, get_algorithm, register, require_algorithm
@@ -7,6 +8,7 @@ __all__ = [
     "DomainBatch",
     "HParams",
     "algorithm_names",
+    "description",
     "get_algorithm",
     "hparam",
     "register",

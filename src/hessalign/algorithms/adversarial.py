@@ -128,7 +128,8 @@ class Adversarial(Algorithm):
     def _domain_loss(self, features: Tensor, batch: DomainBatch) -> Tensor:
         inputs = self.discriminator_input(features, batch.targets)
         losses = F.cross_entropy(self.discriminator(inputs), batch.domains, reduction="none")
-        loss = self.sample_weights(batch.targets).to(losses) @ losses
+        # Not a matrix product, which mixed precision would round.
+        loss = (self.sample_weights(batch.targets).to(losses) * losses).sum()
         if self.hparams.gradient_penalty == 0:
             return loss
         (slopes,) = torch.autograd.grad(losses.sum(), inputs, create_graph=True)

@@ -37,4 +37,5 @@ class GroupDRO(Algorithm):
         risks = cross_entropies(self.head(self.domain_features(batch)), batch)
         raised = self.weights * (self.hparams.eta * risks.detach()).exp()
         self.weights = raised / raised.sum()
-        return self.weights @ risks, {"risk": risks.mean().detach()}
+        # Not a matrix product, which mixed precision would round.
+        return (self.weights * risks).sum(), {"risk": risks.mean().detach()}

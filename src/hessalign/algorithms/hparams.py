@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from hessalign.checks import require_choice
 from hessalign.datasets.base import SearchSpace
 
-Value = float | int | bool
+Value = float | int | bool | str
 
 SMALLEST, LARGEST = 1e-37, 1e37
 """What a 32-bit number holds, less a factor of ten: Adam divides the learning rate by 1 − β₁ = 0.1."""

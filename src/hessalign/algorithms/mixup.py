@@ -42,7 +42,7 @@ class Mixup(Algorithm):
         order = torch.randperm(batch.domain_count).tolist()
         losses = []
         for first, second in zip(order, order[1:] + order[:1], strict=True):
-            share = _draw_share(self.hparams.alpha)
+            share = draw_share(self.hparams.alpha)
             logits = self(share * inputs[first] + (1 - share) * inputs[second])
             losses.append(
                 share * F.cross_entropy(logits, targets[first])
@@ -51,7 +51,7 @@ class Mixup(Algorithm):
         return torch.stack(losses).mean(), {}
 
 
-def _draw_share(alpha: float) -> float:
+def draw_share(alpha: float) -> float:
     """``λ ~ Beta(α, α)``, from torch's generator of the processor.
 
     ``λ = X / (X + Y)`` with ``X, Y ~ Γ(α)``. Of a small ``α`` the logarithms are drawn instead, as those of

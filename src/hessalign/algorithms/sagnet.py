@@ -7,6 +7,7 @@ from typing_extensions import override
 
 from hessalign.algorithms.base import Algorithm, DomainBatch, Metrics, Optimizers, register
 from hessalign.algorithms.hparams import HParams, LogUniform, hparam
+from hessalign.head.derivatives import at_least_single
 
 EPSILON = 1e-5
 
@@ -62,7 +63,7 @@ class SagNet(Algorithm):
         self.minimise(style_loss, optimizers["style"])
 
         adversarial_logits = self.style_head(_content_randomised(self.backbone(batch.inputs)))
-        adversarial_loss = -adversarial_logits.log_softmax(1).mean(1).mean()
+        adversarial_loss = -at_least_single(adversarial_logits).log_softmax(1).mean(1).mean()
         self.minimise(self.hparams.adversarial_weight * adversarial_loss, optimizers["backbone"])
         return {
             "loss": content_loss.detach(),

@@ -30,8 +30,24 @@ ALGORITHM_LABELS = {
     "exact_hessian": "Exact Hessian",
     "flat_head": "Flat head",
     "cma": "CMA",
+    "sd": "SD",
+    "ib_erm": "IB-ERM",
+    "ib_irm": "IB-IRM",
+    "causirl_coral": "CausIRL-CORAL",
+    "causirl_mmd": "CausIRL-MMD",
+    "eqrm": "EQRM",
+    "rdm": "RDM",
+    "trm": "TRM",
+    "cad": "CAD",
+    "cond_cad": "CondCAD",
+    "self_reg": "SelfReg",
+    "iga": "IGA",
+    "erm_plus_plus": "ERM++",
+    "transfer": "Transfer",
+    "urm": "URM",
+    "adrmx": "ADRMX",
 }
-"""The order is that of the paper's Tables 9 and 10."""
+"""The order is that of the paper's Tables 9 and 10; others follow."""
 
 DATASET_LABELS = {
     "colored_mnist": "Colored MNIST",

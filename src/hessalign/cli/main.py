@@ -8,6 +8,7 @@ import typer
 
 from hessalign import __version__
 from hessalign.cli import datasets
+from hessalign.cli.algorithms import algorithms_command
 from hessalign.cli.cmnist import cmnist
 from hessalign.cli.collect import collect_command
 from hessalign.cli.features import features_command
@@ -31,6 +32,7 @@ add_command(app, "predict", predict_command)
 add_command(app, "inspect", inspect_command)
 add_command(app, "sweep", sweep_command)
 add_command(app, "collect", collect_command)
+add_command(app, "algorithms", algorithms_command)
 app.add_typer(datasets.app, name="datasets")
 
 

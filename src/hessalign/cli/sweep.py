@@ -187,8 +187,8 @@ def sweep_command(
         require_there("root", root)
         sources = [find_data(name, root) for name in names_between_commas(datasets)]
         chosen_algorithms = None if algorithms == "all" else names_between_commas(algorithms)
-        for name in chosen_algorithms or ():
-            require_algorithm(name)
+        if chosen_algorithms is not None:
+            chosen_algorithms = tuple(dict.fromkeys(map(require_algorithm, chosen_algorithms)))
         fixed = parse_settings(settings or [])
 
     try:

@@ -164,7 +164,7 @@ def train_command(
     hessalign train --dataset domain_net --root data --algorithm hgp --target sketch --devices 4 --out runs/d
     """
     with reported(Console(stderr=True)):
-        require_algorithm(algorithm)
+        algorithm = require_algorithm(algorithm)
         overrides = parse_settings(settings or [])
         require_there("root", root)
         source = find_data(dataset, root)
