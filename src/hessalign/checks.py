@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Sequence
+from difflib import get_close_matches
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,22 @@ def require_choice(name: str, value: object, allowed: Sequence[str]) -> None:
         ValueError: Naming the argument, the value and what is allowed.
     """
     if not isinstance(value, str) or value not in allowed:
-        raise ValueError(f"{name}: {value!r} is not known; allowed are {', '.join(map(repr, allowed))}")
+        raise ValueError(
+            f"{name}: {value!r} is not known; allowed are {', '.join(map(repr, allowed))}"
+            f"{did_you_mean(value, allowed)}"
+        )
+
+
+def did_you_mean(given: object, allowed: Sequence[str]) -> str:
+    """The end of a sentence that refuses a name: the nearest that is allowed, or nothing if none is near.
+
+    Args:
+        given: What was given.
+        allowed: What would have been allowed.
+    """
+    names = {name.casefold(): name for name in allowed}
+    nearest = get_close_matches(given.casefold(), names, n=1) if isinstance(given, str) else []
+    return f"; did you mean {names[nearest[0]]!r}?" if nearest else ""
 
 
 def require_flag(name: str, value: object) -> bool:

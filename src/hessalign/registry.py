@@ -7,6 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from hessalign.checks import did_you_mean
+
 Registered = TypeVar("Registered")
 Added = TypeVar("Added")
 
@@ -82,7 +84,11 @@ class Registry(Generic[Registered]):
             ValueError: If there is no such class.
         """
         if name not in self.built_in and name not in self._classes and name not in self.names():
-            raise ValueError(f"{self.kind}: {name!r} is not known; allowed are {', '.join(self.names())}")
+            known = self.names()
+            raise ValueError(
+                f"{self.kind}: {name!r} is not known; allowed are {', '.join(known)}"
+                f"{did_you_mean(name, known)}"
+            )
 
     def get(self, name: str) -> Registered:
         """The class with a name; a plug-in is loaded from its entry point.

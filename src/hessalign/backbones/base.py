@@ -21,6 +21,7 @@ from hessalign import backbones
 from hessalign.backbones import adapter, mnist_cnn
 from hessalign.backbones.preparation import InputNeeds, Preparation
 from hessalign.backbones.weights import FILE_SUFFIXES, file_sha256, load_state, read_state
+from hessalign.checks import did_you_mean
 from hessalign.exceptions import HessalignWarning
 
 RESNETS = ("resnet18", "resnet50")
@@ -138,6 +139,7 @@ class BackboneSpec(BaseModel):
             raise ValueError(
                 f"name: {name!r} is not known; allowed are "
                 f"{', '.join(map(repr, named))}, 'timm:NAME' and 'torchvision:NAME'"
+                f"{did_you_mean(name, named)}"
             )
         return name
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from hessalign.algorithms import Algorithm, algorithm_names, get_algorithm
 from hessalign.algorithms.hparams import Value
 from hessalign.backbones import BackboneSpec
+from hessalign.checks import did_you_mean
 from hessalign.datasets import DomainDataset, seed_hash
 from hessalign.datasets.base import Images
 from hessalign.datasets.splits import held_out_count
@@ -267,7 +268,7 @@ def _check_fixed(fixed: Mapping[str, Value | str], algorithms: Sequence[type[Alg
         if name not in known:
             raise ValueError(
                 f"set: {name!r} is no hyper-parameter of any algorithm of the sweep; allowed are "
-                f"{', '.join(known)}"
+                f"{', '.join(known)}{did_you_mean(name, [*known])}"
             )
 
 

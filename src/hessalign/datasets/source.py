@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hessalign.checks import require_path
+from hessalign.checks import did_you_mean, require_path
 from hessalign.datasets.registry import dataset_names, make_dataset
 
 if TYPE_CHECKING:
@@ -55,5 +55,5 @@ def find_data(given: str, root: Path | None = None) -> DataSource:
         return DataSource(DATASET_OF_FILES[suffix], path)
     raise ValueError(
         f"dataset: {given!r} is not known; allowed are {', '.join(dataset_names())}, a folder, a CSV file or "
-        "a features file"
+        f"a features file{did_you_mean(given, dataset_names())}"
     )
