@@ -81,7 +81,7 @@ class Group(_Sentences, TyperGroup):
         """The command that a line begins with; a name that is none is refused with all there are."""
         name = args[0]
         if not name.startswith("-") and not ctx.resilient_parsing and self.get_command(ctx, name) is None:
-            known = self.list_commands(ctx)
+            known = [name for name in self.list_commands(ctx) if not self.commands[name].hidden]
             ctx.fail(f"No such command {name!r}; allowed are {', '.join(known)}{did_you_mean(name, known)}")
         return super().resolve_command(ctx, args)
 
