@@ -85,12 +85,13 @@ def inspect_command(
         require_there("source", source)
         require_there("against", against)
         require_there("root", root)
+        torch_device = _device(device)
         _check_outputs(html, plots)
         wanted = cli.InspectOptions(
             dataset=dataset,
             root=root,
             per_domain=per_domain or None,
-            device=_device(device),
+            device=torch_device,
             seed=seed,
             report={"radius": radius, "replicates": replicates, "seed": seed},
         )
