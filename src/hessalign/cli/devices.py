@@ -1,4 +1,4 @@
-"""The device that a command is told to use; not among the options, for it takes PyTorch to know."""
+"""The device that a command is told to use; apart from the options, for this loads PyTorch."""
 
 import os
 from collections.abc import Sequence
