@@ -61,13 +61,18 @@ def test_panels_come_in_one_order(command: str) -> None:
         ("inspect x --accelerator cuda", {"device": "cuda"}),
         ("cmnist --log-parts", {"log_terms": True}),
         ("cmnist --log-terms --seed 4", {"log_terms": True, "seed": 4}),
-        ("predict run -- --accelerator", {"images": [Path("--accelerator")]}),
-        ("train --out --workers", {"out": Path("--workers")}),
+        ("predict run -- --accelerator", {"images": "--accelerator"}),
+        ("train --out --workers", {"out": "--workers"}),
     ],
 )
 def test_former_names_go_on_working(line: str, expected: dict[str, object]) -> None:
     found = parse(line.split())
-    assert {name: found[name] for name in expected} == expected
+    for name, value in expected.items():
+        if isinstance(value, str):  # some versions of Typer have made paths of it by now
+            (given,) = found[name] if name == "images" else (found[name],)
+            assert str(given) == value
+        else:
+            assert found[name] == value
 
 
 def test_no_help_shows_a_former_name() -> None:
@@ -110,9 +115,9 @@ def test_the_workers_of_a_sweep_are_jobs_and_it_says_so(tmp_path: Path) -> None:
         ("--versoin", "did you mean '--version'?"),
         (
             "cmnist --imbalanced --split scirpt",
-            "'--split': 'scirpt' is not one of 'script', 'text'; did you mean 'script'?",
+            "'scirpt' is not one of 'script', 'text'; did you mean 'script'?",
         ),
-        ("cmnist --imbalanced --split [/x]", "'--split': '[/x]' is not one of 'script', 'text' │"),
+        ("cmnist --imbalanced --split [/x]", "'[/x]' is not one of 'script', 'text' │"),
         ("collect . --format latx", "'json', 'csv'; did you mean 'latex'?"),
         ("features --dtype float23", "'float23' is not one of 'float16', 'float32'; did you mean 'float3"),
         ("cmnist --methods hgpp", "--methods: 'hgpp' is not known; allowed are table, all, erm, irm"),
