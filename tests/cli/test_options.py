@@ -16,7 +16,17 @@ from tests.cli.test_fuzz import commands
 from tests.test_documentation import parse
 from tests.training.tiny_features import tiny_features
 
-OF_THE_COMMAND = {"--backbone", "--dataset", "--json", "--out", "--plot", "--root", "--seed", "--steps"}
+OF_THE_COMMAND = {
+    "--backbone",
+    "--dataset",
+    "--json",
+    "--out",
+    "--plot",
+    "--resume",
+    "--root",
+    "--seed",
+    "--steps",
+}
 """Each command says of what: an --out is a folder or a file, --steps are those of a run or a restart."""
 
 
