@@ -133,7 +133,7 @@ def test_the_workers_of_a_sweep_are_jobs_and_it_says_so(tmp_path: Path) -> None:
         ("cmnist --methods hgpp", "--methods: 'hgpp' is not known; allowed are table, all, erm, irm"),
         ("cmnist --methods hgpp", "did you mean 'hgp'?"),
         ("train --dataset pcas --algorithm erm --target 0 --out new", "did you mean 'pacs'?"),
-        ("train --dataset colored_mnist --algorithm IRM --target 0 --out new", "did you mean 'irm'?"),
+        ("train --dataset colored_mnist --algorithm imr --target 0 --out new", "did you mean 'irm'?"),
         (
             "train --dataset colored_mnist --algorithm coral --target 0 --out new --set penalty_wieght=1",
             "ean 'pen",

@@ -119,6 +119,9 @@ def help_text(docstring: str | None) -> str:
     Args:
         docstring: Of paragraphs; those that begin with ``hessalign`` are examples, of which the long ones are
             broken as a shell takes them.
+
+    Returns:
+        Its paragraphs, each of one line but for examples.
     """
     return "\n\n".join(map(_paragraph, inspect.cleandoc(docstring or "").split("\n\n")))
 

@@ -12,13 +12,17 @@ def usable_device(name: str) -> torch.device:
     Args:
         name: As PyTorch has it, ``"cuda:1"``; ``"gpu"`` for one of any kind, ``"auto"`` for what there is.
 
+    Returns:
+        The device, of which something was just asked.
+
     Raises:
         ValueError: If nothing can run there.
     """
+    best = _best() if name in ("auto", "gpu") else name
+    if (name, best) == ("gpu", "cpu"):
+        raise ValueError("'gpu' cannot be used here (there is none)")
     try:
-        device = torch.device(_best() if name in ("auto", "gpu") else name)
-        if name == "gpu" and device.type == "cpu":
-            raise RuntimeError("there is none")
+        device = torch.device(best)
         torch.zeros(1, device=device).item()  # a device without memory, meta, has no value
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"{name!r} cannot be used here ({str(error).splitlines()[0]})") from error
@@ -36,6 +40,9 @@ def visible_gpus(device: str) -> Sequence[str]:
 
     Args:
         device: As a command was told: ``"auto"``, ``"gpu"`` and ``"cuda"`` for all, ``"cuda:1"`` for one.
+
+    Returns:
+        Their names, in the order in which they are dealt.
 
     Raises:
         ValueError: If there is no such GPU.

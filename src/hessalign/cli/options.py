@@ -49,6 +49,9 @@ def whole(least: int, most: int = LARGEST_WHOLE) -> Callable[[typer.CallbackPara
     Args:
         least: Smallest allowed value.
         most: Largest allowed value.
+
+    Returns:
+        The callback, as ``typer.Option`` takes it.
     """
 
     def check(parameter: typer.CallbackParam, value: int | None) -> int | None:
@@ -71,6 +74,9 @@ def number(
         above: Every allowed value is larger; None for any.
         below: Every allowed value is smaller; None for any.
         most: Largest allowed value; None for any.
+
+    Returns:
+        The callback, as ``typer.Option`` takes it.
     """
 
     def check(parameter: typer.CallbackParam, value: float | None) -> float | None:
@@ -131,6 +137,9 @@ def require_figure(name: str, path: Path) -> None:
 def parse_settings(settings: Sequence[str]) -> dict[str, str]:
     """Values by name, of options ``--set NAME=VALUE``.
 
+    Returns:
+        The values, as text.
+
     Raises:
         ValueError: If one is not of that form.
     """
@@ -156,6 +165,9 @@ def option(panel: Panel, text: str, *names: str, **how: Any) -> Any:
         text: What the help says of it.
         *names: What it is called; the parameter's name by default.
         **how: As ``typer.Option`` takes it.
+
+    Returns:
+        The option, for an annotation.
     """
     return typer.Option(*names, help=text, rich_help_panel=panel.value, **how)
 

@@ -41,6 +41,9 @@ def progress_bar(console: Console, *shown_after: str) -> Progress:
     Args:
         console: Where to draw it.
         shown_after: Fields of the tasks that are shown behind it; every task must have them.
+
+    Returns:
+        The bar, which is drawn while its context is open.
     """
     return Progress(
         TextColumn("{task.description}", markup=False),
@@ -57,6 +60,10 @@ def reported(console: Console) -> Iterator[None]:
     """End the command in one sentence: exit code 2 for bad input, 1 for a file, the disk, or divergence.
 
     Behind a quiet console the command ends without a word: another of its processes says what is wrong.
+
+    Raises:
+        typer.BadParameter: Instead of a ValueError.
+        typer.Exit: Instead of another of these errors.
     """
     try:
         yield
