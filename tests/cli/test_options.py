@@ -41,10 +41,9 @@ def options_of(command: str) -> list[Any]:
 def test_a_name_means_the_same_in_every_command() -> None:
     panels, texts = defaultdict(set), defaultdict(set)
     for command in commands():
-        if command != "cmnist-study":
-            for option in options_of(command):
-                panels[option.opts[0]].add(option.rich_help_panel)
-                texts[option.opts[0]].add(option.help)
+        for option in options_of(command):
+            panels[option.opts[0]].add(option.rich_help_panel)
+            texts[option.opts[0]].add(option.help)
     for name, found in panels.items():
         # A seed stands with what is drawn from it.
         assert len(found) == 1 or name == "--seed", f"{name} is in the panels {found}"
@@ -52,7 +51,7 @@ def test_a_name_means_the_same_in_every_command() -> None:
         assert name not in FORMER_NAMES
 
 
-@pytest.mark.parametrize("command", commands().keys() - {"cmnist-study"})
+@pytest.mark.parametrize("command", commands())
 def test_panels_come_in_one_order(command: str) -> None:
     panels = list(dict.fromkeys(option.rich_help_panel for option in options_of(command)))
     assert panels == [panel.value for panel in Panel if panel.value in panels]
