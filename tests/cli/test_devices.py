@@ -92,6 +92,17 @@ def test_every_command_refuses_a_device_that_is_not_there(command: str, tmp_path
         assert [path.name for path in tmp_path.iterdir()] == ["tiny.safetensors"]
 
 
+@pytest.mark.parametrize("wrong", [("--device", "abacus"), ("--precision", "transformer-engine")])
+def test_a_sweep_is_refused_before_its_runs_fail(wrong: tuple[str, str], tmp_path: Path) -> None:
+    tiny_features(tmp_path / "tiny.safetensors")
+    run = ("--datasets", tmp_path / "tiny.safetensors", "--algorithms", "erm", "--set", "batch_size=4")
+    few = ("--trials", "1", "--hparams", "1", "--targets", "singles", "--steps", "1", "--jobs", "1")
+    result = hessalign("sweep", *run, *few, *wrong, "--out", tmp_path / "new")
+    assert result.returncode == 2, result.stderr
+    assert "is not available here" in words(result.stderr)
+    assert not (tmp_path / "new").exists()
+
+
 def test_ray_deals_gpus_out_itself(tmp_path: Path) -> None:
     line = ("sweep", "--datasets", "colored_mnist", "--engine", "ray", "--out", tmp_path / "new")
     result = hessalign(*line, "--device", "cuda:1")

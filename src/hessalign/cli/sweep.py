@@ -202,6 +202,8 @@ def sweep_command(
             )
             # Which GPU a run sees is dealt out to it; it is then its only one.
             machine = training.Machine(device.partition(":")[0], precision, loaders)
+            if engine == "local":
+                training.make_fabric(machine)  # what is not here would fail every run
             planned = [
                 benchmark.job.Job(spec, source, out.absolute(), machine, keep_checkpoints)
                 for source, dataset in zip(sources, opened, strict=True)
