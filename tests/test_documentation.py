@@ -11,7 +11,7 @@ import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -192,7 +192,16 @@ def words_of(line: str) -> list[str]:
     return shlex.split(line, comments=True)[1:]
 
 
-COMMANDS = [(page, line) for page, text in PAGES.items() for line in commands(text)]
+def helps(command: Any = None, name: str = "hessalign") -> dict[str, str]:
+    """The help of every command and group, by the words that call it."""
+    command = typer.main.get_command(app) if command is None else command
+    found = {f"{name} --help": command.help}
+    for word, inner in getattr(command, "commands", {}).items():
+        found |= helps(inner, f"{name} {word}")
+    return found
+
+
+COMMANDS = [(page, line) for page, text in (PAGES | helps()).items() for line in commands(text)]
 
 
 @pytest.mark.parametrize(("page", "line"), COMMANDS)
@@ -253,7 +262,7 @@ def test_a_command_that_is_wrong_does_not_parse(line: str, problem: str) -> None
 
 SHORTER = {
     "cmnist": ["--fast", "--steps", "4", "--subsample", "100", "--restarts", "1"],
-    "train": ["--steps", "2", "--evaluate-samples", "20", "--accelerator", "cpu"],
+    "train": ["--steps", "2", "--evaluate-samples", "20", "--device", "cpu"],
     "inspect": ["--per-domain", "20", "--replicates", "20"],
 }
 """What makes a command of the docs short, said after what the docs say."""

@@ -23,11 +23,14 @@ def require_choice(name: str, value: object, allowed: Sequence[str]) -> None:
 
 
 def did_you_mean(given: object, allowed: Sequence[str]) -> str:
-    """The end of a sentence that refuses a name: the nearest that is allowed, or nothing if none is near.
+    """The end of a sentence that refuses a name: the nearest that is allowed, whatever its case.
 
     Args:
         given: What was given.
         allowed: What would have been allowed.
+
+    Returns:
+        Words that begin with a semicolon; nothing if no name is near.
     """
     names = {name.casefold(): name for name in allowed}
     nearest = get_close_matches(given.casefold(), names, n=1) if isinstance(given, str) else []

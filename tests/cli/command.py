@@ -15,8 +15,8 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from hessalign.cli.errors import show_warnings_as_sentences
 from hessalign.cli.main import app
+from hessalign.cli.terminal import show_warnings_as_sentences
 from hessalign.exceptions import HessalignWarning
 
 COMMAND = [sys.executable, "-m", "hessalign"]

@@ -87,8 +87,8 @@ GOOD = {
 FIXED = {
     "cmnist": ["--device", "abacus"],
     "study": ["--device", "abacus"],
-    "train": ["--steps", "1", "--workers", "0", "--devices", "1", "--set", "batch_size=4"],
-    "features": ["--workers", "0", "--views", "1"],
+    "train": ["--steps", "1", "--loaders", "0", "--devices", "1", "--set", "batch_size=4"],
+    "features": ["--loaders", "0", "--views", "1"],
     "sweep": ["--dry-run", "--hparams", "1", "--trials", "1", "--steps", "1", "--targets", "singles"],
     "inspect": ["--replicates", "2"],
 }

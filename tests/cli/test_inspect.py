@@ -31,7 +31,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for algorithm in ("erm", "mtl"):
         result = hessalign(
             *("train", "--dataset", "rotated_mnist", "--algorithm", algorithm, "--target", "5"),
-            *("--steps", "1", "--set", "batch_size=8", "--accelerator", "cpu", "--evaluate-samples", "20"),
+            *("--steps", "1", "--set", "batch_size=8", "--device", "cpu", "--evaluate-samples", "20"),
             *("--out", str(folder / algorithm)),
         )
         assert result.returncode == 0, result.stderr

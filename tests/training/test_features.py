@@ -291,7 +291,7 @@ def test_the_command_line_from_images_to_a_run(images: Path, tmp_path: Path) -> 
     [
         (["--backbone", "resnet19"], "name: 'resnet19' is not known"),
         (["--backbone", "identity"], "backbone: 'identity' does not take the dataset's inputs"),
-        (["--dtype", "float8"], "dtype: 'float8' is not known; allowed are 'float16', 'float32'"),
+        (["--dtype", "float8"], "'--dtype': 'float8' is not one of 'float16', 'float32'; did you mean"),
         (["--views", "-1"], "'--views': must be a whole number of at least 0, got -1"),
         (["--out", "features.pt"], "out: features.pt must end in .safetensors"),
         (["--dataset", "nowhere"], "dataset: 'nowhere' is not known"),

@@ -12,6 +12,7 @@ from hessalign.algorithms import Algorithm, algorithm_names, get_algorithm
 from hessalign.algorithms.hparams import Value
 from hessalign.algorithms.registry import registered_name
 from hessalign.backbones import BackboneSpec
+from hessalign.checks import did_you_mean
 from hessalign.datasets import DomainDataset, seed_hash
 from hessalign.datasets.base import SearchSpace, held_out_count
 from hessalign.training import RunSpec, check_algorithm, choose_backbone
@@ -272,7 +273,7 @@ def _check_fixed(fixed: Mapping[str, Value | str], algorithms: Sequence[type[Alg
         if name not in known:
             raise ValueError(
                 f"set: {name!r} is no hyper-parameter of any algorithm of the sweep; allowed are "
-                f"{', '.join(known)}"
+                f"{', '.join(known)}{did_you_mean(name, [*known])}"
             )
 
 

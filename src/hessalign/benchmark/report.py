@@ -32,6 +32,7 @@ from hessalign.benchmark.tables import (
     finished_rows,
     paired_differences,
 )
+from hessalign.checks import did_you_mean
 
 ACCURACY = "Percent, mean ± standard error (population, DomainBed) over trials."
 DIFFERENCE = (
@@ -102,7 +103,10 @@ def make_report(
         raise ValueError("folder: no run has a single target domain, so there is nothing to report")
     algorithms = sorted_algorithms(records.accuracies["algorithm"].unique())
     if baseline is not None and baseline not in algorithms:
-        raise ValueError(f"baseline: {baseline!r} has no runs here; allowed are {', '.join(algorithms)}")
+        raise ValueError(
+            f"baseline: {baseline!r} has no runs here; allowed are {', '.join(algorithms)}"
+            f"{did_you_mean(baseline, algorithms)}"
+        )
     tables: list[Table] = []
     notes = list(records.notes)
     for rule in rules:

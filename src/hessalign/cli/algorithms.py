@@ -9,8 +9,8 @@ from rich.markdown import Markdown
 from rich.table import Table
 
 from hessalign import algorithms, backbones, training
-from hessalign.cli.errors import reported
-from hessalign.cli.terminal import Console
+from hessalign.cli.options import Json, Panel, option
+from hessalign.cli.terminal import Console, reported
 
 if TYPE_CHECKING:
     from hessalign.algorithms.description import AlgorithmDescription
@@ -18,16 +18,17 @@ if TYPE_CHECKING:
 
 def algorithms_command(
     name: Annotated[
-        str | None, typer.Argument(help="Of an algorithm, to tell all about it.", show_default=False)
+        str | None, typer.Argument(help="Algorithm to tell all about, in any spelling.", show_default=False)
     ] = None,
     search_space: Annotated[
         Literal["small", "large", "domain_net", "features"],
-        typer.Option(
-            help="Whose defaults and search to show: images of 28 pixels, larger ones, DomainNet's, frozen "
-            "features."
+        option(
+            Panel.DATA,
+            "Whose defaults and search to show: images of 28 pixels, larger ones, DomainNet's, frozen "
+            "features.",
         ),
     ] = "large",
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON, all search spaces.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show all algorithms, or one with its formula and its hyper-parameters.
 

@@ -6,9 +6,8 @@ from typing import Annotated, Literal
 import typer
 
 from hessalign import benchmark
-from hessalign.cli.errors import reported
-from hessalign.cli.options import require_figure
-from hessalign.cli.terminal import Console
+from hessalign.cli.options import Panel, option, require_figure
+from hessalign.cli.terminal import Console, reported
 from hessalign.files import write_atomically
 
 Format = Literal["rich", "markdown", "latex", "html", "json", "csv"]
@@ -21,36 +20,52 @@ def collect_command(
             help="A sweep's folder, or any above run folders; DomainBed's own sweeps are read too."
         ),
     ],
+    *,
     select: Annotated[
         Literal["source-validation", "leave-one-domain-out", "oracle", "all"],
-        typer.Option(help="How models are selected."),
+        option(
+            Panel.ANALYSIS,
+            "How models are selected: source-validation, leave-one-domain-out, oracle, or all of these.",
+            metavar="RULE",
+        ),
     ] = "source-validation",
-    output_format: Annotated[Format, typer.Option("--format", help="Of the tables.")] = "rich",
-    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
-    out: Annotated[
-        Path | None, typer.Option(dir_okay=False, help="File for the tables, instead of the terminal.")
+    baseline: Annotated[
+        str | None, option(Panel.ANALYSIS, "Add paired differences from this algorithm, erm say.")
     ] = None,
     compare: Annotated[
-        Literal["paper"] | None, typer.Option(help="Set published accuracies beside yours.")
+        Literal["paper"] | None, option(Panel.ANALYSIS, "Set published accuracies beside yours.")
     ] = None,
     statistics: Annotated[
-        bool, typer.Option("--statistics", help="Tell n and the sample deviation in each cell.")
+        bool, option(Panel.ANALYSIS, "Tell n and the sample deviation in each cell.", "--statistics")
     ] = False,
-    baseline: Annotated[
-        str | None, typer.Option(help="Add paired differences from this algorithm, erm say.")
-    ] = None,
     include_unfinished: Annotated[
-        bool, typer.Option("--include-unfinished", help="Count unfinished runs, as far as they have come.")
+        bool,
+        option(Panel.ANALYSIS, "Count unfinished runs, as far as they have come.", "--include-unfinished"),
     ] = False,
+    output_format: Annotated[
+        Format,
+        option(
+            Panel.OUTPUT,
+            "Of the tables: rich (for the terminal), markdown, latex, html, json or csv.",
+            "--format",
+            metavar="FORMAT",
+        ),
+    ] = "rich",
+    as_json: Annotated[bool, option(Panel.OUTPUT, "The same as --format json.", "--json")] = False,
+    out: Annotated[
+        Path | None,
+        option(Panel.OUTPUT, "File for the tables, instead of the terminal.", dir_okay=False),
+    ] = None,
     export_best: Annotated[
         Path | None,
-        typer.Option(dir_okay=False, help="JSON file for the selected configurations, to run them again."),
+        option(Panel.OUTPUT, "JSON file for the selected configurations, to run them again.", dir_okay=False),
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(
+        option(
+            Panel.OUTPUT,
+            "Figure (.png, .pdf, .svg): accuracies with errors, and source-validation against target.",
             dir_okay=False,
-            help="Figure (.png, .pdf, .svg): accuracies with errors, and source-validation against target.",
         ),
     ] = None,
 ) -> None:

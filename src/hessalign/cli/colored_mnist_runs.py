@@ -9,9 +9,7 @@ import typer
 from rich.table import Table
 
 from hessalign import cli
-from hessalign.cli.errors import INTERRUPTED
-from hessalign.cli.progress import progress_bar
-from hessalign.cli.terminal import Console
+from hessalign.cli.terminal import INTERRUPTED, Console, progress_bar
 from hessalign.experiments import colored_mnist
 from hessalign.experiments.colored_mnist import SOURCE_IMAGES, RestartSpec, Setting
 from hessalign.memory import keep_freed_memory

@@ -53,6 +53,9 @@ class Inspected:
 def inspect_all(sources: Sequence[Path], options: InspectOptions) -> dict[str, AlignmentReport]:
     """A report on each source, by title.
 
+    Returns:
+        The reports, in the order of the sources.
+
     Raises:
         ValueError: If something there cannot be inspected.
         OSError: If a sample cannot be read.

@@ -11,16 +11,46 @@ from hessalign.cli import datasets
 from hessalign.cli.algorithms import algorithms_command
 from hessalign.cli.cmnist import cmnist
 from hessalign.cli.collect import collect_command
+from hessalign.cli.command import Group, add_command, help_text
 from hessalign.cli.features import features_command
-from hessalign.cli.help_text import add_command
 from hessalign.cli.inspect import inspect_command
 from hessalign.cli.predict import predict_command
 from hessalign.cli.sweep import sweep_command
 from hessalign.cli.train import train_command
 
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Domain generalization by aligning the classifier head's gradient and Hessian across domains.
+
+    [b]Examples[/b]
+
+    hessalign cmnist --fast
+
+    hessalign train --dataset colored_mnist --algorithm hgp --target 2 --steps 300 --out runs/hgp
+
+    hessalign inspect runs/hgp
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A file name need not be text, and a terminal need not know every letter: shown as an escape.
+            stream.reconfigure(errors="backslashreplace")
+
+
 app = typer.Typer(
     name="hessalign",
-    help="Domain generalization by aligning the classifier head's gradient and Hessian across domains.",
+    cls=Group,
+    help=help_text(main.__doc__),
+    callback=main,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_show_locals=False,
@@ -48,22 +78,3 @@ def cmnist_study() -> None:
         "study, with the same arguments, in a checkout of hessalign",
         param_hint="cmnist-study",
     )
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(__version__)
-        raise typer.Exit
-
-
-@app.callback()
-def main(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    """Domain generalization by aligning the classifier head's gradient and Hessian across domains."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A file name need not be text, and a terminal need not know every letter: shown as an escape.
-            stream.reconfigure(errors="backslashreplace")

@@ -105,12 +105,13 @@ def extract_features(
         What the file tells of itself.
 
     Raises:
-        ValueError: If the path is taken, an unfinished extraction is another one, or a feature is not finite
-            in the type asked for.
+        ValueError: If the path is taken, there is no such machine here, an unfinished extraction is another
+            one, or a feature is not finite in the type asked for.
         OSError: If a sample cannot be read or a file cannot be written.
     """
     path = require_path("out", path)
     _check_path(path, resume)
+    device = make_fabric(machine).device
     backbone = _backbone(spec, dataset)
     part = _Part(spec=spec, about=_about(dataset, spec, backbone), sizes=tuple(map(len, dataset.domains)))
     folder = path.with_name(f"{path.name}.part")
@@ -123,7 +124,7 @@ def extract_features(
     with hold(folder):
         _claim(folder, part, resume)
         remove_drafts(folder)
-        _extract(dataset, spec, backbone, folder, machine, report)
+        _extract(dataset, spec, backbone, folder, device, machine.workers, report)
         about = _assemble(dataset, part, backbone.width, folder, path)
         shutil.rmtree(folder)
     return about
@@ -235,17 +236,17 @@ def _extract(
     spec: FeaturesSpec,
     backbone: Backbone,
     folder: Path,
-    machine: Machine,
+    device: torch.device,
+    workers: int,
     report: Callable[[ExtractionProgress], None] | None,
 ) -> None:
     """Compute the chunks that are missing."""
     samples = _AllViews(dataset, spec.views, spec.seed)
-    device = make_fabric(machine).device
     backbone.to(device)
     chunks = torch.arange(len(samples)).split(spec.batch_size * BATCHES_IN_CHUNK)
     missing = [number for number in range(len(chunks)) if not _chunk(folder, number).exists()]
     batches = [batch.tolist() for number in missing for batch in chunks[number].split(spec.batch_size)]
-    loader = iter(DataLoader(samples, batch_sampler=batches, num_workers=machine.workers, collate_fn=_stack))
+    loader = iter(DataLoader(samples, batch_sampler=batches, num_workers=workers, collate_fn=_stack))
     done = len(samples) - sum(map(len, batches))
     computed, started = 0, time.perf_counter()
     for number in missing:
