@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmarks.timing import Comparison, median_seconds
-from hessalign.experiments.colored_mnist import METHODS, RestartSpec, make_colored_mnist
+from hessalign.experiments.colored_mnist import METHODS, RestartSpec, make_colored_mnist, make_penalty
 from hessalign.experiments.colored_mnist.network import ColoredMLP
 from hessalign.experiments.colored_mnist.restart import forward_domain, objective
 from hessalign.memory import keep_freed_memory
@@ -25,8 +25,7 @@ def run() -> list[Comparison]:
         spec = RestartSpec(method=method, seed=0, probes=150 if METHODS[method].uses_probes else None)
         network = ColoredMLP(spec.hidden, torch.Generator().manual_seed(0))
         optimizer = torch.optim.Adam(network.parameters(), lr=spec.learning_rate)
-        make = METHODS[method].penalty
-        penalty_of = None if make is None else make(spec, torch.Generator().manual_seed(0))
+        penalty_of = make_penalty(spec, torch.Generator().manual_seed(0))
 
         def step() -> None:
             outputs = [forward_domain(network, images) for images in data.sources]

@@ -135,7 +135,9 @@ def chosen(head: Any) -> str:
 def difference(ours: list[NDArray[np.float64]], base: list[NDArray[np.float64]]) -> tuple[float, float]:
     """Mean over hospitals of the mean difference, and its standard error.
 
-    The larger of what the spread of the hospitals tells and what the patients within them do.
+    Returns:
+        The mean, and the larger error of what the spread of the hospitals tells and what the patients within
+        them do.
     """
     pairs = [a - b for a, b in zip(ours, base, strict=True)]
     means = np.array([pair.mean() for pair in pairs])

@@ -20,7 +20,7 @@ from torchvision.datasets import ImageFolder
 
 from benchmarks.timing import Comparison, median_seconds
 from hessalign.datasets.image_folder import ImageFolderDomains
-from hessalign.datasets.transforms import training_transform
+from hessalign.datasets.image_reading import training_transform
 from hessalign.training.batches import domain_batches
 
 DOMAINS, IMAGES_PER_DOMAIN, BATCHES = 3, 32, 2

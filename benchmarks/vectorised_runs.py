@@ -14,9 +14,9 @@ import torch
 from benchmarks.timing import Comparison, median_seconds
 from hessalign.benchmark.arrangement import arrange
 from hessalign.benchmark.job import Job, perform
-from hessalign.benchmark.protocol import RunSettings, SweepSpec
+from hessalign.benchmark.protocol import RunConfig, SweepSpec
 from hessalign.datasets.features_file import save_features
-from hessalign.datasets.source import DataSource, find_data
+from hessalign.datasets.registry import DataSource, find_data
 from hessalign.training import Machine
 
 RUNS, ALONE, STEPS, SAMPLES, WIDTH, CLASSES, DOMAINS = 60, 3, 100, 250, 1280, 7, 4
@@ -34,8 +34,8 @@ def features(path: Path) -> DataSource:
 
 def largest_group(algorithm: str, source: DataSource, out: Path) -> tuple[Job, ...]:
     """Of the runs of a small sweep, those that are trained together."""
-    settings = RunSettings(steps=STEPS, evaluate_every=STEPS)
-    sweep = SweepSpec(algorithms=(algorithm,), trials=1, targets="singles", settings=settings)
+    config = RunConfig(steps=STEPS, evaluate_every=STEPS)
+    sweep = SweepSpec(algorithms=(algorithm,), trials=1, targets="singles", config=config)
     jobs = [Job(spec, source, out, Machine("cpu")) for spec in sweep.plan(source.open(0))]
     return max(arrange(jobs, RUNS), key=len)
 

@@ -21,8 +21,9 @@ from torch.nn import functional as F
 import hessalign as ha
 from hessalign.algorithms import get_algorithm
 from hessalign.datasets.base import DomainDataset
-from hessalign.datasets.source import find_data
+from hessalign.datasets.registry import find_data
 from hessalign.files import write_atomically
+from hessalign.grid import markdown_table
 from hessalign.loop import DomainBalancedSampler
 from hessalign.runs.layout import is_finished
 from hessalign.runs.records import read_records, source_accuracy
@@ -85,7 +86,9 @@ class Run:
         if self.penalty != ERM:
             algorithm, weight, options = PENALTIES[self.penalty]
             settings |= {"alpha": 0.0, "beta": 0.0, weight: self.weight, "unbiased": self.unbiased, **options}
-        hparams = get_algorithm(algorithm).hparams_class.with_defaults(data.images, settings).model_dump()
+        hparams = (
+            get_algorithm(algorithm).hparams_class.with_defaults(data.search_space, settings).model_dump()
+        )
         return RunSpec(
             dataset=data.name,
             data=data.fingerprint,
@@ -296,15 +299,15 @@ def difference_table(runs: pl.DataFrame) -> tuple[list[str], dict[str, tuple[Est
     shares, domains = sorted(pairs["share"].unique()), pairs["target"].n_unique()
     headings = ["penalty", "n", *(f"{share:.2g}" for share in shares), "mean over weights"]
     headings += ["error over domains"] * (domains > 1) + ["on source domains"]
-    lines = ["| " + " | ".join(headings) + " |", "|---|" + "---:|" * (len(headings) - 1)]
+    table = []
     for (penalty, n), rows in pairs.group_by("penalty", "n", maintain_order=True):
         by_weight = [str(over(rows.filter(pl.col("share") == share), "trial")) for share in shares]
         mean, by_domain = judged[f"`{penalty}` at n = {n}"] = over(rows, "trial"), over(rows, "target")
         cells = [f"`{penalty}`", str(n), *by_weight, f"**{mean}**" if mean.counts else str(mean)]
         if domains > 1:
             cells.append(f"± {by_domain.error:.1f}")
-        lines.append("| " + " | ".join([*cells, str(over(rows, "trial", MEASURES[1]))]) + " |")
-    return lines, judged
+        table.append([*cells, str(over(rows, "trial", MEASURES[1]))])
+    return markdown_table(headings, table).splitlines(), judged
 
 
 def carried(runs: pl.DataFrame) -> list[str]:
@@ -313,11 +316,11 @@ def carried(runs: pl.DataFrame) -> list[str]:
     arms = runs.filter(pl.col("penalty") != ERM)
     shares = sorted(arms["share"].unique())
     headings = ["penalty", "arm", "n", *(f"{share:.2g}" for share in shares), "best at n = 8 loses at n = 32"]
-    lines = ["| " + " | ".join(headings) + " |", "|---|---|---:|" + "---:|" * (len(headings) - 3)]
+    table = []
     for n in SIZES:
         erm = runs.filter(pl.col("penalty") == ERM, pl.col("n") == n)
         level = f"{erm[MEASURES[0]].mean():.1f} (source {erm[MEASURES[1]].mean():.1f})"
-        lines.append(f"| no penalty | | {n} | {level} |" + " |" * len(shares))
+        table.append(["no penalty", "", str(n), level, *[""] * len(shares)])
     for (penalty, unbiased), rows in arms.group_by("penalty", "unbiased", maintain_order=True):
         means = {
             n: [
@@ -344,8 +347,8 @@ def carried(runs: pl.DataFrame) -> list[str]:
                 else f"{over(loss, 'trial')}"
             )
             arm = "unbiased" if unbiased else "plug-in"
-            lines.append(f"| `{penalty}` | {arm} | {n} | {' | '.join(cells)} | {last} |")
-    return lines
+            table.append([f"`{penalty}`", arm, str(n), *cells, last])
+    return markdown_table(headings, table, "ll" + "r" * (len(headings) - 2)).splitlines()
 
 
 def dependence(runs: pl.DataFrame) -> list[str]:
@@ -357,11 +360,11 @@ def dependence(runs: pl.DataFrame) -> list[str]:
     erm = both.filter(pl.col("penalty") == ERM).select("target", "trial", pl.col(MEASURES[0]).alias("erm"))
     changes = both.filter(pl.col("penalty") != ERM).join(erm, on=["target", "trial"])
     changes = changes.with_columns(pl.col(MEASURES[0]) - pl.col("erm")).drop_nulls(MEASURES[0])
-    lines = ["| penalty | plug-in | unbiased |", "|---|---:|---:|"]
+    table = []
     for (penalty,), rows in changes.group_by("penalty", maintain_order=True):
         arms = (over(rows.filter(pl.col("unbiased") == arm), "trial") for arm in (False, True))
-        lines.append(f"| `{penalty}` | {' | '.join(map(str, arms))} |")
-    return lines
+        table.append([f"`{penalty}`", *map(str, arms)])
+    return markdown_table(["penalty", "plug-in", "unbiased"], table).splitlines()
 
 
 def verdict(judged: dict[str, tuple[Estimate, Estimate]]) -> str:

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import hessalign as ha
-from hessalign.backbones.mnist_cnn import MnistCnn
+from hessalign.backbones.networks import MnistCnn
 from hessalign.datasets import make_dataset
+from hessalign.grid import markdown_table
 from hessalign.loop import DomainBalancedSampler
 
 PAGE = Path(__file__).parent / "choosing-weights.md"
@@ -51,22 +52,23 @@ def main() -> None:
         for name, (method, options, weight) in METHODS.items()
         for size, scale in [*((size, 1.0) for size in SIZES), (32, 2.0)]
     }
-    head_row = [
+    headers = [
         "method",
         "weight",
         *(f"n = {size}" for size in SIZES),
         "n = 32, features × 2",
         "noise at n = 32",
     ]
-    lines = ["| " + " | ".join(head_row) + " |", "|---|---|" + "---:|" * (len(SIZES) + 2)]
+    rows = []
     for name, (_, _, weight) in METHODS.items():
         found = [f"{cells[name, size, 1.0].weight:.2g}" for size in SIZES]
         scaled, noise = f"{cells[name, 32, 2.0].weight:.2g}", cells[name, 32, 1.0].noise
         assert noise is not None
-        lines.append(f"| {name} | {weight} | {' | '.join(found)} | {scaled} | {100 * noise:.0f} % |")
+        rows.append([name, weight, *found, scaled, f"{100 * noise:.0f} %"])
+    table = markdown_table(headers, rows, "ll" + "r" * (len(headers) - 2))
     text = PAGE.read_text(encoding="utf-8")
     before, rest = text.split(START)
-    PAGE.write_text(before + START + "\n".join(lines) + END + rest.split(END)[1], encoding="utf-8")
+    PAGE.write_text(before + START + table + END + rest.split(END)[1], encoding="utf-8")
 
 
 def train() -> tuple[torch.nn.Module, torch.nn.Linear, Tensor, Tensor, Tensor]:

@@ -1,7 +1,8 @@
-"""Write two parts of docs/diagnostics.md:  python docs/write_diagnostics.py.
+"""Write two parts of docs/diagnostics.md, and the figures of one:  python docs/write_diagnostics.py.
 
 The sentences about quantities are those of the page that ``to_html`` makes. What is said about Colored MNIST
-is computed from results/diagnostics/colored-mnist.json, which ``hessalign inspect --json`` wrote.
+is computed from results/diagnostics/colored-mnist.json, which ``hessalign inspect --json`` wrote; its figures
+are drawn from it.
 """
 
 import json
@@ -9,22 +10,33 @@ import math
 import tomllib
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
+
+import polars as pl
+
+from hessalign.diagnostics.attributes import attribute_names
+from hessalign.diagnostics.data import DomainReport, Plot
+from hessalign.diagnostics.plots import draw
+from hessalign.figures import save_figure
+from hessalign.grid import markdown_table
+from hessalign.head import BinaryCrossEntropy
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "diagnostics.md"
 RECORD = ROOT / "results" / "diagnostics" / "colored-mnist.json"
+FIGURES: dict[Plot, Path] = {kind: PAGE.parent / "images" / f"cmnist-{kind}.png" for kind in get_args(Plot)}
 Row = dict[str, Any]
 # A relative distance that shrinks to less than this share of what it was counts as mostly removed.
 MOSTLY = 0.5
 ROUNDING = 1e-9
+ATTRIBUTES = attribute_names(BinaryCrossEntropy())
+"""In the order of their colours."""
 
 
 def quantities() -> str:
     """A table with a sentence for each quantity."""
     text = files("hessalign.diagnostics").joinpath("explanations.toml").read_text("utf-8")
-    rows = [f"| {name} | {sentence} |" for name, sentence in tomllib.loads(text).items()]
-    return "\n".join(["| quantity | what it is |", "|---|---|", *rows])
+    return markdown_table(["quantity", "what it is"], tomllib.loads(text).items(), "ll")
 
 
 def colored_mnist(record: dict[str, dict[str, list[Row]]]) -> str:
@@ -41,28 +53,20 @@ def colored_mnist(record: dict[str, dict[str, list[Row]]]) -> str:
 
 
 def _distances(record: dict[str, dict[str, list[Row]]], pairs: list[tuple[str, str]]) -> str:
-    lines = [
-        "Distances with their 95 % intervals, and relative to the norms of what they compare:",
-        "",
-        "| domains | quantity | " + " | ".join(f"{title} | relative" for title in record) + " |",
-        "|---|---|" + "---:|---:|" * len(record),
-    ]
+    rows = []
     for pair in pairs:
         quantities = [row["quantity"] for row in _of(next(iter(record.values()))["distances"], pair)]
         for quantity in quantities:
             found = [_find(report["distances"], pair, "quantity", quantity) for report in record.values()]
-            cells = [f"{_interval(row)} | {_number(row['relative'])}" for row in found]
-            lines.append(f"| {' – '.join(pair)} | {quantity} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+            cells = [cell for row in found for cell in (_interval(row), _number(row["relative"]))]
+            rows.append([" – ".join(pair), quantity, *cells])
+    headers = ["domains", "quantity", *(name for title in record for name in (title, "relative"))]
+    said = "Distances with their 95 % intervals, and relative to the norms of what they compare:"
+    return f"{said}\n\n{markdown_table(headers, rows, 'll' + 'rr' * len(record))}"
 
 
 def _attributes(record: dict[str, dict[str, list[Row]]], pairs: list[tuple[str, str]]) -> str:
-    lines = [
-        "What differs, in nats a sample; in brackets what chance may explain:",
-        "",
-        "| domains | attribute | " + " | ".join(record) + " |",
-        "|---|---|" + "---:|" * len(record),
-    ]
+    rows = []
     for pair in pairs:
         for row in _of(next(iter(record.values()))["attributes"], pair):
             found = [
@@ -71,8 +75,10 @@ def _attributes(record: dict[str, dict[str, list[Row]]], pairs: list[tuple[str, 
             cells = [
                 _number(each["effect"]) if each["found"] else f"({_number(each['effect'])})" for each in found
             ]
-            lines.append(f"| {' – '.join(pair)} | {row['attribute']} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+            rows.append([" – ".join(pair), row["attribute"], *cells])
+    said = "What differs, in nats a sample; in brackets what chance may explain:"
+    table = markdown_table(["domains", "attribute", *record], rows, "ll" + "r" * len(record))
+    return f"{said}\n\n{table}"
 
 
 def _reading(record: dict[str, dict[str, list[Row]]], pair: tuple[str, str]) -> str:
@@ -177,5 +183,24 @@ def make_page(page: str) -> str:
     return with_part(page, "Colored MNIST", colored_mnist(json.loads(RECORD.read_text(encoding="utf-8"))))
 
 
+def recorded(record: dict[str, dict[str, list[Row]]]) -> dict[str, DomainReport]:
+    """The reports of a record, as far as figures need them."""
+    found = {}
+    for title, tables in record.items():
+        frames = {name: pl.DataFrame(rows, infer_schema_length=None) for name, rows in tables.items()}
+        names = tuple(frames["plane"]["domain"])
+        attributes = tuple(sorted(set(frames["attributes"]["attribute"]), key=ATTRIBUTES.index))
+        frames.setdefault("pairs", frames["attributes"].select("first", "second").unique(maintain_order=True))
+        found[title] = DomainReport(names, (), 1.0, 0.95, 1000, attributes, (), frames)
+    return found
+
+
+def draw_figures(record: dict[str, dict[str, list[Row]]]) -> None:
+    """Draw the page's figures of Colored MNIST."""
+    for kind, path in FIGURES.items():
+        save_figure(draw(recorded(record), kind), path, dpi=110)
+
+
 if __name__ == "__main__":
+    draw_figures(json.loads(RECORD.read_text(encoding="utf-8")))
     PAGE.write_text(make_page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

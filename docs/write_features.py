@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hessalign.benchmark.selection import RULE_LABELS, RULES, Rule
 from hessalign.benchmark.tables import AVERAGE, Cell, Report, Row, Table
+from hessalign.grid import markdown_table
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "features.md"
@@ -67,18 +68,15 @@ def results(report: Report, rule: Rule, algorithms: Sequence[str]) -> list[str]:
         return [f"*No records yet for {RULE_LABELS[rule]}.*", ""]
     differences = find(report, "differences", rule)
     names = [column.label for column in table.columns if column.key != AVERAGE]
-    lines = [
-        f"| {RULE_LABELS[rule]} | {' | '.join(names)} | mean | against ERM |",
-        f"|---|{'---:|' * (len(names) + 2)}",
-    ]
+    rows = []
     for algorithm in algorithms:
         row = row_of(table, algorithm)
         if row is not None:
             cells = [accuracy(cell) for cell in row.cells[:-1]]
             mean = accuracy(over_targets(report, rule, algorithm))
             against = difference(last_cell(differences, algorithm))
-            lines.append(f"| {row.label} | {' | '.join(cells)} | {mean} | {against} |")
-    return [*lines, ""]
+            rows.append([row.label, *cells, mean, against])
+    return [markdown_table([RULE_LABELS[rule], *names, "mean", "against ERM"], rows), ""]
 
 
 def verdict(report: Report, rule: Rule) -> str:
@@ -118,10 +116,7 @@ def adapters(report: Report, adapted: Report) -> list[str]:
         table = find(adapted, "targets", rule)
         if table is None:
             continue
-        lines += [
-            f"| {RULE_LABELS[rule]} | bare head | with adapter | against ERM, both with adapter |",
-            "|---|---:|---:|---:|",
-        ]
+        rows = []
         for algorithm in METHODS:
             row = row_of(table, algorithm)
             if row is not None:
@@ -129,8 +124,9 @@ def adapters(report: Report, adapted: Report) -> list[str]:
                     accuracy(over_targets(one, rule, algorithm)) for one in (report, adapted)
                 )
                 against = difference(last_cell(find(adapted, "differences", rule), algorithm))
-                lines.append(f"| {row.label} | {bare} | {with_adapter} | {against} |")
-        lines += ["", f"With the adapter: {table.explanations[1]}", ""]
+                rows.append([row.label, bare, with_adapter, against])
+        headers = [RULE_LABELS[rule], "bare head", "with adapter", "against ERM, both with adapter"]
+        lines += [markdown_table(headers, rows), "", f"With the adapter: {table.explanations[1]}", ""]
     return lines
 
 

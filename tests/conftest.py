@@ -8,7 +8,7 @@ import torch
 from hypothesis import settings
 
 settings.register_profile("default", deadline=None, max_examples=10, print_blob=True)
-settings.register_profile("ci", deadline=None, max_examples=50, print_blob=True)
+settings.register_profile("ci", deadline=None, max_examples=30, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores, so each, with its subprocesses, has one

@@ -71,7 +71,7 @@ def test_the_example_runs_from_images_to_tables(tmp_path: Path) -> None:
         "WEIGHTS": "none",
     }
     options = ["--steps", "2", "--evaluate-every", "2", "--algorithms", "erm,hgp", "--hparams", "2"]
-    options += ["--trials", "1", "--set", "batch_size=3", "--accelerator", "cpu"]
+    options += ["--trials", "1", "--set", "batch_size=3", "--device", "cpu"]
     command = [shutil.which("bash") or "bash", str(ROOT / "examples" / "pacs_features.sh")]
     for _ in range(2):
         result = subprocess.run(

@@ -21,7 +21,7 @@ from torch import Tensor
 
 import hessalign as ha
 from hessalign.algorithms import DomainBatch, algorithm_names, get_algorithm
-from hessalign.cli.errors import one_sentence
+from hessalign.cli.terminal import one_sentence
 from hessalign.datasets import make_dataset
 from hessalign.datasets.features_file import save_features
 from hessalign.exceptions import HessalignWarning

@@ -15,7 +15,6 @@ import pytest
 
 import hessalign
 from hessalign import algorithms, datasets
-from hessalign.experiments import colored_mnist
 
 SOURCE = Path(__file__).parents[1] / "src" / "hessalign"
 PACKAGES = sorted(path.parent for path in SOURCE.rglob("__init__.py"))
@@ -32,11 +31,12 @@ HEAVY = (
     "torchvision",
 )
 COMMAND_LINE = ["hessalign", "hessalign.__main__", "hessalign.cli.main"]
-# What reads options, records and the layout on disk.
+# What reads options, records and the layout on disk, and sets tables.
 LIGHT = [
     "hessalign.checks",
     "hessalign.exceptions",
     "hessalign.files",
+    "hessalign.grid",
     "hessalign.memory",
     "hessalign.registry",
     "hessalign.runs.layout",
@@ -46,10 +46,8 @@ LIGHT = [
     "hessalign.datasets.archives",
     "hessalign.datasets.download",
     "hessalign.datasets.registry",
-    "hessalign.datasets.source",
     "hessalign.experiments.colored_mnist.config",
-    "hessalign.experiments.colored_mnist.plan",
-    "hessalign.experiments.colored_mnist.study",
+    "hessalign.experiments.colored_mnist.table",
 ]
 IMPORTS_IN_FUNCTIONS = {
     "training/tensorboard.py": "an extra that may be missing; its absence is a sentence",
@@ -104,8 +102,8 @@ WITHOUT_WORK = [
     *(
         [*command.split(), "--help"]
         for command in (
+            "algorithms",
             "cmnist",
-            "cmnist-study",
             "train",
             "features",
             "predict",
@@ -118,6 +116,7 @@ WITHOUT_WORK = [
             "datasets download",
         )
     ),
+    ["algorithms", "nonsense"],
     ["train", "--nonsense"],
     ["train", "--dataset", "colored_mnist", "--algorithm", "nonsense", *RUN],
     ["train", "--dataset", "nonsense", "--algorithm", "erm", *RUN],
@@ -132,7 +131,7 @@ WITHOUT_WORK = [
     ["sweep", "--datasets", "colored_mnist", "--trials", "0", "--out", "nowhere"],
     ["cmnist", "--methods", "nonsense"],
     ["cmnist", "--restarts", "0"],
-    ["cmnist-study", "nonsense"],
+    ["cmnist-study", "probes"],
     ["predict", "nowhere", "nowhere.png"],
     ["inspect", "nowhere"],
     ["inspect", ".", "--against", "nowhere"],
@@ -197,10 +196,6 @@ def test_the_names_that_cost_nothing_are_those_of_the_classes(package: ModuleTyp
         for name in re.findall(r'^@register\("(\w+)"', module.read_text(encoding="utf-8"), re.MULTILINE)
     }
     assert registering == {*registry.BUILT_IN}
-
-
-def test_the_methods_that_help_names_are_those_there_are() -> None:
-    assert list(colored_mnist.METHOD_NAMES) == list(colored_mnist.METHODS)
 
 
 def test_ctrl_c_during_imports_ends_without_a_traceback(tmp_path: Path) -> None:

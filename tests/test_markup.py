@@ -15,16 +15,14 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 import hessalign as ha
-from hessalign.benchmark.formats.csv_rows import as_csv
-from hessalign.benchmark.formats.html_page import as_html
-from hessalign.benchmark.formats.latex import as_latex
-from hessalign.benchmark.formats.markdown import as_markdown
-from hessalign.benchmark.formats.rich_tables import as_renderable
+from hessalign.benchmark.formats import as_csv, as_html, as_latex, as_markdown, as_renderable
 from hessalign.benchmark.tables import Cell, Column, Report, Row, Table, finished_rows
-from hessalign.diagnostics.html import SECTIONS, _html_table, compare
+from hessalign.diagnostics.data import compare
+from hessalign.diagnostics.page import SECTIONS, ShownTable
 from hessalign.diagnostics.plots import shown_name
 from hessalign.figures import figure_text
 from hessalign.markup import html_text, latex_text, markdown_line, markdown_text, plot_text, visible
+from hessalign.pages import render
 from tests.diagnostics.synthetic import shifted_domains
 from tests.nasty_names import NASTY
 
@@ -207,7 +205,11 @@ def test_a_report_shows_every_name(start: int) -> None:
         map(shown_name, report.names)
     )
     found = read_page(
-        "".join(_html_table(report.to_frame(name), title) for name in SECTIONS for title in reports)
+        "".join(
+            render("table.html", shown=ShownTable.of(report.to_frame(name), title))
+            for name in SECTIONS
+            for title in reports
+        )
     )
     assert set(found.elements) <= {
         "div",

@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Sequence
+from difflib import get_close_matches
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,32 @@ def require_choice(name: str, value: object, allowed: Sequence[str]) -> None:
         ValueError: Naming the argument, the value and what is allowed.
     """
     if not isinstance(value, str) or value not in allowed:
-        raise ValueError(f"{name}: {value!r} is not known; allowed are {', '.join(map(repr, allowed))}")
+        raise ValueError(
+            f"{name}: {value!r} is not known; allowed are {', '.join(map(repr, allowed))}"
+            f"{did_you_mean(value, allowed)}"
+        )
+
+
+def did_you_mean(given: object, allowed: Sequence[str]) -> str:
+    """The end of a sentence that refuses a name: the nearest that is allowed, whatever its case.
+
+    Args:
+        given: What was given.
+        allowed: What would have been allowed.
+
+    Returns:
+        Words that begin with a semicolon; nothing if no name is near.
+    """
+    names = {name.casefold(): name for name in allowed}
+    nearest = get_close_matches(given.casefold(), names, n=1) if isinstance(given, str) else []
+    return f"; did you mean {names[nearest[0]]!r}?" if nearest else ""
 
 
 def require_flag(name: str, value: object) -> bool:
     """The value as a bool.
+
+    Returns:
+        The value.
 
     Raises:
         ValueError: If it is not True or False: the text ``"no"`` would count as true.
@@ -52,6 +74,9 @@ def require_number(
         below: Every allowed value is smaller.
         otherwise: What is allowed beside numbers, for the sentence: ``"None or "``.
 
+    Returns:
+        The value.
+
     Raises:
         ValueError: If it is no finite number or out of range.
     """
@@ -76,6 +101,9 @@ def require_whole(
         most: Largest allowed value.
         otherwise: What is allowed beside numbers, for the sentence: ``"None or "``.
 
+    Returns:
+        The value.
+
     Raises:
         ValueError: If it is no whole number or out of range.
     """
@@ -88,6 +116,9 @@ def require_whole(
 
 def require_path(name: str, value: Any) -> Path:
     """The value as a path.
+
+    Returns:
+        The path.
 
     Raises:
         ValueError: If it is neither text nor a path.

@@ -1,6 +1,9 @@
-"""Figures on disk, and the palette."""
+"""Figures: the palette, and the one way in which they get to disk or into a page."""
 
+import io
+from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 from matplotlib import rcParams
 from matplotlib.figure import Figure
@@ -12,14 +15,29 @@ from hessalign.markup import plot_text, visible
 # Colours that colour-blind readers tell apart (Okabe and Ito, "Color Universal Design", 2008).
 COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7")
 
+MARKERS = "os^DvPX*"
+"""One more than there are colours: neighbours differ in both, and no two of 56 look the same."""
+
+HEAT = "cividis"
+"""Of maps of distances: it stays ordered in grey and for colour-blind readers."""
+
 FORMATS = {"png": "Software", "pdf": "CreationDate", "svg": "Date"}
 """Formats of figures, and the entry of each that changes from one writing to the next."""
+
+
+def domain_mark(number: int) -> tuple[str, str]:
+    """Colour and marker of a domain, by its place; black is left to what all domains share."""
+    others = COLOURS[1:]
+    return others[number % len(others)], MARKERS[(number + number // 24) % len(MARKERS)]
 
 
 def figure_text(text: str) -> str:
     """A name as figures show it: no formula, and signs that the font lacks by their numbers, not as boxes.
 
     For other scripts name a font that has them: ``matplotlib.rcParams["font.family"]`` takes several.
+
+    Returns:
+        The text to draw.
     """
     fonts = [get_font(findfont(FontProperties(family=[family]))) for family in rcParams["font.family"]]
     signs = (
@@ -62,10 +80,48 @@ def save_figure(figure: Figure, path: Path, *, dpi: int = 200, description: str 
         OSError: If it cannot be written; what was at the path then stays.
     """
     check_figure_path(path)
-    kind = path.suffix.removeprefix(".")
+    with replacing(path) as draft:
+        _write(figure, draft, path.suffix.removeprefix("."), dpi, description)
+
+
+def save_figures(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
+    """Write each figure as PNG and as PDF.
+
+    Args:
+        figures: By the names of their files, without endings.
+        folder: Where; made if it is not there.
+
+    Returns:
+        The PNGs' paths.
+
+    Raises:
+        OSError: If one cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        for kind in ("png", "pdf"):
+            save_figure(figure, folder / f"{name}.{kind}")
+    return [folder / f"{name}.png" for name in figures]
+
+
+def png_bytes(figure: Figure, *, dpi: int = 110) -> bytes:
+    """A figure as PNG, to stand in a page.
+
+    Args:
+        figure: To write.
+        dpi: Dots per inch, default 110.
+
+    Returns:
+        The file's content.
+    """
+    buffer = io.BytesIO()
+    _write(figure, buffer, "png", dpi, None)
+    return buffer.getvalue()
+
+
+def _write(figure: Figure, target: Path | IO[bytes], kind: str, dpi: int, description: str | None) -> None:
     # What tells the time or the program would make equal figures differ.
     metadata: dict[str, str | None] = {FORMATS[kind]: None}
     if description is not None:
         metadata["Description"] = description
-    with replacing(path) as draft:
-        figure.savefig(draft, format=kind, dpi=dpi, metadata=metadata)
+    figure.savefig(target, format=kind, dpi=dpi, metadata=metadata)

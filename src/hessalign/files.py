@@ -20,6 +20,9 @@ def replacing(path: Path) -> Iterator[Path]:
     Args:
         path: Of the file, which may exist.
 
+    Yields:
+        Path of the draft.
+
     Raises:
         OSError: If the draft cannot be brought to disk; what was at the path then stays, and no draft does.
     """

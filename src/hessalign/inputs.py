@@ -34,6 +34,9 @@ def as_tensor(name: str, values: Any, device: torch.device | None = None) -> Ten
         values: Tensor, NumPy array, pandas or Polars series or frame, or a sequence of numbers (or of rows).
         device: Where other things than tensors go; the processor by default.
 
+    Returns:
+        The tensor.
+
     Raises:
         ValueError: If the values are not real numbers of one shape, or a tensor is sparse.
     """
@@ -65,6 +68,9 @@ def as_domain_ids(name: str, domains: Any, samples: int, device: torch.device | 
         samples: ``n``.
         device: Where other things than tensors go; the processor by default.
 
+    Returns:
+        ``(n,)``.
+
     Raises:
         ValueError: If there is not one id for each sample, or the ids are neither integers nor strings.
     """
@@ -86,6 +92,9 @@ def read_domains(name: str, domains: Any, samples: int, kind: str = "domain") ->
         domains: ``(n,)`` integers, booleans or strings: tensor, array, series or sequence.
         samples: ``n``.
         kind: What the ids are of, for messages.
+
+    Returns:
+        Their names, and each sample's.
 
     Raises:
         ValueError: If there is not one id for each sample, or the ids are neither integers nor strings.

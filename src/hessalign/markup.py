@@ -78,6 +78,9 @@ def visible(text: str) -> str:
     Args:
         text: Anything, line breaks, escape sequences and undecodable bytes among it.
 
+    Returns:
+        One line.
+
     Example:
         >>> visible("day\nnight")
         'day\\nnight'

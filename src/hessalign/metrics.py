@@ -25,11 +25,11 @@ import numpy as np
 import polars as pl
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import log_expit, log_softmax  # type: ignore[import-untyped]
-from scipy.stats import rankdata  # type: ignore[import-untyped]
-from sklearn.base import BaseEstimator  # type: ignore[import-untyped]
-from sklearn.metrics import roc_auc_score  # type: ignore[import-untyped]
-from sklearn.utils.metadata_routing import MetadataRequest  # type: ignore[import-untyped]
+from scipy.special import log_expit, log_softmax
+from scipy.stats import rankdata
+from sklearn.base import BaseEstimator
+from sklearn.metrics import roc_auc_score
+from sklearn.utils.metadata_routing import MetadataRequest
 
 from hessalign.checks import require_choice, require_number, require_whole
 from hessalign.inputs import as_tensor, read_domains

@@ -1,25 +1,55 @@
 """Classes by name: a package's own, each in the module of its name, and those of installed plug-ins."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from hessalign.checks import did_you_mean
+
+Registered = TypeVar("Registered")
+Added = TypeVar("Added")
 
 
-class Registry:
+class Registry(Generic[Registered]):
     """Knows every name at once and imports a class only when it is asked for.
+
+    A class of the package is registered in the module of its name, and nowhere else:
+    ``@register("hgp", ...)`` in ``hgp.py``.
 
     Args:
         kind: What the classes are, for sentences: ``"algorithm"``.
         package: Package of the built-in classes; also the group of the plug-ins' entry points.
-        built_in: Names of the built-in classes, each the name of its module in the package.
+
+    Attributes:
+        built_in: Names of the package's own classes, by alphabet.
     """
 
-    def __init__(self, kind: str, package: str, built_in: Sequence[str]) -> None:
+    def __init__(self, kind: str, package: str) -> None:
         self.kind = kind
         self.package = package
-        self.built_in = tuple(built_in)
+        self.built_in = _registering_modules(package)
         self._classes: dict[str, Any] = {}
+
+    def register(self, name: str, reference_name: str | None = None) -> Callable[[Added], Added]:
+        """Class decorator that makes a class known by a name.
+
+        Args:
+            name: It stands in the specs of runs, and may not change once there are any.
+            reference_name: What seeds the runs of a sweep, DomainBed's spelling where it has one; the name by
+                default.
+
+        Returns:
+            The decorator; it raises ValueError if another class has the name.
+        """
+
+        def add(registered: Added) -> Added:
+            self.add(name, registered, reference_name)
+            return registered
+
+        return add
 
     def add(self, name: str, registered: Any, reference_name: str | None = None) -> None:
         """Make a class known by a name; sets its ``name`` and ``reference_name``.
@@ -34,7 +64,8 @@ class Registry:
         """
         # A built-in class that nobody has asked for yet has its name all the same.
         reserved = name in self.built_in and registered.__module__ != f"{self.package}.{name}"
-        if name in self._classes or reserved:
+        alike = [known for known in (*self.built_in, *self._classes) if spelling(known) == spelling(name)]
+        if name in self._classes or reserved or any(known != name for known in alike):
             raise ValueError(f"name: {name!r} is taken by another {self.kind}; allowed is any other name")
         registered.name = name
         registered.reference_name = reference_name or name
@@ -44,27 +75,87 @@ class Registry:
         """All names, those of installed plug-ins included."""
         return sorted({*self.built_in, *self._classes, *entry_points(group=self.package).names})
 
-    def require(self, name: str) -> None:
+    def require(self, name: str) -> str:
         """Refuse an unknown name, importing nothing.
+
+        Args:
+            name: A name in any [spelling][].
+
+        Returns:
+            The registered name.
 
         Raises:
             ValueError: If there is no such class.
         """
-        if name not in self.built_in and name not in self._classes and name not in self.names():
-            raise ValueError(f"{self.kind}: {name!r} is not known; allowed are {', '.join(self.names())}")
+        if name in self.built_in or name in self._classes:
+            return name
+        names = self.names()
+        alike = [known for known in names if known == name or spelling(known) == spelling(name)]
+        if not alike:
+            raise ValueError(
+                f"{self.kind}: {name!r} is not known; allowed are {', '.join(names)}"
+                f"{did_you_mean(name, names)}"
+            )
+        return name if name in alike else alike[0]
 
-    def get(self, name: str) -> Any:
+    def registered_name(self, name: str) -> str:
+        """The registered name of a class; what was given where there is none.
+
+        Args:
+            name: A name in any [spelling][].
+
+        Returns:
+            The name.
+        """
+        try:
+            return self.require(name)
+        except ValueError:
+            return name
+
+    def get(self, name: str) -> Registered:
         """The class with a name; a plug-in is loaded from its entry point.
+
+        Args:
+            name: A name in any [spelling][].
+
+        Returns:
+            The class.
 
         Raises:
             ValueError: If there is none.
         """
+        name = self.require(name)
         if name in self.built_in and name not in self._classes:
             import_module(f"{self.package}.{name}")
         if name not in self._classes:
             for entry in entry_points(group=self.package, name=name):
                 entry.load()
         if name not in self._classes:
-            self.require(name)
             raise ValueError(f"{self.kind}: the plug-in of {name!r} holds no {self.kind} of that name")
-        return self._classes[name]
+        registered: Registered = self._classes[name]
+        return registered
+
+
+def spelling(name: str) -> str:
+    """What tells a name from others: its letters and digits, whatever their case, and ``+`` as ``plus``.
+
+    Returns:
+        The letters and digits, in small letters.
+
+    Example:
+        >>> spelling("IB_ERM") == spelling("ib-erm"), spelling("ERM++") == spelling("ERMPlusPlus")
+        (True, True)
+    """
+    return "".join(filter(str.isalnum, name.replace("+", "plus"))).lower()
+
+
+def _registering_modules(package: str) -> tuple[str, ...]:
+    """Names of the modules that register a class by the module's name; read as text, which costs little."""
+    spec = find_spec(package)
+    folders = map(Path, (spec and spec.submodule_search_locations) or ())
+    return tuple(
+        path.stem
+        for folder in folders
+        for path in sorted(folder.glob("*.py"))
+        if f'\n@register("{path.stem}"' in path.read_text(encoding="utf-8")
+    )

@@ -8,6 +8,8 @@ from hessalign.algorithms import Algorithm, DomainBatch, get_algorithm
 from hessalign.benchmark.protocol import seed_hash
 
 CLASSES, DOMAINS, SAMPLES, WIDTH = 3, 3, 16, 8
+WIDE = {"adrmx": 64}
+"""Its classifiers have a quarter of the width, and two ReLUs alone may both be 0 everywhere."""
 
 
 def draw_images(domain: int, samples: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -29,15 +31,27 @@ def make_on_images(name: str, hparams: dict, domains: int = DOMAINS) -> Algorith
     """With a backbone of one layer; weights from torch's global generator."""
     algorithm_class = get_algorithm(name)
     channels = 1 + algorithm_class.extra_input_channels
-    backbone = nn.Sequential(nn.Flatten(), nn.Linear(16 * channels, WIDTH), nn.ReLU())
+    width = WIDE.get(name, WIDTH)
+    backbone = nn.Sequential(nn.Flatten(), nn.Linear(16 * channels, width), nn.ReLU())
     chosen = algorithm_class.hparams_class.with_defaults("large", hparams)
-    algorithm = algorithm_class(backbone, WIDTH, CLASSES, domains, chosen)
+    algorithm = algorithm_class(backbone, width, CLASSES, domains, chosen)
     algorithm(torch.zeros(2, 1, 4, 4))  # gives layers that learn their input's size from it their parameters
     return algorithm
 
 
+WAITS: dict[str, dict] = {
+    "eqrm": {"burn_in_steps": 2},
+    "rdm": {"anneal_steps": 2},
+    "trm": {"erm_steps": 2},
+    "erm_plus_plus": {"linear_steps": 2, "average_from": 3},
+}
+"""Of rules that wait for hundreds of steps before they do all they do: waits that a test can sit out."""
+
+
 def drawn_hparams(name: str, hparams_seed: int) -> dict:
-    """A draw of a search, as a sweep makes it; the loader's batch size aside."""
+    """A draw of a search, as a sweep makes it; the loader's batch size aside. 0: the defaults."""
+    if hparams_seed == 0:
+        return {}
     hparams = get_algorithm(name).hparams_class
     names = hparams.reference_names()
     return {

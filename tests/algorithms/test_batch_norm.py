@@ -6,17 +6,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hessalign.algorithms import Algorithm, DomainBatch, algorithm_names, get_algorithm
+from hessalign.algorithms import Algorithm, DomainBatch, get_algorithm
 from tests.algorithms.test_objectives import aligned_loss, mean_risk
 from tests.algorithms.tiny import CLASSES, DOMAINS, INPUTS, WIDTH, make_batch, parts, risks
 
-BY_DOMAIN = {"group_dro", "coral", "mmd", "mtl", "hgp", "hutchinson"}
+BY_DOMAIN = {"group_dro", "coral", "mmd", "mtl", "hgp", "hutchinson", "causirl_coral", "causirl_mmd", "eqrm"}
 """Their DomainBed code, or the paper's, sends each domain through the network by itself."""
 OURS = {"cma", "exact_diagonal", "exact_hessian", "flat_head"}
 """Not in DomainBed; they go with Hutchinson."""
-OWN_PASSES = {"and_mask", "sand_mask", "fish", "mldg", "mixup"}
-"""Rules on one domain, or on one pair, at a time in any case."""
-POOLED = {*algorithm_names()} - BY_DOMAIN - OURS - OWN_PASSES - {"arm"}
+MIXED = {"transfer": [18, 6, 6, 6, 6, 6, 6], "erm_plus_plus": [18]}
+"""Transfer's risk is pooled and its gaps are by domain; ERM++'s mean network sees the batch once more."""
+POOLED = {"erm", "irm", "dann", "cdann", "sagnet", "vrex", "rsc", "fishr", "sd", "ib_erm", "ib_irm", "rdm"}
+POOLED |= {"trm", "cad", "cond_cad", "self_reg", "urm", "adrmx"}
 
 
 def make(name: str, trained: bool = True, **hparams) -> Algorithm:
@@ -47,6 +48,11 @@ def test_each_domain_passes_alone_where_batch_norm_is_trained(name: str) -> None
 @pytest.mark.parametrize("name", sorted(POOLED))
 def test_the_others_pool_as_the_reference_does(name: str) -> None:
     assert {*passes(make(name), make_batch())} == {18}
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_some_do_both(name: str) -> None:
+    assert passes(make(name), make_batch()) == MIXED[name]
 
 
 def test_a_batch_norm_without_running_statistics_is_never_frozen() -> None:

@@ -6,7 +6,7 @@ import torch
 from hessalign.algorithms import DomainBatch, algorithm_names
 from hessalign.algorithms.base import head_derivatives
 from hessalign.alignment import HessianAlignment, HessianFlatness
-from tests.algorithms.images import draw_batch, make_on_images
+from tests.algorithms.images import WAITS, draw_batch, make_on_images
 
 META = torch.device("meta")
 HPARAMS: dict[str, list[dict]] = {
@@ -17,6 +17,17 @@ HPARAMS: dict[str, list[dict]] = {
     "fishr": [{"anneal_steps": 1}],
     "hutchinson": [{}, {"variant": "domainbed", "probes": 3}],
     "mtl": [{}, {"variant": "domainbed"}],
+    "ib_erm": [{"anneal_steps": 1}],
+    "ib_irm": [{"irm_anneal_steps": 1, "ib_anneal_steps": 1}],
+    "eqrm": [{"burn_in_steps": 1}, {"burn_in_steps": 1, "variant": "domainbed"}],
+    "rdm": [{"anneal_steps": 1}],
+    "trm": [{"erm_steps": 1}, {"erm_steps": 1, "variant": "domainbed"}],
+    "cad": [{}, {"variant": "domainbed", "flipped": False}, {"project": True, "normalize": True}],
+    "self_reg": [{}, {"variant": "domainbed"}],
+    "erm_plus_plus": [{"linear_steps": 1, "average_from": 1}],
+    "transfer": [{}, {"gda": True}],
+    "urm": [{}, {"activation": "relu"}],
+    "adrmx": [{}, {"variant": "domainbed"}],
     "flat_head": [{}, {"part": "whole"}],
 }
 """Values with which the two updates go all ways that the rule has; the defaults for all others."""
@@ -60,3 +71,20 @@ def test_no_penalty_reads_a_value(method: str) -> None:
     for given in (features, logits):
         assert given.grad is not None
         assert given.grad.shape == given.shape
+
+
+@pytest.mark.filterwarnings("ignore::hessalign.exceptions.NoEffectWarning")
+@pytest.mark.parametrize(("name", "hparams"), CASES)
+def test_mixed_precision_changes_little(name: str, hparams: dict) -> None:
+    """Of the same weights and the same batch; half precision has two to three digits."""
+    found = []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        algorithm = make_on_images(name, {**hparams, **WAITS.get(name, {})})
+        batch = draw_batch(torch.Generator().manual_seed(0))
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            found.append(algorithm.update(batch, algorithm.make_optimizers()))
+    exact, mixed = found
+    for metric, value in exact.items():
+        assert mixed[metric].dtype == value.dtype, metric
+        torch.testing.assert_close(mixed[metric], value, rtol=0.05, atol=0.02, msg=metric)

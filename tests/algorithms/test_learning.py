@@ -15,6 +15,14 @@ FASTER = {
     "cdann": {"generator_lr": 0.01, "discriminator_lr": 0.01},
     "arm": {"batch_size": SAMPLES},
     "cma": {"anneal_steps": 100},
+    "ib_erm": {"anneal_steps": 50, "penalty_weight": 1.0},
+    "ib_irm": {"irm_anneal_steps": 50, "ib_anneal_steps": 100, "irm_weight": 10.0, "ib_weight": 1.0},
+    "iga": {"penalty_weight": 10.0},
+    "eqrm": {"burn_in_steps": 50, "late_lr": 0.01},
+    "rdm": {"anneal_steps": 50, "late_lr": 0.01},
+    "trm": {"erm_steps": 50},
+    "erm_plus_plus": {"linear_steps": 30, "linear_lr": 0.01, "average_from": 60},
+    "urm": {"discriminator_lr": 0.01},
 }
 
 

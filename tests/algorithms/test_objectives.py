@@ -10,8 +10,8 @@ from scipy.stats import beta
 from torch import Tensor
 from torch.distributions import Beta
 
-from hessalign.algorithms import Algorithm, DomainBatch, get_algorithm
-from hessalign.algorithms.mixup import _draw_share
+from hessalign.algorithms import Algorithm, DomainBatch, get_algorithm, mmd
+from hessalign.algorithms.mixup import draw_share
 from hessalign.alignment import HessianAlignment
 from tests.algorithms.tiny import (
     CLASSES,
@@ -109,7 +109,7 @@ def test_mixup() -> None:
 def test_mixup_draws_its_shares_from_the_beta_distribution(alpha: float) -> None:
     """Mean, variance and the share of pairs that are truly mixed, which an underflow would raise to 0.23."""
     torch.manual_seed(0)
-    shares = np.array([_draw_share(alpha) for _ in range(1500)])
+    shares = np.array([draw_share(alpha) for _ in range(1500)])
     assert ((shares >= 0) & (shares <= 1)).all()
     deviation = np.sqrt(1 / (4 * (2 * alpha + 1)))
     assert abs(shares.mean() - 0.5) < 4 * deviation / np.sqrt(len(shares))
@@ -124,7 +124,7 @@ def test_mixup_draws_its_shares_from_the_beta_distribution(alpha: float) -> None
 def test_mixups_small_shares_depend_on_the_seed_alone() -> None:
     def draws() -> list[float]:
         torch.manual_seed(7)
-        return [_draw_share(1e-3) for _ in range(5)]
+        return [draw_share(1e-3) for _ in range(5)]
 
     assert draws() == draws()
 
@@ -196,6 +196,20 @@ def test_distances_of_half_precision_are_not_rounded_again(name: str) -> None:
         found = algorithm.penalty(features)
     torch.testing.assert_close(found, algorithm.penalty([part.float() for part in features]))
     assert algorithm.penalty([features[0] * float("nan"), features[1]]).isnan()
+
+
+def test_mmds_kernels_are_the_same_bits_however_many_are_computed_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    squares = torch.rand(7, 7, dtype=torch.float64, requires_grad=True)
+    found = []
+    for at_once in (mmd.VALUES_IN_CACHE, 15, 1):
+        monkeypatch.setattr(mmd, "VALUES_IN_CACHE", at_once)
+        kernels = mmd.kernels(squares)
+        found.append((kernels.detach(), *torch.autograd.grad(kernels.sum(), squares)))
+    expected = sum((-bandwidth * squares).exp() for bandwidth in mmd.BANDWIDTHS)
+    torch.testing.assert_close(found[0], (expected.detach(), *torch.autograd.grad(expected.sum(), squares)))
+    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
 
 
 def test_mmd_of_the_same_samples_is_zero() -> None:

@@ -7,10 +7,12 @@ import torch
 
 from hessalign.algorithms import Algorithm, DomainBatch, algorithm_names
 from hessalign.algorithms.base import Optimizers
-from tests.algorithms.images import draw_batch, drawn_hparams, make_on_images
+from tests.algorithms.images import WAITS, draw_batch, drawn_hparams, make_on_images
+from tests.algorithms.tiny import make_algorithm, make_batch
 
 UPDATES = 5
 DRAWS = [
+    pytest.param(range(1), id="defaults"),
     pytest.param(range(1, 2), id="one draw"),
     pytest.param(range(2, 21), id="all others", marks=pytest.mark.slow),
 ]
@@ -27,7 +29,7 @@ def train(algorithm: Algorithm, optimizers: Optimizers, batches: list[DomainBatc
 def test_every_parameter_moves_and_the_state_is_whole(name: str, draws: range) -> None:
     """A fresh algorithm with the state of a trained one goes on to the same bits."""
     for hparams_seed in draws:
-        hparams = drawn_hparams(name, hparams_seed)
+        hparams = {**drawn_hparams(name, hparams_seed), **WAITS.get(name, {})}
         torch.manual_seed(hparams_seed)
         first = make_on_images(name, hparams)
         optimizers = first.make_optimizers()
@@ -64,3 +66,20 @@ def test_the_number_of_steps_is_part_of_the_state() -> None:
     del state["steps_done"]
     with pytest.raises(RuntimeError, match=r'Missing key.*"steps_done"'):
         other.load_state_dict(state)
+
+
+def test_a_plug_in_may_say_forgets_moments() -> None:
+    """What ``resets_optimizer`` was called in the first version."""
+
+    class Forgetful(type(make_algorithm("erm"))):
+        def forgets_moments(self) -> bool:
+            return self.steps_done == 1
+
+    algorithm = make_algorithm("erm")
+    algorithm.__class__ = Forgetful
+    optimizers = algorithm.make_optimizers()
+    steps = []
+    for _ in range(3):
+        algorithm.update(make_batch(), optimizers)
+        steps.append({int(state["step"]) for state in optimizers["main"].state.values()})
+    assert steps == [{1}, {1}, {2}]

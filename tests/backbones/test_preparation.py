@@ -12,10 +12,9 @@ from safetensors.torch import save_file
 from torchvision.transforms import v2
 
 from hessalign.algorithms import get_algorithm
-from hessalign.backbones import BackboneSpec, make_backbone
-from hessalign.backbones import preparation as module
-from hessalign.datasets import get_dataset, transforms
-from hessalign.datasets.transforms import plain_transform
+from hessalign.backbones import Backbone, BackboneSpec, make_backbone, networks
+from hessalign.datasets import get_dataset, image_reading
+from hessalign.datasets.image_reading import plain_transform
 from hessalign.exceptions import HessalignWarning
 from hessalign.training import RunSpec, choose_backbone
 from tests.training.tiny_domains import tiny_spec
@@ -30,7 +29,8 @@ def photo() -> Image.Image:
 
 
 def test_datasets_and_backbones_mean_the_same_imagenet() -> None:
-    assert (module.IMAGENET_MEAN, module.IMAGENET_STD) == (transforms.IMAGENET_MEAN, transforms.IMAGENET_STD)
+    assert networks.IMAGENET_MEAN == image_reading.IMAGENET_MEAN
+    assert networks.IMAGENET_STD == image_reading.IMAGENET_STD
 
 
 def test_the_weights_own_normalization_is_what_timm_does(photo: Image.Image) -> None:
@@ -147,3 +147,25 @@ def test_an_assertion_of_a_network_is_one_sentence() -> None:
     backbone.preparation = None
     with pytest.raises(ValueError, match=r"name: the network does not take inputs of shape \(3, 224, 224\)"):
         backbone(torch.rand(2, 3, 224, 224))
+
+
+@pytest.mark.parametrize("name", ["torchvision:alexnet", "torchvision:inception_v3", "torchvision:maxvit_t"])
+def test_images_that_are_too_small_for_a_network_are_one_sentence(name: str) -> None:
+    with torch.device("meta"):
+        backbone = make_backbone(BackboneSpec(name=name), 3)
+        backbone.preparation = None
+        with pytest.raises(
+            ValueError, match=r"name: the network does not take inputs of shape \(3, 20, 20\)"
+        ):
+            backbone(torch.zeros(2, 3, 20, 20))
+
+
+def test_a_lack_of_memory_is_no_matter_of_shape() -> None:
+    class Full(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            if not images.is_meta:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+            return images.mean((2, 3))
+
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        Backbone(Full(), 3)(torch.zeros(2, 3, 8, 8))

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hessalign.files import write_atomically
 from hessalign.training import RunSpec
 
 Evaluations = Mapping[int, Sequence[tuple[float, float]]]
@@ -26,7 +27,7 @@ def write_own_run(
     spec = RunSpec.model_validate({**defaults, **fields})
     folder = out / "runs" / spec.identity()
     folder.mkdir(parents=True)
-    (folder / "spec.json").write_text(spec.model_dump_json(indent=1))
+    write_atomically(folder / "spec.json", spec.model_dump_json(indent=1))  # as a run does
     with (folder / "metrics.jsonl").open("w") as file:
         for step, domains in evaluations.items():
             file.write(own_record(step, domains, names))

@@ -10,7 +10,7 @@ from PIL import Image
 
 from hessalign.algorithms import get_algorithm
 from hessalign.benchmark.best import BestRun, best_runs, rerun_command
-from hessalign.benchmark.records import read_sweep
+from hessalign.benchmark.readers import read_sweep
 from hessalign.datasets.registry import make_dataset
 from hessalign.exceptions import NoEffectWarning
 from hessalign.training import Machine, RunSpec, read_records, train

@@ -11,13 +11,9 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from hessalign.benchmark.formats.csv_rows import as_csv
-from hessalign.benchmark.formats.grid import as_grid
-from hessalign.benchmark.formats.html_page import as_html
-from hessalign.benchmark.formats.latex import as_latex
-from hessalign.benchmark.formats.markdown import as_markdown
-from hessalign.benchmark.formats.rich_tables import as_renderable
+from hessalign.benchmark.formats import as_csv, as_grid, as_html, as_latex, as_markdown, as_renderable
 from hessalign.benchmark.tables import Cell, Column, Report, Row, Table, finished_rows
+from hessalign.grid import Mark
 
 ODD = r"50% a_b & <i> #1 $x$ {y} ~ ^ \z | *c* `d`"
 """Means something in one of the formats; must be printed as it is in all."""
@@ -71,27 +67,28 @@ def report() -> Report:
 
 
 def test_cells_as_text(report: Report) -> None:
-    grid = as_grid(report.tables[0], statistics=False)
-    assert grid.headers == ("Algorithm", ODD, "+90%", "Avg", "published")
-    printed = {label: [(text.text, text.rank) for text in texts] for label, texts in grid.rows}
+    grid = as_grid(report.tables[0])
+    assert grid.headers == ["Algorithm", ODD, "+90%", "Avg", Mark("published", "published")]
+    printed = {row[0]: [(cell.text, cell.role) for cell in row[1:]] for row in grid.rows}
+    nothing, cited = ("–", None), "published"
     assert printed == {
-        "ERM": [("50.0 ± 0.2", "second"), ("20.0†", None), ("35.0", None), ("34.0", None)],
-        "V-REx": [("61.3 ± 0.2", "best"), ("–", None), ("–", None), ("–", None)],
-        "HGP": [("55.5 ± 0.2‡", None), ("30.0 ± 0.2†", "best"), ("42.8", "best"), ("–", None)],
-        "IRM": [("50.0 ± 0.2", "second"), ("25.0 ± 0.2", "second"), ("37.5", "second"), ("–", None)],
+        "ERM": [("50.0 ± 0.2", "second"), ("20.0†", None), ("35.0", None), ("34.0", cited)],
+        "V-REx": [("61.3 ± 0.2", "best"), nothing, nothing, ("–", cited)],
+        "HGP": [("55.5 ± 0.2‡", None), ("30.0 ± 0.2†", "best"), ("42.8", "best"), ("–", cited)],
+        "IRM": [("50.0 ± 0.2", "second"), ("25.0 ± 0.2", "second"), ("37.5", "second"), ("–", cited)],
     }
 
 
 def test_statistics_tell_number_and_deviation(report: Report) -> None:
     grid = as_grid(report.tables[0], statistics=True)
-    first = [text.text for text in grid.rows[0][1]]
+    first = [cell.text for cell in grid.rows[0][1:]]
     assert first == ["50.0 ± 0.2 (n = 3, s = 0.5)", "20.0 (n = 1, s = 0.5)†", "35.0", "34.0"]
-    assert grid.explanations[-1].startswith("s is the sample deviation")
+    assert grid.notes[-1].startswith("s is the sample deviation")
 
 
 def test_differences_as_text(report: Report) -> None:
-    grid = as_grid(report.tables[1], statistics=False)
-    assert [texts[0].text for _, texts in grid.rows] == ["−1.2 ± 0.5 (n = 4)", "0.0 (n = 1)", "–"]
+    grid = as_grid(report.tables[1])
+    assert [row[1].text for row in grid.rows] == ["−1.2 ± 0.5 (n = 4)", "0.0 (n = 1)", "–"]
 
 
 def test_markdown(report: Report) -> None:

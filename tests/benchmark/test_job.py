@@ -4,17 +4,20 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
 
 from hessalign.backbones import BackboneSpec, make_backbone
+from hessalign.benchmark import estimate
 from hessalign.benchmark.estimate import Cost, evaluated_samples, evaluations, measure
 from hessalign.benchmark.job import Job, Outcome, best_validation, is_held, last_failure, perform
-from hessalign.benchmark.protocol import RunSettings, SweepSpec
+from hessalign.benchmark.protocol import RunConfig, SweepSpec
 from hessalign.benchmark.sweep import claim_sweep
-from hessalign.datasets.source import DataSource, find_data
-from hessalign.training import Machine, is_finished, read_records
+from hessalign.datasets.registry import DataSource, find_data
+from hessalign.exceptions import UntrustworthyWarning
+from hessalign.training import Machine, RunSpec, is_finished, read_records, train
 from tests.datasets.images import write_image
 from tests.training.tiny_domains import TinyDomains, tiny_spec
 
@@ -40,9 +43,7 @@ def images(tmp_path: Path) -> Path:
 
 def jobs(images: Path, out: Path, **settings: object) -> list[Job]:
     source = find_data(str(images))
-    sweep = SweepSpec(
-        algorithms=("erm",), trials=1, hparams=1, settings=RunSettings(**{**SETTINGS, **settings})
-    )
+    sweep = SweepSpec(algorithms=("erm",), trials=1, hparams=1, config=RunConfig(**{**SETTINGS, **settings}))
     return [Job(spec, source, out, CPU) for spec in sweep.plan(source.open(0))]
 
 
@@ -136,12 +137,12 @@ def test_an_incomplete_copy_of_a_published_dataset_is_told_apart(tmp_path: Path,
 
 
 def test_a_folder_is_shared_by_sweeps_of_equal_settings_only(tmp_path: Path) -> None:
-    sweep = SweepSpec(algorithms=("erm",), settings=RunSettings(steps=300))
+    sweep = SweepSpec(algorithms=("erm",), config=RunConfig(steps=300))
     claim_sweep(tmp_path, sweep, ["pacs"])
     claim_sweep(tmp_path, sweep.model_copy(update={"algorithms": ("hgp",), "trials": 5}), ["vlcs"])
     document = json.loads((tmp_path / "sweep.json").read_text())
     assert (document["datasets"], document["algorithms"], document["trials"]) == (["vlcs"], ["hgp"], 5)
-    other = sweep.model_copy(update={"settings": RunSettings(steps=301)})
+    other = sweep.model_copy(update={"config": RunConfig(steps=301)})
     with pytest.raises(
         ValueError, match=r"out: the runs in .* have steps 300, not steps 301; choose another"
     ):
@@ -198,3 +199,33 @@ def test_measuring_runs_the_real_thing_and_leaves_nothing(
     assert cost.record_bytes > 100
     assert cost.checkpoint_bytes > 3 * 4 * 370_000  # mnist_cnn's parameters, and Adam's two moments
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("long_step", "measured"), [(0.0, [2]), (1e9, [2, 5])])
+def test_long_steps_are_measured_on_few_images(
+    monkeypatch: pytest.MonkeyPatch, long_step: float, measured: list[int]
+) -> None:
+    """Of the run's own batches only where a step is short; small inputs always are."""
+    batches = []
+
+    def note(spec: RunSpec, *rest: Any, **more: Any) -> dict[str, Any]:
+        batches.append(spec.hparams["batch_size"])
+        return train(spec, *rest, **more)
+
+    monkeypatch.setattr(estimate, "train", note)
+    spec = tiny_spec(algorithm="erm", hparams={"lr": 1e-3, "batch_size": 5})
+    measure(spec, TinyDomains(), CPU)
+    assert batches == [5]
+    batches.clear()
+    monkeypatch.setattr(estimate, "LARGE_INPUT", 1)
+    monkeypatch.setattr(estimate, "LONG_STEP", long_step)
+    assert measure(spec, TinyDomains(), CPU).image_seconds > 0
+    assert batches == measured
+
+
+def test_measuring_says_nothing_of_its_random_weights(tmp_path: Path) -> None:
+    """What a run would say is an error in the tests."""
+    spec = tiny_spec(hparams={"lr": 1e-5, "batch_size": 5, "alpha": 1e9, "beta": 1.0})
+    with pytest.warns(UntrustworthyWarning, match="hardly counts beside it"):
+        train(spec.model_copy(update={"steps": 1}), TinyDomains(), tmp_path / "run", CPU)
+    measure(spec, TinyDomains(), CPU)

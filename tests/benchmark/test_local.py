@@ -13,9 +13,9 @@ import torch
 
 from hessalign.benchmark.engines import LocalEngine
 from hessalign.benchmark.job import Job, last_failure, perform
-from hessalign.benchmark.protocol import RunSettings, SweepSpec
+from hessalign.benchmark.protocol import RunConfig, SweepSpec
 from hessalign.benchmark.sweep import perform_all
-from hessalign.datasets.source import DataSource
+from hessalign.datasets.registry import DataSource
 from hessalign.training import Machine, read_records
 
 MNIST = DataSource("colored_mnist")
@@ -23,8 +23,8 @@ MNIST = DataSource("colored_mnist")
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    settings = RunSettings(steps=12, evaluate_every=2, evaluation_samples=5, fixed={"batch_size": 4})
-    sweep = SweepSpec(algorithms=("hgp",), trials=1, hparams=1, targets="singles", settings=settings)
+    config = RunConfig(steps=12, evaluate_every=2, evaluation_samples=5, fixed={"batch_size": 4})
+    sweep = SweepSpec(algorithms=("hgp",), trials=1, hparams=1, targets="singles", config=config)
     machine = Machine(accelerator="cpu")
     return Job(sweep.plan(MNIST.open(0))[0], MNIST, tmp_path / "sweep", machine)
 

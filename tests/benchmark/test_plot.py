@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from hessalign.benchmark.plot import save_plot
-from hessalign.benchmark.records import read_sweep
+from hessalign.benchmark.readers import read_sweep
 from hessalign.benchmark.report import make_report
 from hessalign.benchmark.selection import RULES
 from tests.benchmark.run_folders import write_result

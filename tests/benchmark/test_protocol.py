@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import save_file
 
 from hessalign.algorithms import algorithm_names, get_algorithm
-from hessalign.benchmark.hparams import draw_hparams
-from hessalign.benchmark.protocol import RunSettings, SweepSpec, choose_targets, run_seed
+from hessalign.benchmark import protocol
+from hessalign.benchmark.protocol import RunConfig, SweepSpec, choose_targets, draw_hparams, run_seed
 from hessalign.datasets import Domain, DomainDataset, get_dataset, seed_hash
 from hessalign.training import RunSpec, choose_backbone
 from tests.training.tiny_domains import InMemory, TinyDomains
@@ -51,7 +52,7 @@ class ManyDomains(DomainDataset):
     """Domains of 700 samples that are never read."""
 
     name, reference_name = "many", "ManyDomains"
-    images, input_shape, checkpoint_every = "large", (3, 8, 8), 300
+    search_space, input_shape, checkpoint_every = "large", (3, 8, 8), 300
 
     def __init__(self, count: int, samples: int = 700) -> None:
         content = InMemory(torch.zeros(samples, 3, 8, 8), torch.zeros(samples, dtype=torch.long))
@@ -140,9 +141,9 @@ def test_targets_that_leave_no_source_are_refused(domains: int, targets: str) ->
         SweepSpec(algorithms=("erm",), targets=targets).plan(ManyDomains(domains))
 
 
-def test_a_run_is_what_seeds_and_settings_say() -> None:
-    settings = RunSettings(steps=7, evaluate_every=3, fixed={"alpha": "1e-3"}, weights="none")
-    sweep = SweepSpec(algorithms=("irm", "hgp"), trials=2, hparams=3, settings=settings)
+def test_a_run_is_what_seeds_and_config_say() -> None:
+    config = RunConfig(steps=7, evaluate_every=3, fixed={"alpha": "1e-3"}, weights="none")
+    sweep = SweepSpec(algorithms=("irm", "hgp"), trials=2, hparams=3, config=config)
     specs = sweep.plan(ManyDomains(3))
     assert [spec.algorithm for spec in specs] == (["irm"] * 18 + ["hgp"] * 18) * 2
     last = specs[-1]
@@ -155,14 +156,23 @@ def test_a_run_is_what_seeds_and_settings_say() -> None:
     assert (defaults.steps, defaults.evaluate_every) == (5001, 300)
 
 
+def test_former_names_still_work() -> None:
+    config = protocol.RunSettings(steps=7)
+    former = SweepSpec(algorithms=("erm",), settings=config)
+    assert former == SweepSpec(algorithms=("erm",), config=config) == SweepSpec.model_validate(former)
+    assert former.config.steps == 7
+    with pytest.raises(ValidationError, match=r"settings\n.*Extra inputs are not permitted"):
+        SweepSpec(algorithms=("erm",), settings=config, config=RunConfig())
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"algorithms": ("ermm",)}, "algorithm: 'ermm' is not known; allowed are and_mask"),
-        ({"settings": RunSettings(fixed={"alpah": 1.0})}, "set: 'alpah' is no hyper-parameter of any"),
-        ({"settings": RunSettings(fixed={"lr": -1.0})}, "lr\n.*greater than or equal to 0"),
-        ({"settings": RunSettings(backbone="resnet19")}, "name: 'resnet19' is not known"),
-        ({"settings": RunSettings(fixed={"batch_size": 561})}, "batch_size: domain 'd1' has 560 training"),
+        ({"algorithms": ("ermm",)}, "algorithm: 'ermm' is not known; allowed are adrmx, and_mask"),
+        ({"config": RunConfig(fixed={"alpah": 1.0})}, "set: 'alpah' is no hyper-parameter of any"),
+        ({"config": RunConfig(fixed={"lr": -1.0})}, "lr\n.*greater than or equal to 0"),
+        ({"config": RunConfig(backbone="resnet19")}, "name: 'resnet19' is not known"),
+        ({"config": RunConfig(fixed={"batch_size": 561})}, "batch_size: domain 'd1' has 560 training"),
         ({"trials": 0}, "trials\n.*greater than or equal to 1"),
         ({"algorithms": ()}, "algorithms\n.*at least 1 item"),
     ],
@@ -196,8 +206,8 @@ def test_the_dataset_says_what_its_backbone_is() -> None:
 
 def test_a_weights_file_is_told_by_its_content(tmp_path: Path) -> None:
     def identity(path: Path) -> str:
-        settings = RunSettings(weights=str(path))
-        sweep = SweepSpec(algorithms=("erm",), trials=1, hparams=1, settings=settings)
+        config = RunConfig(weights=str(path))
+        sweep = SweepSpec(algorithms=("erm",), trials=1, hparams=1, config=config)
         return sweep.plan(ManyDomains(3))[0].identity()
 
     first, moved, other = (tmp_path / f"{name}.safetensors" for name in ("first", "moved", "other"))
@@ -214,7 +224,7 @@ def test_a_weights_file_is_told_by_its_content(tmp_path: Path) -> None:
 def test_the_identity_needs_no_file(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_file({"weight": torch.zeros(2)}, path)
-    sweep = SweepSpec(algorithms=("erm",), trials=1, hparams=1, settings=RunSettings(weights=str(path)))
+    sweep = SweepSpec(algorithms=("erm",), trials=1, hparams=1, config=RunConfig(weights=str(path)))
     spec = sweep.plan(ManyDomains(3))[0]
     path.unlink()
     assert RunSpec.model_validate_json(spec.model_dump_json()).identity() == spec.identity()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hessalign.benchmark.records import read_sweep
+from hessalign.benchmark.readers import read_sweep
 from hessalign.benchmark.report import make_report
 from hessalign.benchmark.tables import Cell, Row, Table, finished_rows
 from tests.benchmark.run_folders import write_domainbed_run, write_own_run, write_result

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hessalign.benchmark.records import read_sweep
+from hessalign.benchmark.readers import read_sweep
 from hessalign.benchmark.selection import RULES, Rule, select
 from tests.benchmark.run_folders import domainbed_record, write_domainbed_records, write_domainbed_run
 

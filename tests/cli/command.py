@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+import typer
 from typer.testing import CliRunner
 
-from hessalign.cli.errors import show_warnings_as_sentences
 from hessalign.cli.main import app
+from hessalign.cli.terminal import show_warnings_as_sentences
 from hessalign.exceptions import HessalignWarning
 
 COMMAND = [sys.executable, "-m", "hessalign"]
@@ -25,9 +26,16 @@ TERMINAL = {"COLUMNS": "300", "NO_COLOR": "1"}
 
 def hessalign(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command in this process; what it does not handle is raised."""
+    return in_this_process(app, "hessalign", *arguments, **environment)
+
+
+def in_this_process(
+    group: typer.Typer, name: str, *arguments: object, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command of any group so."""
     words = [str(argument) for argument in arguments]
     with _as_in_a_process():
-        result = CliRunner(env={**TERMINAL, **environment}).invoke(app, words, prog_name="hessalign")
+        result = CliRunner(env={**TERMINAL, **environment}).invoke(group, words, prog_name=name)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return subprocess.CompletedProcess(words, result.exit_code, result.stdout, result.stderr)

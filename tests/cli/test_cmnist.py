@@ -100,7 +100,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_behind(tmp_path: Path) -
 
 def test_weights_subsample_and_parts_reach_the_records(tmp_path: Path) -> None:
     arguments = ["cmnist", "--fast", "--steps", "4", "--methods", "erm,diagonal-flat", "--subsample", "1000"]
-    weights = ["--alpha", "3", "--gamma", "0.5", "--log-parts"]
+    weights = ["--alpha", "3", "--gamma", "0.5", "--log-terms"]
     result = hessalign(*arguments, *weights, "--out", str(tmp_path), "--json")
     assert result.returncode == 0, result.stderr
     document = json.loads(result.stdout)

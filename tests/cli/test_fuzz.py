@@ -20,6 +20,8 @@ from typer.models import ArgumentInfo
 from typer.testing import CliRunner
 
 from hessalign.cli.main import app
+from papers.colored_mnist.__main__ import app as papers
+from papers.colored_mnist.__main__ import study_command
 from tests.cli.small_images import draw_images
 from tests.training.tiny_features import tiny_features
 
@@ -69,7 +71,7 @@ ODD = [*NUMBERS, *TEXTS, *SIGNS, *NAMES, *BACKBONES, *SETTINGS, *PATHS, *DATA]
 NETWORK = ["--backbone", "timm:test_mambaout", "--weights", "none"]
 GOOD = {
     "cmnist": ["--fast", "--methods", "erm"],
-    "cmnist-study": ["probes", "--fast"],
+    "study": ["probes", "--fast"],
     "train": ["--dataset", "features.safetensors", "--algorithm", "erm", "--target", "0", "--out", "new"],
     "features": ["--dataset", "photos", *NETWORK, "--out", "new.safetensors"],
     "predict": ["of_photos", "photos"],
@@ -84,9 +86,9 @@ GOOD = {
 
 FIXED = {
     "cmnist": ["--device", "abacus"],
-    "cmnist-study": ["--device", "abacus"],
-    "train": ["--steps", "1", "--workers", "0", "--devices", "1", "--set", "batch_size=4"],
-    "features": ["--workers", "0", "--views", "1"],
+    "study": ["--device", "abacus"],
+    "train": ["--steps", "1", "--loaders", "0", "--devices", "1", "--set", "batch_size=4"],
+    "features": ["--loaders", "0", "--views", "1"],
     "sweep": ["--dry-run", "--hparams", "1", "--trials", "1", "--steps", "1", "--targets", "singles"],
     "inspect": ["--replicates", "2"],
 }
@@ -154,7 +156,8 @@ NO_DISK = ("/dev/", "/proc/", "/sys/")
 
 def commands(group: typer.Typer = app, before: str = "") -> dict[str, Callable[..., None]]:
     """The function of every command by the words that call it."""
-    found = {f"{before}{command.name}": command.callback for command in group.registered_commands}
+    shown = (command for command in group.registered_commands if not command.hidden)
+    found = {f"{before}{command.name}": command.callback for command in shown}
     for inner in group.registered_groups:
         found |= commands(inner.typer_instance, f"{before}{inner.name} ")
     return found
@@ -195,7 +198,11 @@ def hang(_signal: int, _frame: FrameType | None) -> None:
     raise HangingError(f"a call took more than {SECONDS} seconds")
 
 
-@pytest.mark.parametrize(("words", "function"), commands().items(), ids=commands())
+COMMANDS = {**commands(), "study": study_command}
+"""Those of the package, and the one of the study of Colored MNIST that has options."""
+
+
+@pytest.mark.parametrize(("words", "function"), COMMANDS.items(), ids=COMMANDS)
 def test_odd_values_end_in_a_sentence(
     words: str, function: Callable[..., None], place: Path, written: list[str]
 ) -> None:
@@ -206,7 +213,7 @@ def test_odd_values_end_in_a_sentence(
         for _ in range(CALLS):
             line = draw(function, words, choose)
             signal.alarm(SECONDS)
-            result = runner.invoke(app, line, prog_name="hessalign")
+            result = runner.invoke(papers if words == "study" else app, line, prog_name="hessalign")
             signal.alarm(0)
             if result.exception is not None and not isinstance(result.exception, SystemExit):
                 raise AssertionError(line) from result.exception

@@ -4,9 +4,12 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import polars as pl
 import pytest
+import torch
 
 from hessalign.datasets import Digits, load_mnist
+from hessalign.datasets.features_file import save_features
 from tests.cli.command import hessalign, words
 
 FEW = ["--per-domain", "40", "--replicates", "50"]
@@ -18,7 +21,7 @@ def few_digits() -> Iterator[None]:
     digits = load_mnist("test")
     few = Digits(digits.images[:300], digits.digits[:300])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hessalign.datasets.digit_domains.load_mnist", lambda split: few)
+        patch.setattr("hessalign.datasets.mnist.load_mnist", lambda split: few)
         yield
 
 
@@ -28,7 +31,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for algorithm in ("erm", "mtl"):
         result = hessalign(
             *("train", "--dataset", "rotated_mnist", "--algorithm", algorithm, "--target", "5"),
-            *("--steps", "1", "--set", "batch_size=8", "--accelerator", "cpu", "--evaluate-samples", "20"),
+            *("--steps", "1", "--set", "batch_size=8", "--device", "cpu", "--evaluate-samples", "20"),
             *("--out", str(folder / algorithm)),
         )
         assert result.returncode == 0, result.stderr
@@ -112,6 +115,31 @@ def test_bad_input_is_one_sentence(
     assert result.returncode == 2, result.stderr
     assert message.format(**names) in words(result.stderr)
     assert "Traceback" not in result.stderr
+
+
+def test_many_domains_are_told_by_those_that_stand_out(tmp_path: Path) -> None:
+    """The terminal is short, the page small, and all there is lies beside it and in the JSON."""
+    random = torch.Generator().manual_seed(0)
+    domains = torch.arange(24).repeat_interleave(12)
+    labels = torch.arange(len(domains)) % 2
+    features = (
+        torch.randn(len(domains), 4, generator=random) + labels.unsqueeze(1) + (domains % 2).unsqueeze(1)
+    )
+    kept = (domains != 5) | (torch.arange(len(domains)) % 12 == 0)  # a domain of one sample
+    source, page = tmp_path / "sites.safetensors", tmp_path / "sites.html"
+    names = [f"site {number}" for number in range(24)]
+    save_features(source, features[kept], labels[kept], domains[kept], domain_names=names)
+    result = hessalign("inspect", str(source), "--html", str(page), "--replicates", "0")
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout.splitlines()) < 250
+    assert "261 more pairs lie between the most different and the most alike" in words(result.stdout)
+    assert "domains: 1 of 24 have a single sample (site 5)" in words(result.stdout)
+    assert page.stat().st_size < 800_000
+    pairs = pl.read_parquet(tmp_path / "sites.tables" / "pairs.parquet")
+    assert len(pairs) == 24 * 23 // 2
+    document = json.loads(hessalign("inspect", str(source), "--replicates", "0", "--json").stdout)
+    (report,) = document.values()
+    assert len(report["pairs"]) == len(pairs)
 
 
 def test_help_teaches() -> None:

@@ -117,7 +117,7 @@ def test_train(features: Path, names: tuple[str, ...], tmp_path: Path) -> None:
             "--target",
             "0",
             *few,
-            "--accelerator",
+            "--device",
             "cpu",
         ),
         *("--out", run),

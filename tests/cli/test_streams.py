@@ -11,7 +11,7 @@ from tests.training.tiny_features import tiny_features
 
 REFUSED = {
     ("cmnist", "--restarts", "0"): "--restarts': must be a whole number of at least 1, got 0",
-    ("cmnist-study", "probe"): "'probe' is not known",
+    ("cmnist-study", "probes", "--fast"): "run python -m papers.colored_mnist study, with the same arguments",
     (
         "train",
         "--dataset",
@@ -42,7 +42,7 @@ REFUSED = {
         "erm",
         "--out",
         "new",
-        "--workers",
+        "--jobs",
         "0",
     ): "must be a whole number of at least 1, got 0",
     ("collect", "nowhere"): "folder: there is no folder nowhere",
@@ -70,7 +70,7 @@ def test_every_command_gives_its_result_and_nothing_else(tmp_path: Path) -> None
     """Each on what those before it left; ``--json``, so that a stray word on stdout would be seen."""
     draw_images(tmp_path / "images")
     tiny_features(tmp_path / "own.safetensors")
-    few = ("--set", "batch_size=4", "--accelerator", "cpu")
+    few = ("--set", "batch_size=4", "--device", "cpu")
     steps = ("--steps", "2", "--evaluate-every", "1")
     fast = ("--fast", "--steps", "3", "--subsample", "100")
     network = ("--backbone", "timm:test_convnext", "--weights", "none")
@@ -78,13 +78,12 @@ def test_every_command_gives_its_result_and_nothing_else(tmp_path: Path) -> None
     sweep = ("--algorithms", "erm", "--trials", "1", "--hparams", "1", "--targets", "singles", *few, *steps)
     for arguments in (
         ("cmnist", *fast, "--methods", "erm", "--out", "cmnist"),
-        ("cmnist-study", "probes", *fast, "--out", "study"),
-        ("features", "--dataset", "images", *network, "--accelerator", "cpu", "--out", "made.safetensors"),
+        ("features", "--dataset", "images", *network, "--device", "cpu", "--out", "made.safetensors"),
         ("train", "--dataset", "images", *network, *run, "--out", "run"),
         ("predict", "run", "images/dim/red"),
         ("train", "--dataset", "own.safetensors", *run, "--out", "head"),
         ("inspect", "head", "--root", "own.safetensors", "--replicates", "20"),
-        ("sweep", "--datasets", "own.safetensors", *sweep, "--workers", "1", "--out", "sweep"),
+        ("sweep", "--datasets", "own.safetensors", *sweep, "--jobs", "1", "--out", "sweep"),
         ("collect", "sweep"),
         ("datasets", "list"),
         ("datasets", "verify", "image_folder", "--root", "images"),

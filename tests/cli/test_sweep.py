@@ -14,7 +14,7 @@ import pytest
 from tests.cli.command import hessalign, run_process, start_process, words
 
 SHORT = ["--steps", "3", "--evaluate-every", "2", "--evaluate-samples", "5", "--set", "batch_size=4"]
-MNIST = ["--datasets", "colored_mnist", *SHORT, "--accelerator", "cpu"]
+MNIST = ["--datasets", "colored_mnist", *SHORT, "--device", "cpu"]
 GRID = [*MNIST, "--algorithms", "erm,hgp", "--trials", "1", "--hparams", "2", "--targets", "singles"]
 SMALL = [*MNIST, "--algorithms", "erm", "--trials", "1", "--hparams", "2", "--targets", "singles"]
 LONG = [*SMALL, "--steps", "12"]
@@ -71,7 +71,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="lo
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("local")
-    result = sweep(*GRID, "--workers", "2", "--out", out)
+    result = sweep(*GRID, "--jobs", "2", "--out", out)
     assert result.returncode == 0, result.stderr
     assert "[12/12]" in result.stderr
     assert re.search(r"colored_mnist │ hgp +│ +6 │ +6 │ +0 │", result.stdout)
@@ -117,7 +117,7 @@ def test_a_failing_algorithm_is_reported_and_the_others_finish(tmp_path: Path) -
     (metadata / "entry_points.txt").write_text("[hessalign.algorithms]\nstumbling = stumbling\n")
     paths = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
     env = {"PYTHONPATH": paths}
-    arguments = [*SMALL, "--hparams", "1", "--algorithms", "erm,stumbling", "--workers", "1"]
+    arguments = [*SMALL, "--hparams", "1", "--algorithms", "erm,stumbling", "--jobs", "1"]
     arguments += ["--out", tmp_path / "out"]
     result = run_process("sweep", *arguments, env=env)
     assert result.returncode == 1
@@ -137,9 +137,9 @@ def test_a_failing_algorithm_is_reported_and_the_others_finish(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["--algorithms", "erm,ermm"], "algorithm: 'ermm' is not known; allowed are and_mask"),
+        (["--algorithms", "erm,ermm"], "algorithm: 'ermm' is not known; allowed are adrmx, and_mask"),
         (["--trials", "0"], "'--trials': must be a whole number of at least 1, got 0"),
-        (["--workers", "0"], "'--workers': must be a whole number of at least 1, got 0"),
+        (["--jobs", "0"], "'--jobs': must be a whole number of at least 1, got 0"),
         (["--address", "auto"], "address: belongs to --engine ray, and the engine is local"),
     ],
 )
@@ -153,7 +153,7 @@ def test_bad_input_is_one_sentence(tmp_path: Path, changes: list[str], message: 
 
 def test_a_dry_run_counts_and_estimates_and_writes_nothing(tmp_path: Path) -> None:
     arguments = [*MNIST, "--algorithms", "erm,hgp", "--out", tmp_path / "new", "--dry-run"]
-    result = sweep(*arguments, "--workers", "4", "--json")
+    result = sweep(*arguments, "--jobs", "4", "--json")
     assert result.returncode == 0, result.stderr
     document = json.loads(result.stdout)
     assert document["runs"] == 720
@@ -168,7 +168,7 @@ def test_a_dry_run_counts_and_estimates_and_writes_nothing(tmp_path: Path) -> No
 def test_more_trials_extend_a_sweep_and_ray_gives_the_same_records(local: Path, tmp_path: Path) -> None:
     more = [*GRID, "--trials", "2"]
     extended = shutil.copytree(local, tmp_path / "extended")
-    result = run_process("sweep", *more, "--workers", "2", "--json", "--out", extended)
+    result = run_process("sweep", *more, "--jobs", "2", "--json", "--out", extended)
     assert result.returncode == 0, result.stderr
     document = json.loads(result.stdout)
     assert (document["runs"], document["skipped"], document["finished"]) == (24, 12, 12)
@@ -184,14 +184,14 @@ def test_more_trials_extend_a_sweep_and_ray_gives_the_same_records(local: Path, 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("undisturbed")
-    assert sweep(*LONG, "--workers", "2", "--out", out).returncode == 0
+    assert sweep(*LONG, "--jobs", "2", "--out", out).returncode == 0
     return out
 
 
 @pytest.mark.slow
 @needs_proc
 def test_killed_workers_change_nothing(undisturbed: Path, tmp_path: Path) -> None:
-    process = start(*LONG, "--workers", "2", "--out", tmp_path)
+    process = start(*LONG, "--jobs", "2", "--out", tmp_path)
     wait_for_records(tmp_path, process)
     for pid in workers_of(process):
         os.kill(pid, signal.SIGKILL)
@@ -203,7 +203,7 @@ def test_killed_workers_change_nothing(undisturbed: Path, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_two_sweeps_on_one_folder_share_the_runs(undisturbed: Path, tmp_path: Path) -> None:
-    processes = [start(*LONG, "--workers", "2", "--json", "--out", tmp_path) for _ in range(2)]
+    processes = [start(*LONG, "--jobs", "2", "--json", "--out", tmp_path) for _ in range(2)]
     documents = []
     for process in processes:
         output, errors = process.communicate(timeout=1200)
@@ -218,7 +218,7 @@ def test_two_sweeps_on_one_folder_share_the_runs(undisturbed: Path, tmp_path: Pa
 @needs_proc
 @pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGKILL])
 def test_an_ended_sweep_leaves_no_process_and_goes_on(tmp_path: Path, blow: signal.Signals) -> None:
-    process = start(*LONG, "--workers", "2", "--out", tmp_path)
+    process = start(*LONG, "--jobs", "2", "--out", tmp_path)
     wait_for_records(tmp_path, process)
     workers = workers_of(process)
     assert workers
@@ -232,7 +232,7 @@ def test_an_ended_sweep_leaves_no_process_and_goes_on(tmp_path: Path, blow: sign
     while any(map(is_alive, workers)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(map(is_alive, workers))
-    again = sweep(*LONG, "--workers", "2", "--json", "--out", tmp_path)
+    again = sweep(*LONG, "--jobs", "2", "--json", "--out", tmp_path)
     assert again.returncode == 0, again.stderr
     document = json.loads(again.stdout)
     assert document["finished"] + document["skipped"] == 6

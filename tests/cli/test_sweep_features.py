@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from hessalign.algorithms import algorithm_names, get_algorithm
 from hessalign.datasets.features_file import save_features
 from tests.cli.command import hessalign, run_process, start_process, words
 from tests.training.tiny_features import tiny_features
 
-SHORT = ["--steps", "12", "--evaluate-every", "8", "--set", "batch_size=8", "--accelerator", "cpu"]
+SHORT = ["--steps", "12", "--evaluate-every", "8", "--set", "batch_size=8", "--device", "cpu"]
 GRID = [*SHORT, "--algorithms", "fishr,hgp,mldg", "--trials", "1", "--hparams", "1", "--targets", "singles"]
 
 
@@ -52,14 +53,14 @@ def assert_same(first: Path, second: Path) -> None:
 @pytest.fixture(scope="module")
 def together(features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("together")
-    result = sweep(features, *GRID, "--workers", "1", "--out", out)
+    result = sweep(features, *GRID, "--jobs", "1", "--out", out)
     assert result.returncode == 0, result.stderr
     assert "[12/12]" in result.stderr
     return out
 
 
 def test_a_sweep_together_is_the_sweep_one_by_one(features: Path, together: Path, tmp_path: Path) -> None:
-    result = sweep(features, *GRID, "--workers", "1", "--together", "1", "--out", tmp_path)
+    result = sweep(features, *GRID, "--jobs", "1", "--together", "1", "--out", tmp_path)
     assert result.returncode == 0, result.stderr
     assert len(runs(tmp_path)) == 12  # 3 algorithms, 4 targets
     assert_same(together, tmp_path)
@@ -97,7 +98,7 @@ def test_finished_runs_are_skipped(features: Path, together: Path) -> None:
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kills")
 def test_a_killed_sweep_goes_on_and_ends_the_same(features: Path, together: Path, tmp_path: Path) -> None:
     process = start_process(
-        *("sweep", "--datasets", features, *GRID, "--workers", "1", "--together", "4", "--out", tmp_path),
+        *("sweep", "--datasets", features, *GRID, "--jobs", "1", "--together", "4", "--out", tmp_path),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -108,7 +109,7 @@ def test_a_killed_sweep_goes_on_and_ends_the_same(features: Path, together: Path
     process.wait(timeout=60)
     done = len(runs(tmp_path))
     assert 4 <= done < 12
-    again = sweep(features, *GRID, "--workers", "2", "--json", "--out", tmp_path)
+    again = sweep(features, *GRID, "--jobs", "2", "--json", "--out", tmp_path)
     assert again.returncode == 0, again.stderr
     document = json.loads(again.stdout)
     assert document["finished"] + document["skipped"] == 12
@@ -120,12 +121,17 @@ def test_all_leaves_out_what_has_no_use_for_features(features: Path, tmp_path: P
     arguments = [*SHORT, "--algorithms", "all", "--dry-run", "--json", "--out", tmp_path / "new"]
     result = sweep(features, *arguments, "--steps", "2", "--together", "1")
     assert result.returncode == 0, result.stderr
-    assert "Left out, since they have no use for such data and backbone: arm, cdann, dann, sagnet." in (
-        result.stderr
-    )
+    left_out = [
+        name
+        for name in algorithm_names()
+        if get_algorithm(name).needs_images or get_algorithm(name).needs_trainable_backbone
+    ]
+    assert {"arm", "cdann", "dann", "sagnet", "trm", "urm"} < {*left_out}
+    said = f"Left out, since they have no use for such data and backbone: {', '.join(left_out)}."
+    assert said in result.stderr
     rows = {row["algorithm"] for row in json.loads(result.stdout)["rows"]}
     assert {"erm", "hgp", "mtl"} <= rows
-    assert not rows & {"arm", "cdann", "dann", "sagnet"}
+    assert rows == {*algorithm_names()} - {*left_out}
 
 
 @pytest.mark.parametrize(

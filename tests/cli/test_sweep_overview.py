@@ -8,7 +8,7 @@ from rich.console import Console
 from hessalign.benchmark.engines import LocalEngine
 from hessalign.benchmark.job import Job, Outcome
 from hessalign.cli.sweep_overview import Overview, duration
-from hessalign.datasets.source import DataSource
+from hessalign.datasets.registry import DataSource
 from hessalign.runs import append_record
 from hessalign.training import Machine
 from tests.training.tiny_domains import NAMES, tiny_spec

@@ -19,7 +19,7 @@ RUN = [
     "--weights",
     "none",
 ]
-SHORT = [*RUN, "--set", "batch_size=3", "--steps", "3", "--evaluate-every", "2", "--accelerator", "cpu"]
+SHORT = [*RUN, "--set", "batch_size=3", "--steps", "3", "--evaluate-every", "2", "--device", "cpu"]
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,8 @@ def test_predictions_are_those_of_the_trained_model(folder: Path, run: Path) -> 
         (["--set", "penalty_weight"], "set: 'penalty_weight' is not of the form NAME=VALUE"),
         (["--set", "penalty_weight=much"], "penalty_weight: Input should be a valid number"),
         (["--set", "penalty_weight=-1"], "penalty_weight: Input should be greater than or equal to 0"),
-        (["--algorithm", "corral"], "algorithm: 'corral' is not known; allowed are and_mask, arm"),
+        (["--algorithm", "corral"], "algorithm: 'corral' is not known; allowed are adrmx, and_mask, arm"),
+        (["--target", "vivd"], "allowed are dim, mid, vivid or 0 to 2; did you mean 'vivid'?"),
         (["--target", "night"], "target: 'night' is not a domain; allowed are dim, mid, vivid or 0 to 2"),
         (["--dataset", "nowhere"], "dataset: 'nowhere' is not known; allowed are"),
         (["--backbone", "resnet19"], "name: 'resnet19' is not known"),

@@ -28,7 +28,7 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def arguments(features: Path, algorithm: str, out: Path) -> list[str]:
     return [
         *("train", "--dataset", str(features), "--algorithm", algorithm, "--target", "west"),
-        *("--steps", "6", "--evaluate-every", "2", "--set", "batch_size=8", "--accelerator", "cpu"),
+        *("--steps", "6", "--evaluate-every", "2", "--set", "batch_size=8", "--device", "cpu"),
         *("--out", str(out)),
     ]
 

@@ -12,7 +12,7 @@ from hessalign.training import latest_checkpoint, load_trained, read_records
 from tests.cli.command import hessalign, start_process, words
 from tests.cli.small_images import draw_images
 
-RUN = ["--algorithm", "hgp", "--target", "vivid", "--weights", "none", "--accelerator", "cpu"]
+RUN = ["--algorithm", "hgp", "--target", "vivid", "--weights", "none", "--device", "cpu"]
 SHORT = [*RUN, "--set", "batch_size=3", "--evaluate-every", "1", "--backbone", "timm:test_mambaout"]
 
 
@@ -31,7 +31,7 @@ def test_a_truncated_image_is_named_by_workers(tmp_path: Path) -> None:
     broken = draw_images(tmp_path / "images", "jpg")
     for path in (broken / "dim").glob("*/*.jpg"):
         path.write_bytes(path.read_bytes()[:-300])
-    arguments = ["train", "--dataset", str(broken), *SHORT, "--steps", "2", "--workers", "2"]
+    arguments = ["train", "--dataset", str(broken), *SHORT, "--steps", "2", "--loaders", "2"]
     result = hessalign(*arguments, "--out", str(tmp_path / "run"))
     assert_one_sentence(result, 1, ".jpg: the image cannot be read (")
     assert result.stderr.count("Stopped: ") == 1

@@ -15,7 +15,7 @@ from tests.cli.small_images import DOMAINS, draw_images
 
 # A network without BatchNorm; five samples in two domains do not divide by two.
 RUN = ["--algorithm", "hgp", "--target", "vivid", "--backbone", "timm:test_mambaout", "--weights", "none"]
-EXACT = [*RUN, "--set", "batch_size=5", "--accelerator", "cpu", "--precision", "64-true"]
+EXACT = [*RUN, "--set", "batch_size=5", "--device", "cpu", "--precision", "64-true"]
 STEPS = ["--steps", "5", "--evaluate-every", "4"]
 
 
@@ -91,8 +91,8 @@ def test_a_truncated_image_ends_all_processes_in_one_sentence(folder: Path, tmp_
     for path in (broken / "dim").glob("*/*.jpg"):
         path.write_bytes(path.read_bytes()[:-300])
     result = run_process(
-        "train", "--dataset", str(broken), *RUN, *STEPS, "--accelerator", "cpu", "--set", "batch_size=5",
-        "--devices", "2", "--workers", "1", "--out", str(tmp_path / "run"),
+        "train", "--dataset", str(broken), *RUN, *STEPS, "--device", "cpu", "--set", "batch_size=5",
+        "--devices", "2", "--loaders", "1", "--out", str(tmp_path / "run"),
     )  # fmt: skip
     assert result.returncode == 1, result.stderr
     assert result.stderr.count("Stopped: ") == 1
@@ -104,7 +104,7 @@ def test_a_truncated_image_ends_all_processes_in_one_sentence(folder: Path, tmp_
 def test_a_network_that_cannot_be_shared_is_one_sentence(folder: Path, tmp_path: Path) -> None:
     arguments = [*RUN[:-3], "torchvision:resnet18", "--weights", "none", "--set", "batch_size=5", *STEPS]
     result = run_process(
-        "train", "--dataset", str(folder), *arguments, "--accelerator", "cpu", "--devices", "2",
+        "train", "--dataset", str(folder), *arguments, "--device", "cpu", "--devices", "2",
         "--out", str(tmp_path / "run"),
     )  # fmt: skip
     assert result.returncode == 2

@@ -17,11 +17,11 @@ from PIL import Image
 from rich.table import Table
 
 from hessalign import __main__ as entry
-from hessalign.benchmark.formats.rich_tables import as_renderable
-from hessalign.benchmark.records import read_sweep
+from hessalign.benchmark.formats import as_renderable
+from hessalign.benchmark.readers import read_sweep
 from hessalign.benchmark.report import make_report
 from hessalign.cli import main
-from hessalign.cli.help_text import EXAMPLE_WIDTH, help_of
+from hessalign.cli.command import EXAMPLE_WIDTH, help_text
 from hessalign.cli.terminal import Console
 from hessalign.datasets.features_file import save_features
 from hessalign.exceptions import NoEffectWarning
@@ -47,7 +47,7 @@ def features(tmp_path: Path) -> Path:
     return path
 
 
-TRAIN = ("--algorithm", "erm", "--steps", "1", "--set", "batch_size=4", "--accelerator", "cpu")
+TRAIN = ("--algorithm", "erm", "--steps", "1", "--set", "batch_size=4", "--device", "cpu")
 
 
 def test_a_console_takes_text_as_it_is() -> None:
@@ -195,9 +195,11 @@ def test_help_fits_80_columns_and_its_examples_can_be_copied(command: str) -> No
 
 def test_paragraphs_are_left_to_the_terminal() -> None:
     for function in commands().values():
-        for line in help_of(function).splitlines():
+        for line in help_text(function.__doc__).splitlines():
             assert len(line) <= EXAMPLE_WIDTH or not line.startswith(("hessalign", "    "))
-        paragraphs = [part for part in help_of(function).split("\n\n") if not part.startswith("hessalign ")]
+        paragraphs = [
+            part for part in help_text(function.__doc__).split("\n\n") if not part.startswith("hessalign ")
+        ]
         assert not [part for part in paragraphs if "\n" in part]
 
 
@@ -229,7 +231,7 @@ def test_a_value_out_of_range_is_one_sentence(line: tuple[object, ...], message:
     assert message in words(result.stderr)
 
 
-@pytest.mark.parametrize("wrong", [("--precision", "transformer-engine"), ("--accelerator", "tpu")])
+@pytest.mark.parametrize("wrong", [("--precision", "transformer-engine"), ("--device", "tpu")])
 def test_what_is_not_installed_is_one_sentence(
     features: Path, tmp_path: Path, wrong: tuple[str, str]
 ) -> None:

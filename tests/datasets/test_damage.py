@@ -25,9 +25,9 @@ from PIL import Image
 from hessalign.datasets import archives, mnist
 from hessalign.datasets.archives import extract
 from hessalign.datasets.csv_file import CSVDomains
-from hessalign.datasets.duplicates import read_duplicates
+from hessalign.datasets.download import read_duplicates
 from hessalign.datasets.features_file import FeaturesFile, save_features
-from hessalign.datasets.features_format import read_about
+from hessalign.datasets.features_format import read_metadata
 from hessalign.datasets.image_reading import read_image
 from tests.datasets.images import write_image
 
@@ -153,7 +153,7 @@ def test_features_files(tmp_path: Path) -> None:
         # Mostly the header: of the rest the hash notices every change.
         content = mutate(whole, random) if number % 3 == 0 else mutate(whole[:start], random) + whole[start:]
         path.write_bytes(content)
-        refused_or_read(lambda: read_about(path), path)
+        refused_or_read(lambda: read_metadata(path), path)
         if not refused_or_read(lambda: FeaturesFile(path), path):
             read = FeaturesFile(path)  # what is not hashed is not data
             assert read.class_names == original.class_names

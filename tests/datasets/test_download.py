@@ -16,11 +16,11 @@ import pytest
 from filelock import FileLock
 
 from hessalign.datasets import get_dataset, make_dataset
+from hessalign.datasets.archives import Checksum, Source, google_drive, google_drive_link
 from hessalign.datasets.domain_net import DomainNet
 from hessalign.datasets.download import download, downloadable
+from hessalign.datasets.image_folder import PublishedFolder
 from hessalign.datasets.pacs import PACS
-from hessalign.datasets.published_folder import PublishedFolder
-from hessalign.datasets.sources import Checksum, Source, google_drive, google_drive_link
 from hessalign.datasets.terra_incognita import TerraIncognita
 from tests.cli.command import hessalign, words
 from tests.datasets.server import Server, serving

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hessalign.datasets import make_dataset
 from hessalign.datasets.features_file import FeaturesFile, save_features
-from hessalign.datasets.source import find_data
+from hessalign.datasets.registry import find_data
 from hessalign.datasets.verify import verify
 from hessalign.exceptions import HessalignWarning
 
@@ -154,7 +154,7 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="its description is of another version"):
         FeaturesFile(path)
     whole = write(tmp_path / "whole.safetensors")
-    about = FeaturesFile(whole).about.model_dump_json()
+    about = FeaturesFile(whole).metadata.model_dump_json()
     for tensors, problem in (
         ({"labels": data()["labels"]}, "it lacks the tensors domains, features"),
         ({**data(), "features": torch.zeros(30)}, "features are torch.float32 of shape"),

@@ -3,8 +3,11 @@
 import json
 import re
 import socket
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -211,6 +214,30 @@ def test_a_server_that_drips_is_given_up_and_what_came_is_kept(
     server.files["/file"].pause = 0
     get(url, tmp_path / "file")
     assert (tmp_path / "file").read_bytes() == CONTENT[:500]
+
+
+def dripping(listener: socket.socket) -> None:
+    """Answer one request with a header that comes byte by byte, and takes two seconds."""
+    connection, _ = listener.accept()
+    with connection, suppress(OSError):
+        connection.recv(1 << 16)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX: ")
+        for _ in range(100):
+            connection.sendall(b"x")
+            time.sleep(0.02)
+        connection.sendall(b"\r\n\r\nabc")
+
+
+def test_a_server_that_drips_its_header_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_download, "HEADER_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = Thread(target=dripping, args=(listener,))
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/file"
+        with pytest.raises(DownloadError, match=r"cannot be reached \(no header within 0.2 seconds\)"):
+            get(url, tmp_path / "file")
+        thread.join()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_connections_that_bring_next_to_nothing_are_counted(server: Server, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hessalign.datasets import DomainDataset, dataset_names, get_dataset, make_dataset, register
-from hessalign.datasets.source import find_data
+from hessalign.datasets.registry import find_data
 from tests.datasets.images import write_folder
 
 PUBLISHED = {
@@ -33,7 +33,7 @@ def test_what_a_benchmark_must_know(name: str) -> None:
     assert dataset.name == name
     assert len(dataset.domain_names) == domains
     assert dataset.class_count == classes
-    assert dataset.images == images
+    assert dataset.search_space == images
     assert dataset.steps == 5001
     assert dataset.checkpoint_every == checkpoint_every
     assert dataset.input_shape == input_shape
@@ -83,7 +83,7 @@ def test_a_third_party_adds_a_dataset(tmp_path: Path) -> None:
         "from hessalign.datasets import register\n"
         "from hessalign.datasets.image_folder import ImageFolderDomains\n"
         "@register('flowers')\n"
-        "class Flowers(ImageFolderDomains): checkpoint_every = 50\n"
+        "class Flowers(ImageFolderDomains): checkpoint_every, images = 50, 'domain_net'\n"
     )
     metadata = tmp_path / "flowers-1.dist-info"
     metadata.mkdir()
@@ -94,6 +94,8 @@ def test_a_third_party_adds_a_dataset(tmp_path: Path) -> None:
         "from hessalign.datasets import dataset_names, get_dataset\n"
         "assert 'flowers' in dataset_names()\n"
         "assert get_dataset('flowers').checkpoint_every == 50\n"
+        # The attribute's name in the first version, which plug-ins may still use.
+        "assert get_dataset('flowers').search_space == 'domain_net'\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

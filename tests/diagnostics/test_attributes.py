@@ -5,7 +5,7 @@ import torch
 
 import hessalign as ha
 from hessalign.diagnostics.attributes import AttributeComparison
-from hessalign.diagnostics.groups import read_input, split_domains, target_groups
+from hessalign.diagnostics.samples import read_input, split_domains, target_groups
 from hessalign.head import CrossEntropy, SquaredError
 from tests.diagnostics.synthetic import SHIFTS, shifted_domains
 
@@ -16,7 +16,7 @@ SEEDS = range(100)
 def test_the_shifted_attribute_is_named_first(shift: str) -> None:
     right = 0
     for seed in SEEDS:
-        domains = split_domains(read_input(*shifted_domains(shift, seed)), CrossEntropy())
+        domains = split_domains(read_input(*shifted_domains(shift, seed)))
         comparison = AttributeComparison(domains, CrossEntropy(), torch.Generator().manual_seed(seed))
         first = comparison.differences(0, 1)[0]
         right += first.attribute == shift and first.found
@@ -26,7 +26,7 @@ def test_the_shifted_attribute_is_named_first(shift: str) -> None:
 def test_nothing_is_found_where_nothing_differs() -> None:
     found = 0
     for seed in SEEDS:
-        domains = split_domains(read_input(*shifted_domains("nothing", seed)), CrossEntropy())
+        domains = split_domains(read_input(*shifted_domains("nothing", seed)))
         comparison = AttributeComparison(domains, CrossEntropy(), torch.Generator().manual_seed(seed))
         found += sum(difference.found for difference in comparison.differences(0, 1))
     assert found <= 0.02 * len(SHIFTS) * len(SEEDS)
@@ -82,7 +82,8 @@ def test_regression_has_bins_of_targets_in_place_of_classes() -> None:
         ({"domains": torch.arange(20) % 2}, "domains: must hold one domain id for each of the 800 samples"),
         ({"y": torch.zeros(20).long()}, "features, logits, y: must hold one entry for each sample"),
         ({"y": torch.full((800,), 3)}, "y: class ids must lie between 0 and 2"),
-        ({"y": ["a"] * 800}, "y: must hold numbers, got list of <U1"),
+        ({"y": ["a"] * 800}, "y: 1 different labels cannot be matched to 3 classes; name all classes"),
+        ({"y": [1, "a"] * 400}, "y: must hold numbers, got list of <U21"),
         (
             {"logits": torch.zeros(800, 3, device="meta")},
             "logits: a tensor on the device meta holds no numbers",

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 from torch import Tensor
 
-from hessalign.diagnostics import alignment_report, hessian_means
+from hessalign.diagnostics import alignment_report, means
 from hessalign.diagnostics.bootstrap import _quantiles
 from hessalign.diagnostics.distances import PairDistance, mean_distances, spectral_distances
-from hessalign.diagnostics.means import DomainMeans, diagonal_means, gradient_means
+from hessalign.diagnostics.means import DomainMeans, Pairs, diagonal_means, gradient_means, hessian_means
 from hessalign.head import HeadDerivatives, leading_eigenpairs
 from tests.cases import KINDS, Case, make_case
 
-WAYS = {"blocks": hessian_means._by_blocks, "samples": hessian_means._by_samples}
+WAYS = {"blocks": means._by_blocks, "samples": means._by_samples}
 
 
 def two_domains(kind: str, seed: int, samples: int = 14) -> tuple[Case, list[Case]]:
@@ -28,14 +28,14 @@ def two_domains(kind: str, seed: int, samples: int = 14) -> tuple[Case, list[Cas
 def whole(way: str, cases: list[Case]) -> tuple[DomainMeans, Tensor]:
     derivatives = [case.derivatives() for case in cases]
     if way == "samples":
-        return hessian_means._by_samples(derivatives)
-    return hessian_means._by_blocks(derivatives, torch.Generator())
+        return means._by_samples(derivatives, Pairs.all_of(2))
+    return means._by_blocks(derivatives, torch.Generator(), Pairs.all_of(2))
 
 
 @given(st.sampled_from(KINDS), st.sampled_from(list(WAYS)), st.integers(0, 1000))
 def test_hessian_parts_are_those_of_the_dense_hessian(kind: str, way: str, seed: int) -> None:
     _, cases = two_domains(kind, seed)
-    means, parts = whole(way, cases)
+    found, parts = whole(way, cases)
     outputs, width = cases[0].weight.shape
     difference = (cases[0].dense_hessian() - cases[1].dense_hessian()).view(outputs, width, outputs, width)
     squares = difference.square()
@@ -47,16 +47,16 @@ def test_hessian_parts_are_those_of_the_dense_hessian(kind: str, way: str, seed:
         ],
         dim=1,
     )
-    torch.testing.assert_close(parts[0, 1], expected, rtol=1e-8, atol=1e-10)
-    torch.testing.assert_close(means.distances[0, 1], squares.sum(), rtol=1e-8, atol=1e-10)
-    torch.testing.assert_close(means.norms[0], cases[0].dense_hessian().square().sum(), rtol=1e-9, atol=0.0)
+    torch.testing.assert_close(parts[0], expected, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(found.distances[0, 1], squares.sum(), rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(found.norms[0], cases[0].dense_hessian().square().sum(), rtol=1e-9, atol=0.0)
     sample_hessians = [
         case.rows(torch.tensor([i])).dense_hessian() for case in cases for i in range(len(case.features))
     ]
     own = torch.stack([matrix.square().sum() for matrix in sample_hessians[:6]]).mean()
-    torch.testing.assert_close(means.mean_squares[0], own, rtol=1e-9, atol=0.0)
+    torch.testing.assert_close(found.mean_squares[0], own, rtol=1e-9, atol=0.0)
     products = torch.stack([(matrix * cases[1].dense_hessian()).sum() for matrix in sample_hessians[:6]])
-    torch.testing.assert_close(means.products[0][:, 1], products, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(found.products[0][:, 1], products, rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.filterwarnings("ignore::hessalign.exceptions.UntrustworthyWarning")  # 14 samples are few
@@ -87,8 +87,8 @@ def test_the_report_decomposes_exactly(kind: str) -> None:
     assert totals["Hessian"] == pytest.approx(distances["Hessian Frobenius"] ** 2, rel=1e-8)
     assert parts["share"].to_list() == pytest.approx([1, 1])
     found = report.to_frame("eigenvalues")
-    for name, hessian in zip(report.names, hessians, strict=True):
-        values = torch.linalg.eigvalsh(hessian)
+    for name, whole_hessian in zip(report.names, hessians, strict=True):
+        values = torch.linalg.eigvalsh(whole_hessian)
         expected = values[values.abs().argsort(descending=True)][:4]
         own = found.filter(found["domain"] == name)["eigenvalue"].to_list()
         np.testing.assert_allclose(np.abs(own), expected.abs()[: len(own)], rtol=1e-8, atol=1e-12)
@@ -111,10 +111,10 @@ def test_large_domains_give_the_same_distance_from_a_part_of_the_contributions(
 ) -> None:
     case = make_case("cross_entropy", 300, 4, 3, 0)
     domains = [case.rows(torch.arange(150)).derivatives(), case.rows(torch.arange(150, 300)).derivatives()]
-    full, _ = hessian_means._by_blocks(domains, torch.Generator())
-    monkeypatch.setattr(hessian_means, "CONTRIBUTION_BUDGET", 0)
-    monkeypatch.setattr(hessian_means, "FEWEST_ROWS", 20)
-    part, _ = hessian_means._by_blocks(domains, torch.Generator())
+    full, _ = means._by_blocks(domains, torch.Generator(), Pairs.all_of(2))
+    monkeypatch.setattr(means, "CONTRIBUTION_BUDGET", 0)
+    monkeypatch.setattr(means, "FEWEST_ROWS", 20)
+    part, _ = means._by_blocks(domains, torch.Generator(), Pairs.all_of(2))
     assert [len(rows) for rows in part.rows] == [20, 20]
     torch.testing.assert_close(part.distances, full.distances)
     torch.testing.assert_close(part.products[1], full.products[1][part.rows[1]])
@@ -122,12 +122,12 @@ def test_large_domains_give_the_same_distance_from_a_part_of_the_contributions(
 
 def all_distances(domains: list[HeadDerivatives], replicates: int, seed: int) -> dict[str, PairDistance]:
     random = np.random.default_rng(seed)
-    means = {
+    quantities = {
         "gradient": gradient_means(domains),
         "diagonal": diagonal_means(domains),
-        "frobenius": hessian_means.hessian_means(domains, torch.Generator())[0],
+        "frobenius": hessian_means(domains, torch.Generator())[0],
     }
-    found = {name: mean_distances(each, replicates, 0.95, random)[0] for name, each in means.items()}
+    found = {name: mean_distances(each, replicates, 0.95, random)[0] for name, each in quantities.items()}
     return {**found, "spectral": spectral_distances(domains, [1.0, 1.0], replicates, 0.95, random)[0]}
 
 

@@ -9,7 +9,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import hessalign as ha
-from hessalign.diagnostics.html import compare, page, write_html
+from hessalign.diagnostics.data import compare
+from hessalign.diagnostics.page import page, write_html
 from hessalign.diagnostics.plots import distance_matrix, draw, save_plots
 from tests.diagnostics.synthetic import shifted_domains
 
@@ -101,6 +102,9 @@ def test_plots_are_written_and_hold_the_numbers(
     report = reports["before"]
     gradient = report.to_frame().filter(report.to_frame()["quantity"] == "gradient")["distance"][0]
     assert distance_matrix(report, "gradient").tolist() == [[0, gradient], [gradient, 0]]
+    both = draw(reports, "attributes")
+    longest = max(bar.get_width() for axes in both.axes for bar in axes.patches)
+    assert all(axes.get_xlim()[0] == 0 and axes.get_xlim()[1] > longest for axes in both.axes)
     bars = report.plot("attributes").axes[0].patches
     widths = {round(bar.get_width(), 9) for bar in bars}
     assert widths == {round(effect, 9) for effect in report.to_frame("attributes")["effect"]}

@@ -3,7 +3,7 @@
 import torch
 
 import hessalign as ha
-from hessalign.diagnostics.transfer import gradient_term, transfer_bound
+from hessalign.diagnostics.distances import gradient_term, transfer_bound
 
 
 def test_no_head_in_the_neighbourhood_exceeds_the_bound() -> None:

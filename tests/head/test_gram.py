@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from hessalign.head.curvature import Curvature, DenseCurvature, DiagonalCurvature, SoftmaxCurvature
 from hessalign.head.gram import (
     _WeightedSum,
     gram,
@@ -22,6 +21,7 @@ from hessalign.head.gram import (
     weighted_squares,
     weighted_sum,
 )
+from hessalign.head.losses import Curvature, DenseCurvature, DiagonalCurvature, SoftmaxCurvature
 
 DOMAINS, SAMPLES, WIDTH, OUTPUTS = 3, 4, 5, 2
 Formula = Callable[..., Tensor]

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from hessalign.benchmark.job import Job, last_failure, outcome_of_former, record_failure
-from hessalign.benchmark.protocol import RunSettings, SweepSpec
-from hessalign.benchmark.records import read_sweep
+from hessalign.benchmark.protocol import RunConfig, SweepSpec
+from hessalign.benchmark.readers import read_sweep
 from hessalign.benchmark.sweep import claim_sweep
 from hessalign.datasets.features_file import FeaturesFile
-from hessalign.datasets.source import find_data
+from hessalign.datasets.registry import find_data
 from hessalign.diagnostics.curves import read_history
 from hessalign.exceptions import DivergedError
 from hessalign.experiments.colored_mnist import (
@@ -34,7 +34,7 @@ from tests.training.tiny_features import feature_spec, tiny_features
 CPU = Machine("cpu")
 MUTATIONS = 540 if os.environ.get("CI") else 60
 BATCHES = 12
-SWEEP = SweepSpec(algorithms=("erm",), settings=RunSettings(steps=6))
+SWEEP = SweepSpec(algorithms=("erm",), config=RunConfig(steps=6))
 VALUES = (None, True, -1, 3, 10**30, 1e300, float("nan"), "x", "", [], [1], {}, {"a": 1})
 RESTARTS = [
     RestartSpec(method="erm", seed=seed, steps=3, anneal_step=1, hidden=4, subsample=100, learning_rate=rate)

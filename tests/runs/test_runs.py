@@ -20,13 +20,13 @@ from hessalign import files
 from hessalign.algorithms import algorithm_names, get_algorithm
 from hessalign.algorithms.hparams import LARGEST
 from hessalign.benchmark.job import Job, last_failure, perform
-from hessalign.benchmark.records import read_sweep
+from hessalign.benchmark.readers import read_sweep
 from hessalign.benchmark.report import make_report
 from hessalign.benchmark.selection import RULES
 from hessalign.cli.colored_mnist_runs import run_missing, say_what_diverged
 from hessalign.cli.sweep_overview import Overview
 from hessalign.datasets.features_file import FeaturesFile, save_features
-from hessalign.datasets.source import find_data
+from hessalign.datasets.registry import find_data
 from hessalign.diagnostics.curves import draw_training_curves, read_history
 from hessalign.exceptions import DivergedError
 from hessalign.experiments.colored_mnist import RecordStore, RestartSpec, save_model
@@ -156,7 +156,7 @@ def test_a_sweep_takes_a_run_that_diverged_for_done(dataset: FeaturesFile, tmp_p
     document = overview.document()
     assert document["diverged"] == [{"run": str(job), "folder": str(job.folder)}]
     assert document["rows"][0]["diverged"] == 1
-    assert "diverged" in [column.header for column in overview.table().columns]
+    assert "diverged" in [str(column.header) for column in overview.table().columns]
 
 
 def diverged_run(out: Path, accuracies: list[float], **fields) -> Path:

@@ -190,8 +190,8 @@ def test_every_algorithm_runs_on_features_or_says_why_not(
 ) -> None:
     dataset = tiny_features(tmp_path / "f.safetensors", views=2)
     rank = None if backbone == "identity" else 2
-    # The published weights of cma swamp the loss of so small a head, and say so.
-    weights = {"alpha": 1.0, "beta": 1.0} if algorithm == "cma" else {}
+    # The published weights of cma and iga swamp the loss of so small a head, and say so.
+    weights = {"cma": {"alpha": 1.0, "beta": 1.0}, "iga": {"penalty_weight": 1.0}}.get(algorithm, {})
     run = feature_spec(algorithm, weights, backbone=BackboneSpec(name=backbone, rank=rank), steps=3)
     algorithm_class = get_algorithm(algorithm)
     problem = "works on images" if algorithm_class.needs_images else "trains the backbone"
@@ -291,7 +291,7 @@ def test_the_command_line_from_images_to_a_run(images: Path, tmp_path: Path) -> 
     [
         (["--backbone", "resnet19"], "name: 'resnet19' is not known"),
         (["--backbone", "identity"], "backbone: 'identity' does not take the dataset's inputs"),
-        (["--dtype", "float8"], "dtype: 'float8' is not known; allowed are 'float16', 'float32'"),
+        (["--dtype", "float8"], "'--dtype': 'float8' is not one of 'float16', 'float32'; did you mean"),
         (["--views", "-1"], "'--views': must be a whole number of at least 0, got -1"),
         (["--out", "features.pt"], "out: features.pt must end in .safetensors"),
         (["--dataset", "nowhere"], "dataset: 'nowhere' is not known"),

@@ -35,10 +35,24 @@ ALONE = {
     "sand_mask": "step",
     "mixup": "draws",
     "sagnet": "step",
+    "causirl_coral": "draws",
+    "causirl_mmd": "draws",
+    "self_reg": "draws",
+    "iga": "differentiates",
+    "erm_plus_plus": "step",
+    "transfer": "step",
+    "urm": "step",
+    "adrmx": "step",
 }
-"""Why they cannot be trained together: a method of their own, or a loss that draws random numbers."""
-TOGETHER = sorted({*algorithm_names()} - ALONE.keys())
-SHARES = {"ema": 0.99, "feature_drop": 0.9, "batch_drop": 0.9}
+"""Why they cannot be trained together: a method of their own, or a loss that draws random numbers or takes
+derivatives of the backbone."""
+TOGETHER = [
+    name
+    for name in algorithm_names()
+    if (hparams_class := get_algorithm(name).hparams_class)
+    and get_algorithm(name).batched_hparams(hparams_class.with_defaults("features")) is not None
+]
+SHARES = {"ema": 0.99, "feature_drop": 0.9, "batch_drop": 0.9, "quantile": 0.95}
 """Largest values of hyper-parameters that must stay below 1."""
 FACTORS = (1.0, 0.3, 2.0)
 """Hyper-parameters of the three runs, against their defaults."""
@@ -49,8 +63,11 @@ def overrides(algorithm: str, run: int) -> dict[str, float]:
     changed: dict[str, float] = {"lr": 0.01 * FACTORS[run], "weight_decay": 0.01 * run}
     for name in get_algorithm(algorithm).batched_hparams(hparams) or ():
         changed[name] = min(getattr(hparams, name) * FACTORS[run], SHARES.get(name, float("inf")))
-    if "anneal_steps" in changed:
-        changed["anneal_steps"] = (4, 1, 7)[run]
+    for name in ("anneal_steps", "irm_anneal_steps", "burn_in_steps", "erm_steps"):
+        if name in changed:
+            changed[name] = (4, 1, 7)[run]
+    if "ib_anneal_steps" in changed:
+        changed["ib_anneal_steps"] = (2, 6, 3)[run]
     return changed
 
 
@@ -100,9 +117,16 @@ def assert_same(together: Path, alone: Path, tolerance: float) -> None:
         )
 
 
+BACKBONES = [
+    (algorithm, backbone)
+    for algorithm in TOGETHER
+    for backbone in ("identity", "adapter:linear", "adapter:mlp")
+    if backbone != "identity" or not get_algorithm(algorithm).needs_trainable_backbone
+]
+
+
 @pytest.mark.filterwarnings("ignore::hessalign.exceptions.UntrustworthyWarning")  # Fishr's default weight
-@pytest.mark.parametrize("backbone", ["identity", "adapter:linear", "adapter:mlp"])
-@pytest.mark.parametrize("algorithm", TOGETHER)
+@pytest.mark.parametrize(("algorithm", "backbone"), BACKBONES)
 def test_together_is_as_one_by_one(tmp_path: Path, algorithm: str, backbone: str) -> None:
     dataset = tiny_features(tmp_path / "f.safetensors", views=2)
     specs = three_runs(algorithm, backbone)
@@ -202,17 +226,22 @@ def test_which_runs_go_together() -> None:
 def test_what_is_trained_alone_has_its_reason(name: str, reason: str) -> None:
     algorithm = get_algorithm(name)
     assert can_train_together(feature_spec(name)) is None
+    if reason == "differentiates":
+        assert torch.autograd.grad.__name__ in get_algorithm(name).objective.__code__.co_names
+        return
     if reason != "draws":
         assert getattr(algorithm, reason) is not getattr(Algorithm, reason)
         return
-    network = build_algorithm(feature_spec(name), (6,), 3, 2)
+    spec = feature_spec(name, backbone=BackboneSpec(name="adapter:linear", rank=2))
+    network = build_algorithm(spec, (6,), 3, 2)
     batch = DomainBatch(torch.randn(8, 6), torch.arange(8) % 3, torch.arange(2).repeat_interleave(4), 2)
     assert len({network.objective(batch)[0].item() for _ in range(5)}) > 1
 
 
 @pytest.mark.parametrize("name", TOGETHER)
 def test_what_is_trained_together_draws_nothing(name: str) -> None:
-    network = build_algorithm(feature_spec(name), (6,), 3, 2)
+    spec = feature_spec(name, backbone=BackboneSpec(name="adapter:linear", rank=2))
+    network = build_algorithm(spec, (6,), 3, 2)
     batch = DomainBatch(torch.randn(8, 6), torch.arange(8) % 3, torch.arange(2).repeat_interleave(4), 2)
     before = torch.get_rng_state()
     network.objective(batch)

@@ -34,7 +34,7 @@ class TinyDomains(DomainDataset):
     """Two classes: a bright upper or lower half."""
 
     name = "tiny"
-    images = "small"
+    search_space = "small"
     input_shape = (1, PIXELS, PIXELS)
     checkpoint_every = 4
     steps = 12

@@ -29,6 +29,13 @@ SETTINGS: dict[str, dict] = {
     "fishr": {"anneal_steps": 2},
     "arm": {"batch_size": 5},
     "hutchinson": {"variant": "domainbed", "probes": 3},
+    "ib_erm": {"anneal_steps": 2},
+    "ib_irm": {"irm_anneal_steps": 1, "ib_anneal_steps": 2},
+    "eqrm": {"burn_in_steps": 2, "late_lr": 1e-2},
+    "rdm": {"anneal_steps": 2, "late_lr": 1e-2},
+    "trm": {"erm_steps": 2},
+    "erm_plus_plus": {"linear_steps": 2, "linear_lr": 1e-2, "average_from": 3},
+    "urm": {"discriminator_lr": 1e-2},
 }
 
 

@@ -1,4 +1,4 @@
-"""Domain generalization algorithms, one file each."""
+"""Domain generalization algorithms, one file each, found by its name: ``get_algorithm("hgp")``."""
 
 import lazy_loader
 

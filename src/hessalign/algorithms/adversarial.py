@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Adam
+from typing_extensions import override
 
 from hessalign.algorithms.base import Algorithm, DomainBatch, Metrics, Optimizers
 from hessalign.algorithms.hparams import Choice, Fixed, HParams, LogUniform, hparam
@@ -19,7 +20,7 @@ class AdversarialHParams(HParams):
         adversarial_weight: Weight of the discriminator's loss in the generator's.
         discriminator_steps: Discriminator steps for each generator step.
         gradient_penalty: Weight of the squared norm of the discriminator's input gradient.
-        beta1: Of both Adams.
+        beta1: Decay rate of the first moment in both Adams.
         mlp_width: Hidden width of the discriminator.
         mlp_depth: Linear layers of the discriminator.
         mlp_dropout: Dropout of the discriminator.
@@ -70,9 +71,15 @@ class Adversarial(Algorithm):
     needs_trainable_backbone = True
     needs_domains = 2
 
+    @override
     def build(self) -> None:
-        """Adds to the network what the class says."""
-        self.discriminator = _mlp(self.width, self.domains, self.hparams)
+        self.discriminator = mlp(
+            self.width,
+            self.domains,
+            self.hparams.mlp_width,
+            self.hparams.mlp_depth,
+            self.hparams.mlp_dropout,
+        )
 
     def discriminator_input(self, features: Tensor, targets: Tensor) -> Tensor:
         """What the discriminator sees."""
@@ -105,8 +112,8 @@ class Adversarial(Algorithm):
             ),
         }
 
+    @override
     def step(self, batch: DomainBatch, optimizers: Optimizers) -> Metrics:
-        """See the class."""
         features = self.backbone(batch.inputs)
         domain_loss = self._domain_loss(features, batch)
         cycle = 1 + self.hparams.discriminator_steps
@@ -121,16 +128,29 @@ class Adversarial(Algorithm):
     def _domain_loss(self, features: Tensor, batch: DomainBatch) -> Tensor:
         inputs = self.discriminator_input(features, batch.targets)
         losses = F.cross_entropy(self.discriminator(inputs), batch.domains, reduction="none")
-        loss = self.sample_weights(batch.targets).to(losses) @ losses
+        # Not a matrix product, which mixed precision would round.
+        loss = (self.sample_weights(batch.targets).to(losses) * losses).sum()
         if self.hparams.gradient_penalty == 0:
             return loss
         (slopes,) = torch.autograd.grad(losses.sum(), inputs, create_graph=True)
         return loss + self.hparams.gradient_penalty * slopes.square().sum(1).mean()
 
 
-def _mlp(inputs: int, outputs: int, hparams: AdversarialHParams) -> nn.Sequential:
-    widths = [inputs, *[hparams.mlp_width] * (hparams.mlp_depth - 1)]
+def mlp(inputs: int, outputs: int, width: int, depth: int, dropout: float) -> nn.Sequential:
+    """A network of ``depth`` linear layers, with dropout and ReLU between them.
+
+    Args:
+        inputs: Number of inputs.
+        outputs: Number of outputs.
+        width: Units of each hidden layer.
+        depth: Number of linear layers, at least 2.
+        dropout: Probability of dropping a unit, before each ReLU.
+
+    Returns:
+        The network.
+    """
+    widths = [inputs, *[width] * (depth - 1)]
     layers: list[nn.Module] = []
     for before, after in pairwise(widths):
-        layers += [nn.Linear(before, after), nn.Dropout(hparams.mlp_dropout), nn.ReLU()]
+        layers += [nn.Linear(before, after), nn.Dropout(dropout), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(widths[-1], outputs))

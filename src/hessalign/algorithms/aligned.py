@@ -6,12 +6,14 @@ from typing import Any, ClassVar, Self
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 from torch import Tensor
+from typing_extensions import override
 
 from hessalign.algorithms.base import Algorithm, DomainBatch, Metrics, cross_entropies, head_derivatives
 from hessalign.algorithms.hparams import Fixed, HParams, LogUniform, hparam
 from hessalign.alignment import HessianAlignment
+from hessalign.alignment.penalty import Method
 from hessalign.head import HeadDerivatives
-from hessalign.head.precision import without_autocast
+from hessalign.head.derivatives import without_autocast
 
 
 class AlignedHParams(HParams):
@@ -55,33 +57,44 @@ class AlignedHParams(HParams):
         return self
 
 
+class ExactHParams(AlignedHParams):
+    """Hyper-parameters of ExactDiagonal and ExactHessian.
+
+    Attributes:
+        alpha: Weight of the Hessian distance.
+        beta: Weight of the gradient distance.
+        unbiased: U-statistics, whose expected value does not depend on the batch size. Needs 2 samples of
+            each domain in a batch.
+    """
+
+    alpha: float = hparam(1e-3, LogUniform(-4, 4), reference_name="penalty_alpha")
+    beta: float = hparam(5e-3, LogUniform(-3, 6), reference_name="penalty_beta")
+    unbiased: bool = False
+
+
 class AlignedHead(Algorithm):
     """``mean_e R_e + (1/E) Σ_e [α · Hessian distance of e + β ‖G_e − sg(Ḡ)‖²]``, active from the first step.
 
     With one source domain the distances are 0. Gradients flow to head and backbone, not through the centres.
 
-    Reported beside the loss: ``gradient`` and ``hessian``, the two parts of the penalty without weights,
+    Reported beside the loss: ``gradient`` and ``hessian``, the two terms of the penalty without weights,
     as means over the source domains, and ``gradient_0``, ``hessian_0`` ... of each of them.
     """
 
     needs_domains = 2
     penalty_weights = ("alpha", "beta")
-
-    @classmethod
-    def batched_hparams(cls, hparams: HParams) -> tuple[str, ...] | None:
-        """See the base class."""
-        return ("alpha", "beta")
+    batched: ClassVar[tuple[str, ...] | None] = ("alpha", "beta")
 
     @abstractmethod
     def alignment(self) -> HessianAlignment:
         """The penalty with its weights."""
 
+    @override
     def build(self) -> None:
-        """Check the hyper-parameters."""
-        self.penalty = self.alignment()
+        self.penalty = self.alignment()  # which checks the hyper-parameters
 
+    @override
     def objective(self, batch: DomainBatch) -> tuple[Tensor, Metrics]:
-        """See the class."""
         features = self.domain_features(batch)
         logits = self.head(features)
         risk = cross_entropies(logits, batch).mean()
@@ -98,6 +111,24 @@ class AlignedHead(Algorithm):
             if getattr(self.penalty, name) == 0:
                 setattr(penalty, name, 0.0)
         return penalty.evaluate(domains)
+
+
+class ExactAlignment(AlignedHead):
+    """The search space is ours.
+
+    It reaches from where the penalty is as good as absent, the default in it, to the upper end of
+    Hutchinson's.
+    """
+
+    hparams_class = ExactHParams
+    hparams: ExactHParams
+    method: ClassVar[Method]
+
+    @override
+    def alignment(self) -> HessianAlignment:
+        return HessianAlignment(
+            self.method, self.hparams.alpha, self.hparams.beta, unbiased=self.hparams.unbiased
+        )
 
 
 def _by_name(terms: Mapping[str, Tensor]) -> Metrics:

@@ -1,6 +1,7 @@
 """AND-mask (Parascandolo et al., "Learning explanations that are hard to vary", ICLR 2021)."""
 
 from torch import Tensor
+from typing_extensions import override
 
 from hessalign.algorithms.base import register
 from hessalign.algorithms.hparams import HParams, Uniform, hparam
@@ -19,11 +20,11 @@ class ANDMaskHParams(HParams):
 
 @register("and_mask", reference_name="ANDMask")
 class ANDMask(MaskedGradients):
-    """``mask = [|mean_e sign g_e| ≥ τ]``; see the base class for the update."""
+    """``mask = [|mean_e sign g_e| ≥ τ]``."""
 
     hparams_class = ANDMaskHParams
     hparams: ANDMaskHParams
 
+    @override
     def mask(self, gradients: Tensor) -> Tensor:
-        """See the class."""
         return (agreement(gradients) >= self.hparams.tau).to(gradients.dtype)

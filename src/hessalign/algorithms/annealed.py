@@ -4,6 +4,7 @@ from abc import abstractmethod
 from typing import ClassVar
 
 from torch import Tensor
+from typing_extensions import override
 
 from hessalign.algorithms.base import Algorithm, DomainBatch, Metrics, cross_entropies
 from hessalign.algorithms.hparams import HParams
@@ -23,23 +24,19 @@ class AnnealedHParams(HParams):
 
 
 class AnnealedPenalty(Algorithm):
-    """``mean_e R_e + w_t · penalty``; Adam forgets its moments at the step where ``w_t`` changes."""
+    """``mean_e R_e + w_t · penalty``; Adam begins anew at the step where ``w_t`` changes."""
 
     hparams: AnnealedHParams
     penalty_weights = ("penalty_weight",)
     weight_before: ClassVar[float] = 1.0
-
-    @classmethod
-    def batched_hparams(cls, hparams: HParams) -> tuple[str, ...] | None:
-        """See the base class."""
-        return ("penalty_weight", "anneal_steps")
+    batched: ClassVar[tuple[str, ...] | None] = ("penalty_weight", "anneal_steps")
 
     @abstractmethod
     def penalty(self, features: Tensor, logits: Tensor, risks: Tensor, batch: DomainBatch) -> Tensor:
         """The penalty of a batch, from features, logits and the domains' cross-entropies."""
 
+    @override
     def objective(self, batch: DomainBatch) -> tuple[Tensor, Metrics]:
-        """See the class."""
         features = self.backbone(batch.inputs)
         logits = self.head(features)
         risks = cross_entropies(logits, batch)
@@ -49,14 +46,17 @@ class AnnealedPenalty(Algorithm):
             "penalty": penalty.detach(),
         }
 
-    def forgets_moments(self) -> bool | Tensor:
-        """Where the weight changes."""
+    @override
+    def resets_optimizer(self) -> bool | Tensor:
         return self.schedule().resets(self.steps_done)
 
     def weight(self, like: Tensor) -> float | Tensor:
         """``w_t`` of the step that is about to be done; a number, or of the type of a tensor.
 
         It is a tensor where the hyper-parameters are, those of runs that are trained together.
+
+        Returns:
+            A number, or a scalar tensor like the given one.
         """
         weight = self.schedule()(self.steps_done)
         return weight.to(like) if isinstance(weight, Tensor) else weight

@@ -4,6 +4,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from hessalign.algorithms.base import Algorithm, DomainBatch, Metrics, Optimizers, cross_entropies, register
 from hessalign.algorithms.hparams import Fixed, HParams, LogUniform, hparam
@@ -42,8 +43,8 @@ class ARM(Algorithm):
     extra_input_channels = 1
     needs_images = True
 
+    @override
     def build(self) -> None:
-        """Adds to the network what the class says."""
         self.context = nn.Sequential(
             nn.LazyConv2d(64, 5, padding=2),
             nn.BatchNorm2d(64),

@@ -65,7 +65,7 @@ class DomainBatch:
                 )
         require_same_length(inputs=len(self.inputs), targets=len(self.targets), domains=len(self.domains))
         ids = as_domain_ids("domains", self.domains, len(self.targets)).detach().cpu()
-        found, sizes = (part.tolist() for part in ids.unique(return_counts=True))
+        found, sizes = (each.tolist() for each in ids.unique(return_counts=True))
         if found != list(range(self.domain_count)):
             raise ValueError(
                 f"domains: with domain_count {self.domain_count} a batch must hold every domain from 0 to "
@@ -89,8 +89,11 @@ class DomainBatch:
             inputs: ``(n, ...)`` numbers: tensor, array, data frame or sequence.
             targets: Class ids, ``(n,)``, likewise.
             domains: Name of each sample's domain, ``(n,)``, strings or integers, in any order.
-            names: Of all source domains. Their order is that of the algorithm's domains, so it must be the
-                same for all batches of a training.
+            names: All source domains, once each, in the algorithm's order: the same for all batches of a
+                training.
+
+        Returns:
+            The batch, its domains numbered in the order of the names.
 
         Raises:
             ValueError: As the class does, or if a domain is not among the names or a name is given twice.
@@ -135,12 +138,15 @@ class DomainBatch:
         Args:
             values: ``(E·B, ...)``, one for each sample in the batch's order.
 
+        Returns:
+            ``(B, ...)`` for each domain, in order.
+
         Raises:
             ValueError: If there is not one for each sample.
         """
         require_same_length(values=len(values), targets=len(self.targets))
-        parts: tuple[Tensor, ...] = values.split(self.samples_per_domain)
-        return parts
+        blocks: tuple[Tensor, ...] = values.split(self.samples_per_domain)
+        return blocks
 
     def to(self, device: torch.device) -> "DomainBatch":
         """The same batch on a device."""
@@ -155,8 +161,8 @@ class DomainBatch:
 
     def domain_batches(self) -> list["DomainBatch"]:
         """One batch for each domain, with that domain alone."""
-        parts = zip(*map(self.by_domain, (self.inputs, self.targets, self.domains)), strict=True)
-        return [DomainBatch.balanced(inputs, targets, domains, 1) for inputs, targets, domains in parts]
+        columns = zip(*map(self.by_domain, (self.inputs, self.targets, self.domains)), strict=True)
+        return [DomainBatch.balanced(inputs, targets, domains, 1) for inputs, targets, domains in columns]
 
 
 class Algorithm(nn.Module, ABC):
@@ -181,6 +187,11 @@ class Algorithm(nn.Module, ABC):
         needs_samples: Samples of each domain in a batch below which the rule is not defined.
         penalty_weights: Hyper-parameters that weigh the penalty; without a penalty none. An algorithm that
             names any reports ``risk`` and ``penalty`` among its metrics.
+        batched: Hyper-parameters in which runs that are trained together may differ, beside learning rate,
+            weight decay and the like; None (default) where runs must be trained one by one. When they must:
+            [batched_hparams][].
+        hparams_class: The class of the algorithm's hyper-parameters.
+        extra_input_channels: Channels that the rule adds to the images.
         needs_images: Whether the rule works on images only, not on feature vectors.
         needs_trainable_backbone: Whether the rule trains the backbone in a way that a bare head on frozen
             features has no use for.
@@ -193,6 +204,7 @@ class Algorithm(nn.Module, ABC):
     needs_domains: ClassVar[int] = 1
     needs_samples: ClassVar[int] = 1
     penalty_weights: ClassVar[tuple[str, ...]] = ()
+    batched: ClassVar[tuple[str, ...] | None] = None
     hparams_class: ClassVar[type[HParams]] = HParams
     extra_input_channels: ClassVar[int] = 0
     needs_images: ClassVar[bool] = False
@@ -211,9 +223,14 @@ class Algorithm(nn.Module, ABC):
         self.backward: Callable[[Tensor], None] = torch.Tensor.backward
         self.build()
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "forgets_moments" in vars(cls):  # what resets_optimizer was called; plug-ins may say it so
+            cls.resets_optimizer = vars(cls)["forgets_moments"]  # type: ignore[method-assign]
+
     @classmethod
     def batched_hparams(cls, hparams: HParams) -> tuple[str, ...] | None:
-        """Hyper-parameters in which runs that are trained together may differ, learning rate etc. aside.
+        """Hyper-parameters in which runs that are trained together may differ: the class's ``batched``.
 
         Runs can be trained together where ``step`` and ``forward`` are this class's own and ``objective`` is
         a function of the batch, parameters, buffers and hyper-parameters that draws no random number and
@@ -221,12 +238,12 @@ class Algorithm(nn.Module, ABC):
         once, the named hyper-parameters being scalar tensors.
 
         Args:
-            hparams: Of a run.
+            hparams: Hyper-parameters of a run.
 
         Returns:
-            Their names; None (default) where runs must be trained one by one.
+            Names of hyper-parameters; None where runs must be trained one by one.
         """
-        return None
+        return cls.batched
 
     def build(self) -> None:
         """Add modules and buffers beyond backbone and head; nothing by default."""
@@ -252,7 +269,7 @@ class Algorithm(nn.Module, ABC):
         """Loss of a batch, and what else is worth reporting.
 
         Args:
-            batch: Of all source domains.
+            batch: Samples of all source domains.
 
         Returns:
             Scalar loss, and detached scalars by name.
@@ -265,18 +282,32 @@ class Algorithm(nn.Module, ABC):
         That is the rule of DomainBed for the algorithms that use it, and it matters where a BatchNorm is
         trained: each domain is then normalised by statistics of its own. Everywhere else it is the same as
         one pass, which is what is done.
+
+        Returns:
+            ``(E·B, width)``, in the batch's order.
         """
         if not uses_batch_statistics(self.backbone):
             features: Tensor = self.backbone(batch.inputs)
             return features
-        return torch.cat([self.backbone(part) for part in batch.by_domain(batch.inputs)])
+        return torch.cat([self.backbone(inputs) for inputs in batch.by_domain(batch.inputs)])
 
-    def forgets_moments(self) -> bool | Tensor:
+    def resets_optimizer(self) -> bool | Tensor:
         """Whether Adam begins anew with the step that is about to be done; never by default.
 
         A tensor only where [batched_hparams][] are tensors.
+
+        Returns:
+            Whether it does; a tensor only where [batched_hparams][] are tensors.
         """
         return False
+
+    def lr_from_now(self) -> float | Tensor | None:
+        """Learning rate of the Adam that begins anew with this step; None (default) for the one it has.
+
+        Returns:
+            The rate; a tensor only where [batched_hparams][] are tensors.
+        """
+        return None
 
     def no_effect(self) -> str | None:
         """Why the rule has nothing to do with these hyper-parameters and source domains, or None."""
@@ -305,20 +336,23 @@ class Algorithm(nn.Module, ABC):
         """One update.
 
         Args:
-            batch: Of all source domains.
-            optimizers: As [make_optimizers][] made them.
+            batch: Samples of all source domains.
+            optimizers: Those that [make_optimizers][] made.
 
         Returns:
             Detached scalars by name, the loss among them.
         """
-        if self.forgets_moments():
-            reset(optimizers["main"])
+        if self.resets_optimizer():
+            reset(optimizers["main"], self.lr_from_now())
         loss, metrics = self.objective(batch)
         self.minimise(loss, optimizers["main"])
         return {"loss": loss.detach(), **metrics}
 
     def update(self, batch: DomainBatch, optimizers: Optimizers) -> Metrics:
         """[step][], counted.
+
+        Returns:
+            What [step][] reports.
 
         Raises:
             ValueError: If the batch has another number of domains than the algorithm, or too few samples of
@@ -381,8 +415,8 @@ def known_as(algorithm: Algorithm) -> str:
 def uses_batch_statistics(network: nn.Module) -> bool:
     """Whether a sample's features depend on the others of its batch, by a BatchNorm that is not frozen."""
     return any(
-        isinstance(part, _BatchNorm) and (part.training or part.running_mean is None)
-        for part in network.modules()
+        isinstance(module, _BatchNorm) and (module.training or module.running_mean is None)
+        for module in network.modules()
     )
 
 
@@ -397,11 +431,22 @@ def head_derivatives(features: Tensor, logits: Tensor, batch: DomainBatch) -> Do
 
     Unlike [HeadDerivatives.from_logits][hessalign.HeadDerivatives.from_logits] it never looks at a value:
     that would make a GPU wait, and runs that are trained together do not have a single one.
+
+    Returns:
+        Those of the domains, in order.
     """
     derivatives = HeadDerivatives.from_checked(features, logits, batch.targets, CrossEntropy())
     return DomainDerivatives(derivatives, [batch.samples_per_domain] * batch.domain_count)
 
 
-def reset(optimizer: Optimizer) -> None:
-    """Forget the moments, as if the optimiser had just been made."""
+def reset(optimizer: Optimizer, lr: float | Tensor | None = None) -> None:
+    """Forget the moments, as if the optimiser had just been made.
+
+    Args:
+        optimizer: What is reset.
+        lr: Its learning rate from now on; None (default) for the one it has.
+    """
     optimizer.state.clear()
+    if lr is not None:
+        for group in optimizer.param_groups:
+            group["lr"] = lr

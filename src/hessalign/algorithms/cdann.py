@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from hessalign.algorithms.adversarial import Adversarial
 from hessalign.algorithms.base import register
@@ -17,8 +18,8 @@ class CDANN(Adversarial):
     label. The embedding is trained with the discriminator.
     """
 
+    @override
     def build(self) -> None:
-        """Adds to the network what the class says."""
         super().build()
         self.class_embeddings = nn.Embedding(self.classes, self.width)
 
@@ -27,8 +28,8 @@ class CDANN(Adversarial):
         shifted: Tensor = features + self.class_embeddings(targets)
         return shifted
 
+    @override
     def sample_weights(self, targets: Tensor) -> Tensor:
-        """See the class."""
         # Not bincount, whose length depends on the largest label, for which a GPU would have to wait.
         counts = (targets.unsqueeze(1) == torch.arange(self.classes, device=targets.device)).sum(0)
         return 1.0 / (counts[targets] * (targets.max() + 1))

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from torch import Tensor
+from typing_extensions import override
 
 from hessalign.algorithms.aligned import AlignedHead, AlignedHParams
 from hessalign.algorithms.base import register
-from hessalign.algorithms.hparams import HParams, LogUniform, hparam
+from hessalign.algorithms.hparams import LogUniform, hparam
 from hessalign.alignment import HessianAlignment
 from hessalign.head import HeadDerivatives
 from hessalign.loop import WeightSchedule
@@ -51,14 +52,10 @@ class CMA(AlignedHead):
 
     hparams_class = CMAHParams
     hparams: CMAHParams
+    batched = ("alpha", "beta", "anneal_steps")
 
-    @classmethod
-    def batched_hparams(cls, hparams: HParams) -> tuple[str, ...] | None:
-        """See the base class."""
-        return ("alpha", "beta", "anneal_steps")
-
+    @override
     def alignment(self) -> HessianAlignment:
-        """See the class."""
         alpha, beta = self.hparams.alpha, self.hparams.beta
         if self.hparams.variant == "diagonal":
             return HessianAlignment("diagonal", alpha, beta)
@@ -66,14 +63,14 @@ class CMA(AlignedHead):
             alpha = alpha / (self.classes * (self.width + 1)) ** 2
         return HessianAlignment("frobenius", alpha, beta)
 
+    @override
     def head_penalty(self, domains: Sequence[HeadDerivatives]) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """See the base class."""
         penalty, terms = super().head_penalty(domains)
         weight = self.schedule()(self.steps_done)
         return (weight.to(penalty) if isinstance(weight, Tensor) else weight) * penalty, terms
 
-    def forgets_moments(self) -> bool | Tensor:
-        """Where the penalty sets in."""
+    @override
+    def resets_optimizer(self) -> bool | Tensor:
         return self.schedule().resets(self.steps_done)
 
     def schedule(self) -> WeightSchedule:

@@ -1,6 +1,7 @@
 """Deep CORAL (Sun and Saenko, ECCV Workshops 2016), between every two source domains."""
 
 from torch import Tensor
+from typing_extensions import override
 
 from hessalign.algorithms.base import register
 from hessalign.algorithms.pairwise import PairwisePenalty, means_of_domains, squared_distances
@@ -12,12 +13,10 @@ class CORAL(PairwisePenalty):
 
     needs_samples = 2
 
+    @override
     def distances(self, features: Tensor) -> Tensor:
-        """See the class.
-
-        With ``X`` the centred features over ``√(n − 1)``, ``Σ_kl C_kl C′_kl`` is ``‖X X′ᵀ‖²``: inner products
-        of samples, which are far fewer than features, instead of covariances.
-        """
+        # With X the centred features over √(n − 1), Σ_kl C_kl C′_kl is ‖X X′ᵀ‖²: inner products of samples,
+        # which are far fewer than features, instead of covariances.
         domains, samples, width = features.shape
         means = features.mean(1)
         centred = (features - means.unsqueeze(1)).flatten(0, 1) / (samples - 1) ** 0.5

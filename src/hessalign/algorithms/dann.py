@@ -6,4 +6,4 @@ from hessalign.algorithms.base import register
 
 @register("dann", reference_name="DANN")
 class DANN(Adversarial):
-    """The discriminator sees the features; see the base class for the rule."""
+    """The discriminator sees the features ``z``."""

@@ -5,6 +5,7 @@ import copy
 import torch
 import torch.nn.functional as F
 from torch import nn
+from typing_extensions import override
 
 from hessalign.algorithms.base import Algorithm, DomainBatch, Metrics, Optimizers, register
 from hessalign.algorithms.hparams import Choice, HParams, hparam
@@ -31,21 +32,21 @@ class Fish(Algorithm):
     hparams: FishHParams
     needs_domains = 2
 
+    @override
     def build(self) -> None:
-        """Adds to the network what the class says."""
         self.inner = copy.deepcopy(nn.Sequential(self.backbone, self.head))
 
     def make_optimizers(self) -> Optimizers:
         """Adam of the inner network."""
         return {"inner": self.adam(self.inner.parameters())}
 
+    @override
     def step(self, batch: DomainBatch, optimizers: Optimizers) -> Metrics:
-        """See the class."""
         outer = nn.Sequential(self.backbone, self.head)
         self.inner.load_state_dict(outer.state_dict())
         risks = []
-        for part in batch.domain_batches():
-            risk = F.cross_entropy(self.inner(part.inputs), part.targets)
+        for domain in batch.domain_batches():
+            risk = F.cross_entropy(self.inner(domain.inputs), domain.targets)
             self.minimise(risk, optimizers["inner"])
             risks.append(risk.detach())
         with torch.no_grad():

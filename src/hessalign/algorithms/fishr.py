@@ -2,10 +2,11 @@
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from hessalign.algorithms.annealed import AnnealedHParams, AnnealedPenalty
 from hessalign.algorithms.base import DomainBatch, head_derivatives, register
-from hessalign.algorithms.hparams import HParams, LogUniform, Uniform, hparam
+from hessalign.algorithms.hparams import LogUniform, Uniform, hparam
 
 
 class FishrHParams(AnnealedHParams):
@@ -36,21 +37,29 @@ class Fishr(AnnealedPenalty):
     needs_domains = 2
     needs_samples = 2
     averages: Tensor
+    batched = ("penalty_weight", "anneal_steps", "ema")
 
-    @classmethod
-    def batched_hparams(cls, hparams: HParams) -> tuple[str, ...] | None:
-        """See the base class."""
-        return ("penalty_weight", "anneal_steps", "ema")
-
+    @override
     def build(self) -> None:
-        """Adds to the network what the class says."""
         self.register_buffer("averages", torch.zeros(self.domains, self.classes, self.width + 1))
 
+    @override
     def penalty(self, features: Tensor, logits: Tensor, risks: Tensor, batch: DomainBatch) -> Tensor:
-        """See the class; updates the moving averages."""
         domains = head_derivatives(features, logits, batch)
         variances = torch.stack([domain.gradient_variance() for domain in domains])
         averages = self.hparams.ema * self.averages + (1 - self.hparams.ema) * variances
         self.averages = averages.detach()
         corrected = averages / (1 - self.hparams.ema)
-        return (corrected - corrected.mean(0)).square().mean()
+        return squared_deviations(corrected).mean()
+
+
+def squared_deviations(values: Tensor) -> Tensor:
+    """``(v_e − mean_e v_e)²`` of each domain, element by element.
+
+    Args:
+        values: ``v_e``, ``(E, ...)``: variances of gradients, or risks.
+
+    Returns:
+        Of the same shape.
+    """
+    return (values - values.mean(0)).square()

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from torch import Tensor
+from typing_extensions import override
 
 from hessalign.algorithms.aligned import AlignedHead, AlignedHParams
 from hessalign.algorithms.base import register
-from hessalign.algorithms.hparams import HParams, LogUniform, hparam
+from hessalign.algorithms.hparams import LogUniform, hparam
 from hessalign.alignment import HessianAlignment, HessianFlatness
 from hessalign.head import HeadDerivatives
 
@@ -42,14 +43,10 @@ class FlatHead(AlignedHead):
     hparams: FlatHeadHParams
     needs_domains = 1
     penalty_weights = ("beta", "gamma")
+    batched = ("beta", "gamma")
 
-    @classmethod
-    def batched_hparams(cls, hparams: HParams) -> tuple[str, ...] | None:
-        """See the base class."""
-        return ("beta", "gamma")
-
+    @override
     def alignment(self) -> HessianAlignment:
-        """See the class."""
         return HessianAlignment("gradient", beta=self.hparams.beta)
 
     def head_penalty(self, domains: Sequence[HeadDerivatives]) -> tuple[Tensor, Mapping[str, Tensor]]:

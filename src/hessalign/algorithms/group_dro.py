@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from hessalign.algorithms.base import Algorithm, DomainBatch, Metrics, cross_entropies, register
 from hessalign.algorithms.hparams import HParams, LogUniform, hparam
@@ -25,19 +26,16 @@ class GroupDRO(Algorithm):
     hparams: GroupDROHParams
     needs_domains = 2
     weights: Tensor
+    batched = ("eta",)
 
-    @classmethod
-    def batched_hparams(cls, hparams: HParams) -> tuple[str, ...] | None:
-        """See the base class."""
-        return ("eta",)
-
+    @override
     def build(self) -> None:
-        """Adds to the network what the class says."""
         self.register_buffer("weights", torch.ones(self.domains))
 
+    @override
     def objective(self, batch: DomainBatch) -> tuple[Tensor, Metrics]:
-        """See the class; updates the weights."""
         risks = cross_entropies(self.head(self.domain_features(batch)), batch)
         raised = self.weights * (self.hparams.eta * risks.detach()).exp()
         self.weights = raised / raised.sum()
-        return self.weights @ risks, {"risk": risks.mean().detach()}
+        # Not a matrix product, which mixed precision would round.
+        return (self.weights * risks).sum(), {"risk": risks.mean().detach()}

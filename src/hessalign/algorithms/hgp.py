@@ -2,6 +2,8 @@
 
 from typing import ClassVar, Literal
 
+from typing_extensions import override
+
 from hessalign.algorithms.aligned import AlignedHead, AlignedHParams
 from hessalign.algorithms.base import register
 from hessalign.algorithms.hparams import LogUniform, hparam
@@ -35,8 +37,8 @@ class HGP(AlignedHead):
     hparams_class = HGPHParams
     hparams: HGPHParams
 
+    @override
     def alignment(self) -> HessianAlignment:
-        """See the class."""
         return HessianAlignment(
             "hgp",
             self.hparams.alpha,

@@ -14,9 +14,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hessalign.checks import require_choice
-from hessalign.datasets.base import Images
+from hessalign.datasets.base import SearchSpace
 
-Value = float | int | bool
+Value = float | int | bool | str
 
 SMALLEST, LARGEST = 1e-37, 1e37
 """What a 32-bit number holds, less a factor of ten: Adam divides the learning rate by 1 − β₁ = 0.1."""
@@ -82,7 +82,7 @@ Distribution = LogUniform | Uniform | Choice | Fixed
 
 @dataclass(frozen=True)
 class Space:
-    """Default and search distribution of one hyper-parameter for one size of images."""
+    """Default and search distribution of one hyper-parameter in one search space."""
 
     default: Value
     search: Distribution
@@ -121,7 +121,7 @@ def hparam(
     """A hyper-parameter with its default and search distribution.
 
     Args:
-        default: For images of 224 pixels, and for all others unless given below.
+        default: Default for images of 224 pixels, and for all others unless given below.
         search: Distribution of a random search, likewise.
         small: Default and distribution for images of 28 pixels.
         domain_net: Default and distribution for DomainNet.
@@ -129,6 +129,9 @@ def hparam(
         reference_name: DomainBed's name where it is another one.
         at_least: Smallest allowed value.
         at_most: Largest allowed value.
+
+    Returns:
+        A field of pydantic that carries default, bounds and [Search][].
     """
     large = (default, search)
     field: Any = Field(default, ge=at_least, le=at_most)
@@ -193,14 +196,17 @@ class HParams(BaseModel):
         return self
 
     @classmethod
-    def spaces(cls, images: Images) -> dict[str, Space]:
+    def spaces(cls, search_space: SearchSpace) -> dict[str, Space]:
         """Default and search distribution of each hyper-parameter, by field name.
 
+        Returns:
+            A [Space][] for each hyper-parameter that is searched.
+
         Raises:
-            ValueError: If there is no such kind of images.
+            ValueError: If there is no such search space.
         """
-        require_choice("images", images, get_args(Images))
-        return {name: getattr(search, images) for name, search in cls._searches().items()}
+        require_choice("search_space", search_space, get_args(SearchSpace))
+        return {name: getattr(search, search_space) for name, search in cls._searches().items()}
 
     @classmethod
     def reference_names(cls) -> dict[str, str]:
@@ -208,13 +214,18 @@ class HParams(BaseModel):
         return {name: search.reference_name or name for name, search in cls._searches().items()}
 
     @classmethod
-    def with_defaults(cls, images: Images, overrides: Mapping[str, Value | str] | None = None) -> "HParams":
-        """Defaults for a size of images, with some values replaced.
+    def with_defaults(
+        cls, search_space: SearchSpace, overrides: Mapping[str, Value | str] | None = None
+    ) -> "HParams":
+        """Defaults of a search space, with some values replaced.
+
+        Returns:
+            Hyper-parameters of this class.
 
         Raises:
             ValueError: Naming the hyper-parameter that is unknown or out of range.
         """
-        values: dict[str, Any] = {name: space.default for name, space in cls.spaces(images).items()}
+        values: dict[str, Any] = {name: space.default for name, space in cls.spaces(search_space).items()}
         return cls(**{**values, **(overrides or {})})
 
     @classmethod

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from hessalign.algorithms.aligned import AlignedHead, AlignedHParams
 from hessalign.algorithms.base import register
@@ -22,7 +23,7 @@ class HutchinsonHParams(AlignedHParams):
         alpha: Weight of the distance between estimated diagonals. The default and the range are the published
             code's, whose range does not contain its default.
         beta: Weight of the gradient distance, likewise.
-        probes: For each estimate.
+        probes: Number of probes of each estimate.
         variant: ``"expected"`` (default): the expectation over the probes in closed form, the probes' noise
             term included. ``"domainbed"``: drawn probes, as the published code has them.
         unbiased: With ``"expected"`` only: U-statistics, whose expected value does not depend on the batch
@@ -54,8 +55,8 @@ class Hutchinson(AlignedHead):
         assert isinstance(hparams, HutchinsonHParams)
         return super().batched_hparams(hparams) if hparams.variant == "expected" else None
 
+    @override
     def alignment(self) -> HessianAlignment:
-        """See the class."""
         return HessianAlignment(
             "hutchinson",
             self.hparams.alpha,

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from hessalign.algorithms.annealed import AnnealedHParams, AnnealedPenalty
 from hessalign.algorithms.base import DomainBatch, head_derivatives, register
@@ -33,8 +34,26 @@ class IRM(AnnealedPenalty):
     hparams: IRMHParams
     needs_samples = 2
 
+    @override
     def penalty(self, features: Tensor, logits: Tensor, risks: Tensor, batch: DomainBatch) -> Tensor:
-        """See the class."""
-        domains = zip(head_derivatives(features, logits, batch), batch.by_domain(logits), strict=True)
-        slopes = [(domain.residual * part).sum(1) for domain, part in domains]
-        return torch.stack([part[0::2].mean() * part[1::2].mean() for part in slopes]).mean()
+        return irm_penalty(features, logits, batch)
+
+
+def irm_penalty(features: Tensor, logits: Tensor, batch: DomainBatch) -> Tensor:
+    """``mean_e g_e g′_e`` from features ``(E·B, width)`` and logits ``(E·B, C)``."""
+    domains = zip(head_derivatives(features, logits, batch), batch.by_domain(logits), strict=True)
+    by_domain = [slopes(domain.residual, own) for domain, own in domains]
+    return torch.stack([slope[0::2].mean() * slope[1::2].mean() for slope in by_domain]).mean()
+
+
+def slopes(residual: Tensor, logits: Tensor) -> Tensor:
+    """Derivatives ``r_i · a_i`` of each sample's loss at ``s · logits`` with respect to ``s = 1``, ``(n,)``.
+
+    Args:
+        residual: ``r``, the derivative of each sample's loss in its logits, ``(n, C)``.
+        logits: ``a``, ``(n, C)``.
+
+    Returns:
+        ``(n,)``.
+    """
+    return (residual * logits).sum(1)

@@ -5,6 +5,7 @@ from abc import abstractmethod
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import override
 
 from hessalign.algorithms.base import Algorithm, DomainBatch, Metrics, Optimizers
 
@@ -20,12 +21,12 @@ class MaskedGradients(Algorithm):
     def mask(self, gradients: Tensor) -> Tensor:
         """Mask of a parameter from the domains' gradients, ``(E, ...)``: ``(...)``, values in [0, 1]."""
 
+    @override
     def step(self, batch: DomainBatch, optimizers: Optimizers) -> Metrics:
-        """See the class."""
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
         risks, by_domain = [], []
-        for part in batch.domain_batches():
-            risk = F.cross_entropy(self(part.inputs), part.targets)
+        for domain in batch.domain_batches():
+            risk = F.cross_entropy(self(domain.inputs), domain.targets)
             self.zero_grad()
             self.backward(risk)
             risks.append(risk.detach())

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from hessalign.algorithms.base import Algorithm, DomainBatch, Metrics, Optimizers, register
 from hessalign.algorithms.hparams import Choice, HParams, LogUniform, hparam
@@ -50,28 +51,28 @@ class MLDG(Algorithm):
             )
         return super().no_effect()
 
+    @override
     def step(self, batch: DomainBatch, optimizers: Optimizers) -> Metrics:
-        """See the class."""
-        parts = batch.domain_batches()
-        order = torch.randperm(len(parts)).tolist()
+        domains = batch.domain_batches()
+        order = torch.randperm(len(domains)).tolist()
         held_out = self.hparams.meta_test_domains
         if self.hparams.variant == "paper":
-            held_out = min(held_out, len(parts) - 1)
-        meta_train, meta_test = order[: max(0, len(parts) - held_out)], order[len(parts) - held_out :]
-        if len(parts) == 1 and self.hparams.variant == "paper":
-            risk = F.cross_entropy(self(parts[0].inputs), parts[0].targets)
+            held_out = min(held_out, len(domains) - 1)
+        meta_train, meta_test = order[: max(0, len(domains) - held_out)], order[len(domains) - held_out :]
+        if len(domains) == 1 and self.hparams.variant == "paper":
+            risk = F.cross_entropy(self(domains[0].inputs), domains[0].targets)
             self.minimise(risk, optimizers["main"])
             return {"loss": risk.detach()}
         network = nn.Sequential(self.backbone, self.head)
         total = [torch.zeros_like(parameter) for parameter in network.parameters()]
         losses = [total[0].new_zeros(())]
         for first, second in zip(meta_train, cycle(meta_test), strict=False):
-            losses.append(self._add_pair(network, parts[first], parts[second], total))
+            losses.append(self._add_pair(network, domains[first], domains[second], total))
         self.zero_grad()
         for parameter, gradient in zip(network.parameters(), total, strict=True):
-            parameter.grad = gradient / len(parts)
+            parameter.grad = gradient / len(domains)
         optimizers["main"].step()
-        return {"loss": torch.stack(losses).sum() / len(parts)}
+        return {"loss": torch.stack(losses).sum() / len(domains)}
 
     def _add_pair(
         self, network: nn.Sequential, train: DomainBatch, test: DomainBatch, total: list[Tensor]

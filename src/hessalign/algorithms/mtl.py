@@ -4,6 +4,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from hessalign.algorithms.base import Algorithm, DomainBatch, Metrics, cross_entropies, register
 from hessalign.algorithms.hparams import Choice, HParams, hparam
@@ -33,8 +34,8 @@ class MTL(Algorithm):
     hparams: MTLHParams
     embeddings: Tensor
 
+    @override
     def build(self) -> None:
-        """Adds to the network what the class says."""
         self.register_buffer("embeddings", torch.zeros(self.domains, self.width))
 
     def make_head(self) -> nn.Linear:
@@ -46,14 +47,14 @@ class MTL(Algorithm):
         features = self.backbone(inputs)
         return self._classify(features, features.mean(0))
 
+    @override
     def objective(self, batch: DomainBatch) -> tuple[Tensor, Metrics]:
-        """See the class; updates the embeddings."""
         features = self.domain_features(batch)
         logits, updated = [], []
-        for part, stored in zip(batch.by_domain(features), self.embeddings, strict=True):
-            embedding = self.hparams.ema * part.mean(0) + (1 - self.hparams.ema) * stored
+        for own, stored in zip(batch.by_domain(features), self.embeddings, strict=True):
+            embedding = self.hparams.ema * own.mean(0) + (1 - self.hparams.ema) * stored
             updated.append(embedding.detach())
-            logits.append(self._classify(part, embedding))
+            logits.append(self._classify(own, embedding))
         self.embeddings = torch.stack(updated)
         return cross_entropies(torch.cat(logits), batch).sum(), {}
 

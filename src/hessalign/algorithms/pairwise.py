@@ -2,13 +2,15 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from hessalign.algorithms.base import Algorithm, DomainBatch, Metrics, cross_entropies
 from hessalign.algorithms.hparams import HParams, LogUniform, hparam
-from hessalign.head.precision import without_autocast
+from hessalign.head.derivatives import at_least_single, precise_type, without_autocast
 
 
 class PairwiseHParams(HParams):
@@ -32,11 +34,7 @@ class PairwisePenalty(Algorithm):
     hparams: PairwiseHParams
     needs_domains = 2
     penalty_weights = ("penalty_weight",)
-
-    @classmethod
-    def batched_hparams(cls, hparams: HParams) -> tuple[str, ...] | None:
-        """See the base class."""
-        return ("penalty_weight",)
+    batched: ClassVar[tuple[str, ...] | None] = ("penalty_weight",)
 
     @abstractmethod
     def distances(self, features: Tensor) -> Tensor:
@@ -47,17 +45,21 @@ class PairwisePenalty(Algorithm):
 
         Args:
             domains: Features of each domain, ``(B, width)``.
+
+        Returns:
+            Scalar, in float32 at least.
         """
         count = len(domains)
         if count == 1:
             return domains[0].new_zeros(())
         with without_autocast(domains[0].device):
-            distances = self.distances(_in_full(torch.stack(list(domains))))
+            features = at_least_single(torch.stack(list(domains)))
+            distances = self.distances(features.to(precise_type(features)))
         mean = distances.triu(1).sum() / (count * (count - 1) / 2)
-        return mean.to(torch.promote_types(domains[0].dtype, torch.float32))
+        return mean.to(features.dtype)
 
+    @override
     def objective(self, batch: DomainBatch) -> tuple[Tensor, Metrics]:
-        """See the class."""
         features = self.domain_features(batch)
         risk = cross_entropies(self.head(features), batch).mean()
         penalty = self.penalty(batch.by_domain(features))
@@ -65,11 +67,6 @@ class PairwisePenalty(Algorithm):
             "risk": risk.detach(),
             "penalty": penalty.detach(),
         }
-
-
-def _in_full(features: Tensor) -> Tensor:
-    """In float64; in float32 on Apple's GPUs, which know no other."""
-    return features.to(torch.float32 if features.device.type == "mps" else torch.float64)
 
 
 def means_of_domains(values: Tensor, domains: int) -> Tensor:

@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import override
 
 from hessalign.algorithms.base import Algorithm, DomainBatch, Metrics, register
 from hessalign.algorithms.hparams import HParams, Uniform, hparam
@@ -31,14 +32,10 @@ class RSC(Algorithm):
 
     hparams_class = RSCHParams
     hparams: RSCHParams
+    batched = ("feature_drop", "batch_drop")
 
-    @classmethod
-    def batched_hparams(cls, hparams: HParams) -> tuple[str, ...] | None:
-        """See the base class."""
-        return ("feature_drop", "batch_drop")
-
+    @override
     def objective(self, batch: DomainBatch) -> tuple[Tensor, Metrics]:
-        """See the class."""
         features = self.backbone(batch.inputs)
         mask = self._mask(features.detach(), batch.targets)
         return F.cross_entropy(self.head(features * mask), batch.targets), {}

@@ -3,9 +3,11 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from hessalign.algorithms.base import Algorithm, DomainBatch, Metrics, Optimizers, register
 from hessalign.algorithms.hparams import HParams, LogUniform, hparam
+from hessalign.head.derivatives import at_least_single
 
 EPSILON = 1e-5
 
@@ -37,8 +39,8 @@ class SagNet(Algorithm):
     hparams: SagNetHParams
     needs_trainable_backbone = True
 
+    @override
     def build(self) -> None:
-        """Adds to the network what the class says."""
         self.style_head = nn.Linear(self.width, self.classes)
 
     def make_optimizers(self) -> Optimizers:
@@ -49,8 +51,8 @@ class SagNet(Algorithm):
             "style": self.adam(self.style_head.parameters()),
         }
 
+    @override
     def step(self, batch: DomainBatch, optimizers: Optimizers) -> Metrics:
-        """See the class."""
         content_loss = F.cross_entropy(
             self.head(_style_randomised(self.backbone(batch.inputs))), batch.targets
         )
@@ -61,7 +63,7 @@ class SagNet(Algorithm):
         self.minimise(style_loss, optimizers["style"])
 
         adversarial_logits = self.style_head(_content_randomised(self.backbone(batch.inputs)))
-        adversarial_loss = -adversarial_logits.log_softmax(1).mean(1).mean()
+        adversarial_loss = -at_least_single(adversarial_logits).log_softmax(1).mean(1).mean()
         self.minimise(self.hparams.adversarial_weight * adversarial_loss, optimizers["backbone"])
         return {
             "loss": content_loss.detach(),

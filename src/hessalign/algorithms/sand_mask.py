@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 from torch import Tensor
+from typing_extensions import override
 
 from hessalign.algorithms.base import register
 from hessalign.algorithms.hparams import HParams, LogUniform, Uniform, hparam
@@ -47,8 +48,9 @@ class SANDMask(MaskedGradients):
             return "tau: at 1 the mask is zero everywhere, and nothing is trained"
         return super().no_effect()
 
+    @override
     def mask(self, gradients: Tensor) -> Tensor:
-        """See the class; where the variance is undefined or the mask is, 10⁻¹⁷ stands for it."""
+        # Where the variance is undefined or the mask is, 10⁻¹⁷ stands for it.
         variance = gradients.var(0, unbiased=True).nan_to_num(nan=SMALLEST)
         raised: Tensor = (self.hparams.k / variance * (agreement(gradients) - self.hparams.tau)).tanh()
         return raised.clamp(min=0).nan_to_num(nan=SMALLEST)

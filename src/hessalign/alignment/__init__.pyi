@@ -1,4 +1,7 @@
-from .distances import (
+from .flatness import HessianFlatness
+from .penalty import (
+    HessianAlignment,
+    SortedDomains,
     diagonal_distances,
     expected_hutchinson_distances,
     frobenius_distances,
@@ -8,9 +11,6 @@ from .distances import (
     sampled_hutchinson_distances,
     spectral_distances,
 )
-from .flatness import HessianFlatness
-from .grouping import SortedDomains, sort_by_domain
-from .penalty import HessianAlignment
 from .suggestion import WeightSuggestion
 
 __all__ = [
@@ -25,6 +25,5 @@ __all__ = [
     "hessian_squares",
     "hgp_distances",
     "sampled_hutchinson_distances",
-    "sort_by_domain",
     "spectral_distances",
 ]

@@ -3,7 +3,7 @@ r"""A flat head: the size of the domains' head Hessians, whole or off the diagon
 ``‖H_e‖_F²`` is the sum of the squared eigenvalues of domain ``e``'s Hessian. Where it is small, no small
 change of the head's weights changes the domain's loss by more than its slope says: the head lies in a
 flat region. It aligns nothing, but two Hessians that are both nearly zero are nearly equal. Hutchinson's
-probes add the off-diagonal part of it to the alignment of diagonals without naming it (see
+probes add the off-diagonal terms of it to the alignment of diagonals without naming it (see
 [expected_hutchinson_distances][]):
 
     expected Hutchinson  =  (1 + 1/k) · diagonal  −  (1/k) · Frobenius  +  (2/k) · Σ_e off(H_e)
@@ -18,8 +18,7 @@ from typing import ClassVar, Literal, get_args
 
 import torch
 
-from hessalign.alignment.distances import hessian_squares
-from hessalign.alignment.penalty import HeadPenalty, Reduction, Terms, Weight
+from hessalign.alignment.penalty import HeadPenalty, Reduction, Terms, Weight, hessian_squares
 from hessalign.checks import require_choice
 from hessalign.head import HeadDerivatives, HeadLoss
 
@@ -86,11 +85,14 @@ class HessianFlatness(HeadPenalty):
         Args:
             domains: Derivatives of each domain.
             generator: Not used: nothing is drawn.
+
+        Returns:
+            ``{"hessian_size": (m,)}``.
         """
         return {"hessian_size": hessian_squares(domains, self.part)}
 
     def extra_repr(self) -> str:
-        """Settings, as ``print(penalty)`` shows them."""
+        """Arguments, as ``print(penalty)`` shows them."""
         return (
             f"gamma={self.gamma}, part={self.part!r}, reduction={self.reduction!r}, bias={self.bias}, "
             f"loss={self.loss}"

@@ -1,31 +1,34 @@
-r"""One penalty for any training loop: alignment of the head's gradients and Hessians across domains."""
+r"""One penalty for any training loop: alignment of the head's gradients and Hessians across domains.
+
+First the distances, side by side, then what weighs them. Each function takes the domains' derivatives and
+returns ``(m,)``: one distance for each domain. A bar is the mean over domains, all with equal weight. How the
+numbers are computed: [hessalign.head.statistics][].
+
+With ``unbiased=True`` products of a domain with itself run over distinct samples (U-statistics), so that the
+expected value of a distance does not depend on how many samples a domain has; the plug-in distance is too
+large by the sampling noise, about ``tr Cov / n``. Products of two domains have no bias. Such an estimate can
+be negative.
+"""
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from hessalign.alignment.distances import (
-    diagonal_distances,
-    expected_hutchinson_distances,
-    frobenius_distances,
-    gradient_distances,
-    hgp_distances,
-    sampled_hutchinson_distances,
-    spectral_distances,
-)
-from hessalign.alignment.grouping import SortedDomains, derivatives_by_domain
 from hessalign.alignment.suggestion import WeightSuggestion, suggest_weights
 from hessalign.checks import require_choice, require_flag, require_number, require_whole
 from hessalign.exceptions import NoEffectWarning
-from hessalign.head import DomainDerivatives, HeadDerivatives, HeadLoss, Statistics
+from hessalign.head import DomainDerivatives, HeadDerivatives, HeadLoss, Statistics, spectral_norm
+from hessalign.head.derivatives import SortedDomains as SortedDomains  # noqa: PLC0414 (exported from here, too)
+from hessalign.head.derivatives import derivatives_by_domain, without_autocast
 from hessalign.head.losses import resolve_loss
-from hessalign.head.precision import without_autocast
 from hessalign.head.statistics import Centre, Quantity
 from hessalign.inputs import as_tensor
 
+Domains = Sequence[HeadDerivatives] | Statistics
 Method = Literal["gradient", "hgp", "hutchinson", "diagonal", "frobenius", "spectral"]
 Reduction = Literal["mean", "sum"]
 Weight = float | Tensor
@@ -42,8 +45,192 @@ QUANTITIES: dict[str, tuple[Quantity, ...]] = {
 """What each method needs of the statistics beside the gradient."""
 
 
+def gradient_distances(domains: Domains, unbiased: bool = False) -> Tensor:
+    """``‖G_e − Ḡ‖²`` of each domain: the β term of the paper's objective.
+
+    Whether ``Ḡ`` is detached makes no difference to the derivative of the sum over domains: the differences
+    to their own mean add up to zero. The same holds for diagonals and whole Hessians.
+
+    Args:
+        domains: Derivatives of ``m`` domains.
+        unbiased: U-statistics.
+
+    Returns:
+        ``(m,)``.
+    """
+    return _of(domains, "gradient", unbiased=unbiased).spread("gradient").distances
+
+
+def diagonal_distances(domains: Domains, unbiased: bool = False) -> Tensor:
+    """``‖D_e − D̄‖²`` of each domain, ``D_e`` the exact diagonal of ``H_e``: no probes.
+
+    Args:
+        domains: Derivatives of ``m`` domains.
+        unbiased: U-statistics.
+
+    Returns:
+        ``(m,)``.
+    """
+    return _of(domains, "diagonal", unbiased=unbiased).spread("diagonal").distances
+
+
+def frobenius_distances(domains: Domains, unbiased: bool = False) -> Tensor:
+    """``‖H_e − H̄‖_F²`` of each domain, the whole Hessian, without forming any.
+
+    Closed forms of this kind for moment alignment: Chen, Si, Zhang and Zhao, "Moment Alignment", UAI 2025.
+
+    Args:
+        domains: Derivatives of ``m`` domains.
+        unbiased: U-statistics.
+
+    Returns:
+        ``(m,)``.
+    """
+    return _of(domains, "hessian", unbiased=unbiased).spread("hessian").distances
+
+
+def hgp_distances(
+    domains: Domains, centre: Centre = "mean_loss", detach_centre: bool = False, unbiased: bool = False
+) -> Tensor:
+    """``‖H_e G_e − c‖²`` of each domain, the Hessian-gradient product (Hemati et al., ICCV 2023).
+
+    Args:
+        domains: Derivatives of ``m`` domains.
+        centre: ``"mean_loss"`` (default): ``c = H̄ Ḡ``, Hessian and gradient of the mean loss, as in the
+            paper's code. ``"mean_product"``: ``c = (1/m) Σ_e H_e G_e``, as in the paper's text.
+        detach_centre: ``c`` is a constant, also as a function of the features. Changes the derivative for
+            ``"mean_loss"`` only.
+        unbiased: U-statistics; with ``"mean_product"`` only.
+
+    Returns:
+        ``(m,)``.
+
+    Raises:
+        ValueError: If ``unbiased`` is asked for with ``"mean_loss"``.
+    """
+    if unbiased and centre != "mean_product":
+        raise ValueError(
+            "unbiased: 'hgp' needs centre='mean_product', the mean of the products H_e G_e; with "
+            "centre='mean_loss' the centre multiplies samples of one domain from Hessian and gradient"
+        )
+    return _of(domains, "hgp", unbiased=unbiased).hgp_distances(centre, detach_centre)
+
+
+def expected_hutchinson_distances(
+    domains: Domains, probes: int, detach_centre: bool = False, unbiased: bool = False
+) -> Tensor:
+    """Expectation over the probes of [sampled_hutchinson_distances][], in closed form.
+
+    ``‖D_e − D̄‖² + (1/k)(off(H_e) + off(H̄))`` with ``off(H) = ‖H‖_F² − ‖diag H‖²``. The second term does not
+    align anything: it pulls the off-diagonal elements of every Hessian to zero.
+
+    Args:
+        domains: Derivatives of ``m`` domains.
+        probes: ``k``.
+        detach_centre: No derivative flows through ``off(H̄)``.
+        unbiased: U-statistics.
+
+    Returns:
+        ``(m,)``.
+    """
+    statistics = _of(domains, "hessian", "diagonal", unbiased=unbiased)
+    whole, diagonal = statistics.spread("hessian"), statistics.spread("diagonal")
+    off_of_mean = whole.square_of_mean() - diagonal.square_of_mean()
+    if detach_centre:
+        off_of_mean = off_of_mean.detach()
+    return diagonal.distances + (whole.squares - diagonal.squares + off_of_mean) / probes
+
+
+def sampled_hutchinson_distances(
+    domains: Sequence[HeadDerivatives],
+    probes: int,
+    generator: torch.Generator | None = None,
+    detach_centre: bool = False,
+) -> Tensor:
+    """``‖D̂_e − D̂‖²`` of each domain (Hemati et al., ICCV 2023), every estimate from ``k`` probes of its own.
+
+    ``D̂ = (1/k) Σ_j s_j ⊙ (H s_j)`` with Rademacher probes ``s_j``, drawn anew for every domain and for the
+    Hessian of the mean loss.
+
+    Args:
+        domains: Derivatives of ``m`` domains.
+        probes: ``k``, probes for each estimate. Holds ``2k`` vectors of ``C(d+1)`` values for each domain.
+        generator: Source of the probes; torch's global one by default.
+        detach_centre: No derivative flows through ``D̂``, the estimate for the mean loss.
+
+    Returns:
+        ``(m,)``.
+    """
+    precise = [domain.precise() for domain in domains]
+    shape, like = (probes, *precise[0].shape), precise[0].features
+    mean_signs = _rademacher(shape, like, generator)
+    own, of_mean = [], []
+    for derivatives in precise:
+        signs = torch.cat([_rademacher(shape, like, generator), mean_signs])
+        estimates = signs * derivatives.hvp(signs)
+        own.append(estimates[:probes].mean(0))
+        of_mean.append(estimates[probes:].mean(0))
+    centre = torch.stack(of_mean).mean(0)
+    if detach_centre:
+        centre = centre.detach()
+    return (torch.stack(own) - centre).square().flatten(1).sum(1)
+
+
+def spectral_distances(domains: Sequence[HeadDerivatives], detach_centre: bool = False) -> Tensor:
+    """``‖H_e − H̄‖₂²`` of each domain, matrix-free: the paper's bound on the transfer measure.
+
+    Args:
+        domains: Derivatives of ``m`` domains.
+        detach_centre: No derivative flows through ``H̄``.
+
+    Returns:
+        ``(m,)``.
+    """
+    grouped = DomainDerivatives.of(domains)
+    mean = grouped.mean().precise()
+
+    def difference(v: Tensor, domain: HeadDerivatives) -> Tensor:
+        centre = mean.hvp(v)
+        return domain.hvp(v) - (centre.detach() if detach_centre else centre)
+
+    precise = [domain.precise() for domain in grouped]
+    like = precise[0].features.new_zeros(precise[0].shape)
+    return torch.stack(
+        [spectral_norm(partial(difference, domain=domain), like) for domain in precise]
+    ).square()
+
+
+def hessian_squares(domains: Domains, part: str = "whole") -> Tensor:
+    """``‖H_e‖_F²`` of each domain, or ``off(H_e) = ‖H_e‖_F² − ‖diag H_e‖²``; no Hessian is formed.
+
+    Args:
+        domains: Derivatives of ``m`` domains.
+        part: ``"whole"`` (default) or ``"off_diagonal"``.
+
+    Returns:
+        ``(m,)``; rounding is kept from making it negative.
+    """
+    if part == "whole":
+        squares = _of(domains, "hessian").spread("hessian").squares
+    else:
+        statistics = _of(domains, "hessian", "diagonal")
+        squares = statistics.spread("hessian").squares - statistics.spread("diagonal").squares
+    return squares.clamp(min=0)
+
+
+def _of(domains: Domains, *wanted: str, unbiased: bool = False) -> Statistics:
+    if isinstance(domains, Statistics):
+        return domains
+    return Statistics(DomainDerivatives.of(domains), wanted, unbiased)  # type: ignore[arg-type]
+
+
+def _rademacher(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
+    device = like.device if generator is None else generator.device
+    return torch.randint(0, 2, shape, generator=generator, device=device).to(like) * 2 - 1
+
+
 class HeadPenalty(nn.Module):
-    """What the penalties share: checked settings, a batch in, weighted terms of the domains out."""
+    """What the penalties share: checked arguments, a batch in, weighted terms of the domains out."""
 
     weights: ClassVar[Mapping[str, str]]
     """Which attribute weighs which term."""
@@ -52,7 +239,7 @@ class HeadPenalty(nn.Module):
     bias: bool
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute; a setting is checked, whenever it is set."""
+        """Set an attribute; an argument is checked, whenever it is set."""
         check = _CHECKS.get(name)
         super().__setattr__(name, value if check is None else check(value))
 
@@ -86,7 +273,7 @@ class HeadPenalty(nn.Module):
         Args:
             features: Input of the linear head, ``(n, d)``; tensor, array or rows of numbers.
             logits: Output of the linear head, ``(n, C)``; ``(n,)`` for one logit.
-            targets: As the loss takes them, ``(n,)`` or ``(n, C)``.
+            targets: What the loss takes, ``(n,)`` or ``(n, C)``.
             domains: Domain id of each sample, ``(n,)``, integers or strings in any container and any order;
                 ids need not be contiguous and domains need not be of one size. Or
                 [SortedDomains][hessalign.alignment.SortedDomains] for a batch that is sorted by domain: then
@@ -144,11 +331,11 @@ class HeadPenalty(nn.Module):
             if not isinstance(domains, DomainDerivatives)
             else domains.like.features.dtype
         )
-        parts = []
+        weighted = []
         for name, distance in distances.items():
             reduced = distance.mean() if self.reduction == "mean" else distance.sum()
-            parts.append(getattr(self, self.weights[name]) * reduced)
-        penalty = sum(parts[1:], parts[0]).to(dtype) if parts else _connected_zero(domains)
+            weighted.append(getattr(self, self.weights[name]) * reduced)
+        penalty = sum(weighted[1:], weighted[0]).to(dtype) if weighted else _connected_zero(domains)
         return penalty, {name: distance.detach().to(dtype) for name, distance in distances.items()}
 
     def suggest(self, batches: Iterable[Any], share: float = 0.1) -> WeightSuggestion:
@@ -161,13 +348,13 @@ class HeadPenalty(nn.Module):
 
         Args:
             batches: Each ``(features, logits, targets, domains)``, as the penalty takes them.
-            share: Of the loss, for each term; default 0.1.
+            share: Share of the loss that each term is to be; default 0.1.
 
         Returns:
             ``print`` it; ``suggestion.weights`` holds the weights by name.
 
         Raises:
-            ValueError: If there is no batch, a batch is not of that form, or none has two domains.
+            ValueError: If there is no batch, a batch is no such tuple, or none has two domains.
 
         Example:
             >>> import torch
@@ -305,6 +492,9 @@ class HessianAlignment(HeadPenalty):
         Args:
             domains: Derivatives of each domain.
             generator: Source of sampled Hutchinson probes; torch's global one by default.
+
+        Returns:
+            ``(m,)`` by name, the terms that are not left out.
         """
         aligns_gradients = len(domains) > 1 and _is_on(self.beta)
         aligns_hessians = len(domains) > 1 and _is_on(self.alpha) and self.method != "gradient"
@@ -324,7 +514,7 @@ class HessianAlignment(HeadPenalty):
         return distances
 
     def extra_repr(self) -> str:
-        """Settings, as ``print(penalty)`` shows them."""
+        """Arguments, as ``print(penalty)`` shows them."""
         return (
             f"{self.method!r}, alpha={self.alpha}, beta={self.beta}, probes={self.probes}, "
             f"expected={self.expected}, centre={self.centre!r}, detach_centre={self.detach_centre}, "
@@ -361,6 +551,9 @@ class HessianAlignment(HeadPenalty):
 
 def check_weight(name: str, value: Any) -> Weight:
     """A weight as a float, or a scalar tensor as it is.
+
+    Returns:
+        The weight.
 
     Raises:
         ValueError: If it is neither a finite number of at least 0 nor a scalar tensor of real numbers.
@@ -408,8 +601,10 @@ def _is_on(weight: Weight) -> bool:
 
 def _connected_zero(domains: Sequence[HeadDerivatives]) -> Tensor:
     """Exactly 0 whatever the values, with a derivative of 0 for features and logits: sums of no rows."""
-    parts = [domains.like] if isinstance(domains, DomainDerivatives) and domains.is_joined else domains
-    empty = [part.features[:0].sum() + part.residual[:0].sum().to(part.features.dtype) for part in parts]
+    derivatives = [domains.like] if isinstance(domains, DomainDerivatives) and domains.is_joined else domains
+    empty = [
+        each.features[:0].sum() + each.residual[:0].sum().to(each.features.dtype) for each in derivatives
+    ]
     return torch.stack(empty).sum()
 
 

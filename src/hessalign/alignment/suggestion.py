@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hessalign.alignment.grouping import SortedDomains
 from hessalign.checks import require_number
 from hessalign.exceptions import UntrustworthyWarning
+from hessalign.head.derivatives import SortedDomains
 from hessalign.inputs import as_domain_ids, as_tensor
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class WeightSuggestion:
 
     Attributes:
         loss: Mean over domains of their mean losses, averaged over batches.
-        share: Of the loss, wanted of each term.
+        share: Share of the loss that each term was to be.
         batches: Number of batches.
         terms: Each term by the name of its weight: ``"alpha"``, ``"beta"`` or ``"gamma"``.
     """

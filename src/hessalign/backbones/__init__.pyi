@@ -1,7 +1,6 @@
-from . import adapter, mnist_cnn, pretrained
-from .adapter import Adapter
+from . import pretrained
 from .base import Backbone, BackboneSpec, make_backbone
-from .mnist_cnn import MnistCnn
+from .networks import Adapter, MnistCnn
 from .weights import network_sha256
 
 __all__ = [
@@ -9,9 +8,7 @@ __all__ = [
     "Backbone",
     "BackboneSpec",
     "MnistCnn",
-    "adapter",
     "make_backbone",
-    "mnist_cnn",
     "network_sha256",
     "pretrained",
 ]

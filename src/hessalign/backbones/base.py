@@ -3,8 +3,9 @@
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NoReturn, Self
 
+import torch
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -15,19 +16,28 @@ from pydantic import (
     model_validator,
 )
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hessalign import backbones
-from hessalign.backbones import adapter, mnist_cnn
-from hessalign.backbones.preparation import InputNeeds, Preparation
+from hessalign.backbones.networks import (
+    ADAPTERS,
+    DEFAULT_RANK,
+    MNIST_CNN,
+    Adapter,
+    InputNeeds,
+    MnistCnn,
+    Preparation,
+)
 from hessalign.backbones.weights import FILE_SUFFIXES, file_sha256, load_state, read_state
+from hessalign.checks import did_you_mean
 from hessalign.exceptions import HessalignWarning
 
 RESNETS = ("resnet18", "resnet50")
 LIBRARIES = ("timm", "torchvision")
 SOURCES = ("none", "hub", "package")
 IDENTITY = "identity"
-OWN_NETWORKS = (mnist_cnn.NAME, IDENTITY, *adapter.NAMES)
+OWN_NETWORKS = (MNIST_CNN, IDENTITY, *ADAPTERS)
 """Networks that there are no published weights of."""
 
 
@@ -42,8 +52,8 @@ class BackboneSpec(BaseModel):
             (ImageNet V1 for ``resnet18`` and ``resnet50``, torchvision's default or timm's tag otherwise),
             ``"package"`` for those of an installed package, or the path of a ``.safetensors``, ``.pth`` or
             ``.pt`` file.
-        weights_sha256: Of the file's content, so that a run can be told from others wherever the file lies;
-            empty (default) if it does not matter. [make_backbone][] refuses a file with another one.
+        weights_sha256: Hash of the weights file, so that a run can be told from others wherever the file
+            lies; empty (default) if it does not matter. [make_backbone][] refuses a file with another one.
         frozen_batch_norm: Keep every BatchNorm in eval mode for ever: its running statistics stay, its affine
             weights are trained. By default True with pretrained weights, as in the published tables, and
             False with random ones.
@@ -72,7 +82,7 @@ class BackboneSpec(BaseModel):
     @property
     def takes_features(self) -> bool:
         """Whether inputs are feature vectors rather than images."""
-        return self.name in (IDENTITY, *adapter.NAMES)
+        return self.name in (IDENTITY, *ADAPTERS)
 
     def check_takes(self, input_shape: tuple[int, ...]) -> None:
         """Refuse inputs of the wrong kind.
@@ -86,7 +96,7 @@ class BackboneSpec(BaseModel):
         features = len(input_shape) == 1
         if features == self.takes_features:
             return
-        allowed = ", ".join((IDENTITY, *adapter.NAMES)) if features else "networks for images"
+        allowed = ", ".join((IDENTITY, *ADAPTERS)) if features else "networks for images"
         raise ValueError(
             f"backbone: {self.name!r} does not take the dataset's inputs, which are "
             f"{'feature vectors' if features else 'images'} of shape {input_shape}; allowed are {allowed}"
@@ -100,16 +110,14 @@ class BackboneSpec(BaseModel):
         filled = dict(given)
         if filled.get("weights", "none") != "none":  # the statistics that come with weights are worth keeping
             filled.setdefault("frozen_batch_norm", True)
-        if filled.get("name") in adapter.NAMES and filled.get("rank") is None:
-            filled["rank"] = adapter.DEFAULT_RANK
+        if filled.get("name") in ADAPTERS and filled.get("rank") is None:
+            filled["rank"] = DEFAULT_RANK
         return filled
 
     @model_validator(mode="after")
     def _rank_belongs_to_adapters(self) -> Self:
-        if self.rank is not None and self.name not in adapter.NAMES:
-            raise ValueError(
-                f"rank: {self.name!r} has none; only {' and '.join(map(repr, adapter.NAMES))} do"
-            )
+        if self.rank is not None and self.name not in ADAPTERS:
+            raise ValueError(f"rank: {self.name!r} has none; only {' and '.join(map(repr, ADAPTERS))} do")
         return self
 
     @model_validator(mode="after")
@@ -133,11 +141,12 @@ class BackboneSpec(BaseModel):
     @classmethod
     def _known_name(cls, name: str) -> str:
         library, _, model = name.partition(":")
-        named = (mnist_cnn.NAME, *RESNETS, IDENTITY, *adapter.NAMES)
+        named = (MNIST_CNN, *RESNETS, IDENTITY, *ADAPTERS)
         if name not in named and not (library in LIBRARIES and model):
             raise ValueError(
                 f"name: {name!r} is not known; allowed are "
                 f"{', '.join(map(repr, named))}, 'timm:NAME' and 'torchvision:NAME'"
+                f"{did_you_mean(name, named)}"
             )
         return name
 
@@ -152,7 +161,7 @@ class BackboneSpec(BaseModel):
                 f"weights: {str(weights)!r} is not known; allowed are {', '.join(map(repr, SOURCES))} "
                 f"or the path of a {', '.join(FILE_SUFFIXES)} file"
             )
-        return str(weights)  # the only form of a path that pydantic takes from Python and from JSON
+        return str(weights)  # the only kind of path that pydantic takes from Python and from JSON
 
 
 class Backbone(nn.Module):
@@ -166,8 +175,8 @@ class Backbone(nn.Module):
         preparation: Applied to images before the network; None for none.
 
     Attributes:
-        network: As given.
-        width: As given.
+        network: The network alone.
+        width: Number of features.
         apply_network: How the network is applied to inputs; plainly by default. A training run on several
             processes spreads the inputs over them here.
     """
@@ -202,22 +211,47 @@ class Backbone(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Features ``(n, width)`` of images ``(n, c, h, w)`` or given features ``(n, d)``.
 
+        Returns:
+            ``(n, width)``.
+
         Raises:
             ValueError: If the network gives anything else, or does not take inputs of such a shape.
+            RuntimeError: If the network fails for another reason, want of memory say.
         """
         if self.preparation is not None:
             inputs = self.preparation(inputs)
         try:
             features = self.apply_network(self.network, inputs)
         except AssertionError as error:
-            raise ValueError(
-                f"name: the network does not take inputs of shape {tuple(inputs.shape[1:])} ({error})"
-            ) from None
+            _refuse_shape(inputs, error)
+        except RuntimeError as error:
+            if _takes_shape(self.network, inputs):
+                raise
+            _refuse_shape(inputs, error)
         if not isinstance(features, Tensor) or features.shape[1:] != (self.width,):
             found = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
             raise ValueError(f"name: the network gave {found} instead of features (n, {self.width})")
         dropped: Tensor = self.dropout(features)
         return dropped
+
+
+def _refuse_shape(inputs: Tensor, error: Exception) -> NoReturn:
+    reason = next(iter(str(error).splitlines()), "an assertion of the network failed")
+    raise ValueError(
+        f"name: the network does not take inputs of shape {tuple(inputs.shape[1:])} ({reason})"
+    ) from None
+
+
+def _takes_shape(network: nn.Module, inputs: Tensor) -> bool:
+    """Whether inputs of this shape pass the network, tried without a number being computed."""
+    tensors = (*network.named_parameters(), *network.named_buffers())
+    state = {name: value.to("meta") for name, value in tensors}
+    try:
+        with torch.no_grad():
+            functional_call(network, state, (inputs.to("meta"),))
+    except (AssertionError, RuntimeError):
+        return False
+    return True
 
 
 def make_backbone(spec: BackboneSpec, input_channels: int) -> Backbone:
@@ -230,6 +264,9 @@ def make_backbone(spec: BackboneSpec, input_channels: int) -> Backbone:
         input_channels: Channels of the images. For another number than 3, channel ``i`` of the first
             convolution gets the weights of channel ``i mod 3`` of the three-channel network, as in DomainBed;
             ``mnist_cnn`` is built for any number. For ``identity`` and adapters the number of features.
+
+    Returns:
+        The network with what belongs before and behind it, in training mode.
 
     Raises:
         ValueError: If there is no such model, it does not have such weights, the weights do not fit or are
@@ -290,5 +327,5 @@ def _network(spec: BackboneSpec, input_channels: int) -> tuple[nn.Module, int, I
 
 def _own_network(spec: BackboneSpec, input_channels: int) -> tuple[nn.Module, int]:
     if spec.rank is not None:
-        return adapter.Adapter(spec.name, input_channels, spec.rank), input_channels
-    return mnist_cnn.MnistCnn(input_channels), mnist_cnn.MnistCnn.width
+        return Adapter(spec.name, input_channels, spec.rank), input_channels
+    return MnistCnn(input_channels), MnistCnn.width

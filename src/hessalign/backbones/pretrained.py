@@ -10,7 +10,7 @@ import torch
 import torchvision
 from torch import nn
 
-from hessalign.backbones.preparation import InputNeeds
+from hessalign.backbones.networks import InputNeeds
 from hessalign.backbones.weights import load_in_order, load_state, package_file, read_state
 
 # Their published weights are the first ones of torchvision, which DomainBed's tables were made with.
@@ -45,8 +45,11 @@ def pretrained_network(
 
     Args:
         name: ``"resnet18"``, ``"resnet50"``, ``"timm:NAME"`` or ``"torchvision:NAME"``.
-        weights: As in [BackboneSpec][hessalign.backbones.BackboneSpec].
+        weights: ``"none"``, ``"hub"``, ``"package"`` or the path of a file.
         input_channels: Channels of the images.
+
+    Returns:
+        Module, number of features, and needs.
 
     Raises:
         ValueError: If there is no such model, it does not have such weights, the weights do not fit, or it
@@ -108,8 +111,8 @@ def _torchvision_builder(model: str, published: str | None) -> Callable[[bool], 
         module = torchvision.models.get_model(model, **options)
         if auxiliary:
             module.aux_logits = False
-            for part in auxiliary:
-                setattr(module, part, None)
+            for name in auxiliary:
+                setattr(module, name, None)
         width, classifier = _remove_classifier(module, model)
         return Network(module, width, (classifier, *auxiliary), _torchvision_needs(module, model, published))
 
@@ -126,6 +129,9 @@ def _takes_other_sizes(model: str, own: int) -> bool:
     """Whether a network that timm calls one of a fixed size takes another all the same; some do.
 
     Tried without a number being computed.
+
+    Returns:
+        Whether it does.
     """
     other = 224 if own != 224 else 448
     try:
@@ -148,7 +154,7 @@ def _torchvision_needs(module: nn.Module, model: str, published: str | None) -> 
 
 def _remove_classifier(module: nn.Module, model: str) -> tuple[int, str]:
     """Replace the classifier, and a dropout right before it, by the identity; its input features and name."""
-    linears = [(name, part) for name, part in module.named_modules() if isinstance(part, nn.Linear)]
+    linears = [(name, inner) for name, inner in module.named_modules() if isinstance(inner, nn.Linear)]
     if not linears or linears[-1][1].out_features != CLASSES:
         raise ValueError(
             f"name: 'torchvision:{model}' does not end in a linear classifier of {CLASSES} classes, "
@@ -170,9 +176,9 @@ def _remove_classifier(module: nn.Module, model: str) -> tuple[int, str]:
 def _adapt_channels(module: nn.Module, name: str, input_channels: int) -> None:
     """Let channel ``i`` of the first convolution have the weights of channel ``i mod 3``."""
     convolutions = [
-        part
-        for part in module.modules()
-        if isinstance(part, nn.Conv2d) and part.in_channels == 3 and part.groups == 1
+        inner
+        for inner in module.modules()
+        if isinstance(inner, nn.Conv2d) and inner.in_channels == 3 and inner.groups == 1
     ]
     # A network that standardises its three channels itself cannot take another number of them.
     if len(convolutions) != 1 or getattr(module, "transform_input", False):
@@ -188,6 +194,9 @@ def _adapt_channels(module: nn.Module, name: str, input_channels: int) -> None:
 
 def _download(model: str, fetch: Callable[[], Any]) -> Any:
     """What the library fetches.
+
+    Returns:
+        Whatever ``fetch`` returns.
 
     Raises:
         OSError: Whatever went wrong, for the libraries do not share an exception for it.

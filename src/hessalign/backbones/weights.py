@@ -17,6 +17,9 @@ def network_sha256(network: nn.Module) -> str:
     """SHA-256 of a network's parameters and buffers: their names, types, shapes and values.
 
     The same for the same weights, whatever kind of file they came from and whatever device they are on.
+
+    Returns:
+        64 hexadecimal digits.
     """
     digest = hashlib.sha256()
     for name, value in network.state_dict().items():
@@ -27,6 +30,9 @@ def network_sha256(network: nn.Module) -> str:
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's content.
+
+    Returns:
+        64 hexadecimal digits.
 
     Raises:
         OSError: If there is no such file.
@@ -41,7 +47,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a file, by name; nothing in the file is executed.
 
     Args:
-        path: Of a ``.safetensors`` file, or of a state dict that ``torch.save`` wrote.
+        path: A ``.safetensors`` file, or a state dict that ``torch.save`` wrote.
+
+    Returns:
+        Tensors on the processor, by name.
 
     Raises:
         OSError: If the file is missing, damaged or refused because it holds more than tensors.
@@ -109,6 +118,9 @@ PACKAGES = {
 
 def package_file(name: str) -> Path:
     """The file with a backbone's weights in an installed package.
+
+    Returns:
+        Path of the file.
 
     Raises:
         ValueError: If no package has weights of the backbone, or it is not installed.

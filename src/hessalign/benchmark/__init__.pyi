@@ -1,18 +1,17 @@
 from . import (
     best,
-    domainbed_runs,
     engines,
     estimate,
     formats,
     job,
     plot,
     protocol,
-    records,
+    readers,
     report,
     sweep,
     tables,
 )
-from .records import Records, read_sweep
+from .readers import Records, read_sweep
 from .selection import RULES, Rule, select
 
 __all__ = [
@@ -20,7 +19,6 @@ __all__ = [
     "Records",
     "Rule",
     "best",
-    "domainbed_runs",
     "engines",
     "estimate",
     "formats",
@@ -28,7 +26,7 @@ __all__ = [
     "plot",
     "protocol",
     "read_sweep",
-    "records",
+    "readers",
     "report",
     "select",
     "sweep",

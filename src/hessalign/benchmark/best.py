@@ -7,9 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from hessalign.backbones.adapter import DEFAULT_RANK
-from hessalign.benchmark.records import Records
-from hessalign.benchmark.run_folder import RunFolder
+from hessalign.backbones.networks import DEFAULT_RANK
+from hessalign.benchmark.readers import Records, Run
 from hessalign.benchmark.selection import Rule
 
 DATA = "DATA"
@@ -42,7 +41,7 @@ class BestRun(BaseModel):
         rule: How it was chosen.
         dataset: Its name.
         setting: What sets its table apart from others; ``""`` if nothing does.
-        algorithm: Its name, with its form where there are several.
+        algorithm: Its name, with its variant where there are several.
         target: Name of the target domain.
         trial_seed: Which trial.
         hparams_seed: Which draw of hyper-parameters.
@@ -89,6 +88,9 @@ def best_runs(records: Records, rules: Sequence[Rule], folder: Path) -> BestRuns
         records: Of the sweep.
         rules: Rules of selection.
         folder: That was read.
+
+    Returns:
+        A choice for each rule, dataset, setting, algorithm, target domain and trial.
     """
     chosen = [
         _best_run(records.runs[row["run"]], row, rule, folder)
@@ -98,7 +100,7 @@ def best_runs(records: Records, rules: Sequence[Rule], folder: Path) -> BestRuns
     return BestRuns(runs=tuple(chosen))
 
 
-def _best_run(run: RunFolder, choice: Mapping[str, Any], rule: Rule, folder: Path) -> BestRun:
+def _best_run(run: Run, choice: Mapping[str, Any], rule: Rule, folder: Path) -> BestRun:
     return BestRun(
         rule=rule,
         dataset=run.dataset,
@@ -112,8 +114,8 @@ def _best_run(run: RunFolder, choice: Mapping[str, Any], rule: Rule, folder: Pat
         test=100 * choice["test"],
         folder=str(run.folder.relative_to(folder)),
         program=run.program,
-        configuration=dict(run.configuration),
-        command=rerun_command(run.configuration) if run.program == "hessalign" else None,
+        configuration=dict(run.spec),
+        command=rerun_command(run.spec) if run.program == "hessalign" else None,
     )
 
 

@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel
 
 from hessalign.datasets import DomainDataset
-from hessalign.datasets.source import DataSource
+from hessalign.datasets.registry import DataSource
 from hessalign.exceptions import DivergedError
 from hessalign.files import write_atomically
 from hessalign.memory import keep_freed_memory

@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 
+from hessalign.algorithms.registry import registered_name
+from hessalign.registry import spelling
+
 ALGORITHM_LABELS = {
     "erm": "ERM",
     "irm": "IRM",
@@ -27,8 +30,24 @@ ALGORITHM_LABELS = {
     "exact_hessian": "Exact Hessian",
     "flat_head": "Flat head",
     "cma": "CMA",
+    "sd": "SD",
+    "ib_erm": "IB-ERM",
+    "ib_irm": "IB-IRM",
+    "causirl_coral": "CausIRL-CORAL",
+    "causirl_mmd": "CausIRL-MMD",
+    "eqrm": "EQRM",
+    "rdm": "RDM",
+    "trm": "TRM",
+    "cad": "CAD",
+    "cond_cad": "CondCAD",
+    "self_reg": "SelfReg",
+    "iga": "IGA",
+    "erm_plus_plus": "ERM++",
+    "transfer": "Transfer",
+    "urm": "URM",
+    "adrmx": "ADRMX",
 }
-"""The order is that of the paper's Tables 9 and 10."""
+"""The order is that of the paper's Tables 9 and 10; others follow."""
 
 DATASET_LABELS = {
     "colored_mnist": "Colored MNIST",
@@ -43,17 +62,17 @@ DATASET_LABELS = {
 
 
 def algorithm_label(name: str) -> str:
-    """How tables print an algorithm, its form included; an unknown one keeps its name."""
-    plain = without_form(name)
+    """How tables print an algorithm, its variant included; an unknown one keeps its name."""
+    plain = without_variant(name)
     return ALGORITHM_LABELS.get(plain, plain) + name.removeprefix(plain)
 
 
-def with_form(name: str, form: str) -> str:
-    """``"hutchinson (variant domainbed)"`` say; the plain name if there is no form to tell."""
-    return f"{name} ({form})" if form else name
+def with_variant(name: str, variant: str) -> str:
+    """``"hutchinson (variant domainbed)"`` say; the plain name if there is no variant to tell."""
+    return f"{name} ({variant})" if variant else name
 
 
-def without_form(name: str) -> str:
+def without_variant(name: str) -> str:
     """The algorithm's own name."""
     return name.split(" (", maxsplit=1)[0]
 
@@ -65,16 +84,17 @@ def dataset_label(name: str) -> str:
 
 def algorithm_named(foreign: str) -> str:
     """Our name of an algorithm that another code base or a paper names, ``"GroupDRO"`` say."""
-    return _named(foreign, ALGORITHM_LABELS)
+    return registered_name(foreign)
 
 
 def dataset_named(foreign: str) -> str:
     """Our name of a dataset that another code base or a paper names, ``"OfficeHome"`` say."""
-    return _named(foreign, DATASET_LABELS)
+    plain = {spelling(name): name for name in DATASET_LABELS}
+    return plain.get(spelling(foreign), foreign)
 
 
 def sorted_algorithms(names: Iterable[str]) -> list[str]:
-    """Each name once, in the order of tables; unknown ones follow by alphabet, forms of one algorithm too."""
+    """Each name once, in the order of tables; unknown ones follow by alphabet, variants too."""
     return _sorted(names, ALGORITHM_LABELS)
 
 
@@ -83,16 +103,6 @@ def sorted_datasets(names: Iterable[str]) -> list[str]:
     return _sorted(names, DATASET_LABELS)
 
 
-def _named(foreign: str, labels: Mapping[str, str]) -> str:
-    plain = {_letters(name): name for name in labels}
-    return plain.get(_letters(foreign), foreign)
-
-
-def _letters(name: str) -> str:
-    """What is left when spelling does not count: V-REx, VREx and vrex are one."""
-    return "".join(filter(str.isalnum, name)).lower()
-
-
 def _sorted(names: Iterable[str], labels: Mapping[str, str]) -> list[str]:
     places = {name: place for place, name in enumerate(labels)}
-    return sorted(set(names), key=lambda name: (places.get(without_form(name), len(places)), name))
+    return sorted(set(names), key=lambda name: (places.get(without_variant(name), len(places)), name))

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from hessalign.benchmark.names import without_form
+from hessalign.benchmark.names import without_variant
 from hessalign.benchmark.selection import Rule
 
 FOUR = ("vlcs", "pacs", "office_home", "domain_net")
@@ -152,7 +152,7 @@ DOMAINBED_ERM_BY_TARGET = {
 
 def published_accuracy(rule: Rule, algorithm: str, dataset: str) -> Published | None:
     """Average over the dataset's target domains; None if nobody has published it."""
-    algorithm = without_form(algorithm)
+    algorithm = without_variant(algorithm)
     for table in TABLES:
         if table.rule == rule and algorithm in table.rows and dataset in table.datasets:
             return Published(table.rows[algorithm][table.datasets.index(dataset)], table.source)
@@ -161,7 +161,7 @@ def published_accuracy(rule: Rule, algorithm: str, dataset: str) -> Published | 
 
 def published_average(rule: Rule, algorithm: str, datasets: Collection[str]) -> Published | None:
     """Average over datasets; None unless a table averages over just these."""
-    algorithm = without_form(algorithm)
+    algorithm = without_variant(algorithm)
     for table in TABLES:
         if table.rule == rule and algorithm in table.rows and set(datasets) == set(table.datasets):
             return Published(table.rows[algorithm][-1], table.source)

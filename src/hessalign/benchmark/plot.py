@@ -8,13 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hessalign.benchmark.names import algorithm_label, dataset_label, sorted_algorithms, sorted_datasets
-from hessalign.benchmark.records import Records
+from hessalign.benchmark.readers import Records
 from hessalign.benchmark.selection import RULE_LABELS, Rule, candidates
 from hessalign.benchmark.tables import Report, Table
-from hessalign.figures import COLOURS, figure_text, save_figure
+from hessalign.figures import COLOURS, MARKERS, figure_text, save_figure
 
-# One more than there are colours: neighbours differ in both, and no two of 56 algorithms look the same.
-MARKERS = "os^DvPX*"
 PANEL_HEIGHT = 3.9
 RULE_GAP = 0.2
 """Between the marks of two rules for one algorithm; algorithms are 1 apart."""

@@ -5,33 +5,38 @@ from contextlib import suppress
 from functools import cache, partial
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from hessalign.algorithms import Algorithm, algorithm_names, get_algorithm
 from hessalign.algorithms.hparams import Value
+from hessalign.algorithms.registry import registered_name
 from hessalign.backbones import BackboneSpec
-from hessalign.benchmark.hparams import draw_hparams
+from hessalign.checks import did_you_mean
 from hessalign.datasets import DomainDataset, seed_hash
-from hessalign.datasets.splits import held_out_count
+from hessalign.datasets.base import SearchSpace, held_out_count
 from hessalign.training import RunSpec, check_algorithm, choose_backbone
 from hessalign.training.batches import check_sizes
 
 Targets = Literal["singles", "pairs", "both"]
 
 
-class RunSettings(BaseModel):
+class RunConfig(BaseModel):
     """What all runs of a sweep share, so that one table may hold them.
 
     Attributes:
         steps: Number of updates; None (default) for the dataset's.
         evaluate_every: Steps between evaluations; None (default) for the dataset's.
-        evaluation_samples: See [RunSpec][].
+        evaluation_samples: Most samples of each split of each domain that are evaluated; None (default) for
+            all.
         backbone: Its name; None (default) for the dataset's.
         weights: Its weights; None (default) as [choose_backbone][] chooses.
         train_batch_norm: Let running statistics move even with pretrained weights.
-        normalization: See [BackboneSpec][hessalign.backbones.BackboneSpec]; None (default) for its default.
-        holdout_fraction: See [RunSpec][].
-        validation_images: See [RunSpec][].
+        normalization: Whose mean and deviation photographs are normalised by, ``"imagenet"`` or
+            ``"weights"``; None (default) for the backbone's default.
+        holdout_fraction: Share of each domain that is kept out of training, default 0.2.
+        validation_images: Whether source domains are evaluated on ``"plain"`` (default) or ``"augmented"``
+            images, as DomainBed does.
         fixed: Hyper-parameters that are not drawn, by name; algorithms without one ignore it.
     """
 
@@ -49,6 +54,10 @@ class RunSettings(BaseModel):
     fixed: dict[str, bool | int | float | str] = Field(default_factory=dict)
 
 
+RunSettings = RunConfig
+"""Its former name."""
+
+
 class SweepSpec(BaseModel):
     """A sweep: every algorithm on every dataset, for every choice of target domains, trial and draw.
 
@@ -58,7 +67,7 @@ class SweepSpec(BaseModel):
         hparams: Number of choices of hyper-parameters: the defaults, then random draws.
         targets: ``"singles"`` leaves out each domain in turn, ``"pairs"`` each pair, ``"both"`` (default)
             does both, which selection by leave-one-domain-out needs.
-        settings: What all runs share.
+        config: What all runs share; also taken by its former name, ``settings``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,10 +76,28 @@ class SweepSpec(BaseModel):
     trials: int = Field(3, ge=1)
     hparams: int = Field(20, ge=1)
     targets: Targets = "both"
-    settings: RunSettings = RunSettings()
+    config: RunConfig = RunConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _former_name(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "settings" not in values or "config" in values:
+            return values
+        return {"config" if name == "settings" else name: value for name, value in values.items()}
+
+    @field_validator("algorithms")
+    @classmethod
+    def _one_spelling(cls, algorithms: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(registered_name, algorithms))
 
     def plan(self, dataset: DomainDataset) -> list[RunSpec]:
         """The runs on a dataset, trial by trial, in DomainBed's order.
+
+        Args:
+            dataset: All of its domains.
+
+        Returns:
+            What each run is.
 
         Raises:
             ValueError: If a name or a value is not allowed, an algorithm does not work on such data, or a
@@ -78,7 +105,7 @@ class SweepSpec(BaseModel):
             OSError: If a weights file is missing.
         """
         algorithms = [get_algorithm(name) for name in self.algorithms]
-        _check_fixed(self.settings.fixed, algorithms)
+        _check_fixed(self.config.fixed, algorithms)
         target_sets = choose_targets(len(dataset.domains), self.targets, dataset.name)
         backbone = cache(partial(self._backbone, dataset))  # a weights file is read once
         specs = [
@@ -95,14 +122,14 @@ class SweepSpec(BaseModel):
         return specs
 
     def _backbone(self, dataset: DomainDataset, dropout: float) -> BackboneSpec:
-        settings = self.settings
+        config = self.config
         return choose_backbone(
             dataset,
-            settings.backbone,
-            settings.weights,
-            settings.train_batch_norm,
+            config.backbone,
+            config.weights,
+            config.train_batch_norm,
             dropout,
-            normalization=settings.normalization,
+            normalization=config.normalization,
         )
 
     def _run(
@@ -114,10 +141,10 @@ class SweepSpec(BaseModel):
         trial_seed: int,
         backbone: Callable[[float], BackboneSpec],
     ) -> RunSpec:
-        settings = self.settings
+        config = self.config
         known = algorithm.hparams_class.model_fields
-        fixed = {name: value for name, value in settings.fixed.items() if name in known}
-        hparams = draw_hparams(algorithm, dataset.images, hparams_seed, trial_seed, fixed)
+        fixed = {name: value for name, value in config.fixed.items() if name in known}
+        hparams = draw_hparams(algorithm, dataset.search_space, hparams_seed, trial_seed, fixed)
         return RunSpec(
             dataset=dataset.name,
             data=dataset.fingerprint,
@@ -128,11 +155,11 @@ class SweepSpec(BaseModel):
             hparams_seed=hparams_seed,
             seed=run_seed(type(dataset), algorithm, targets, hparams_seed, trial_seed),
             trial_seed=trial_seed,
-            steps=settings.steps or dataset.steps,
-            evaluate_every=settings.evaluate_every or dataset.checkpoint_every,
-            holdout_fraction=settings.holdout_fraction,
-            validation_images=settings.validation_images,
-            evaluation_samples=settings.evaluation_samples,
+            steps=config.steps or dataset.steps,
+            evaluate_every=config.evaluate_every or dataset.checkpoint_every,
+            holdout_fraction=config.holdout_fraction,
+            validation_images=config.validation_images,
+            evaluation_samples=config.evaluation_samples,
         )
 
 
@@ -140,8 +167,11 @@ def applicable_algorithms(dataset: DomainDataset, backbone: str | None = None) -
     """Names of all algorithms that work on a dataset.
 
     Args:
-        dataset: The dataset.
-        backbone: Its name; None (default) for the dataset's.
+        dataset: All of its domains.
+        backbone: Name of the network; None (default) for the dataset's.
+
+    Returns:
+        Names in alphabetical order.
     """
     chosen = backbone or dataset.default_backbone
     names = []
@@ -155,11 +185,20 @@ def applicable_algorithms(dataset: DomainDataset, backbone: str | None = None) -
 def choose_targets(domains: int, targets: Targets, dataset: str = "the dataset") -> list[tuple[int, ...]]:
     """Sets of target domains: each domain ``i``, followed by its pairs with every ``j > i``.
 
-    >>> choose_targets(3, "both")
-    [(0,), (0, 1), (0, 2), (1,), (1, 2), (2,)]
+    Args:
+        domains: Number of domains.
+        targets: Which sets: ``"singles"``, ``"pairs"`` or ``"both"``.
+        dataset: Its name, for the error.
+
+    Returns:
+        Indices of the target domains of each set.
 
     Raises:
         ValueError: If a set would leave no domain to train on.
+
+    Example:
+        >>> choose_targets(3, "both")
+        [(0,), (0, 1), (0, 2), (1,), (1, 2), (2,)]
     """
     needed = 2 if targets == "singles" else 3
     if domains < needed:
@@ -176,6 +215,41 @@ def _target_sets(domains: int, targets: Targets) -> Iterator[tuple[int, ...]]:
             yield (first,)
         if targets != "singles":
             yield from ((first, second) for second in range(first + 1, domains))
+
+
+def draw_hparams(
+    algorithm: type[Algorithm],
+    search_space: SearchSpace,
+    hparams_seed: int,
+    trial_seed: int,
+    fixed: Mapping[str, Value | str] | None = None,
+) -> dict[str, Any]:
+    """Every hyper-parameter of a run.
+
+    Each is drawn from a generator of its own, seeded by both seeds and DomainBed's name for it, so that one
+    more hyper-parameter changes no other draw (Gulrajani and Lopez-Paz, ICLR 2021, and their code).
+
+    Args:
+        algorithm: Its ``hparams_class`` has the search distributions.
+        search_space: Of the dataset.
+        hparams_seed: 0 for the defaults, at least 1 for a draw.
+        trial_seed: Of the trial; each has draws of its own.
+        fixed: Values that are not drawn, by name.
+
+    Returns:
+        Values by name.
+
+    Raises:
+        ValueError: Naming the fixed hyper-parameter that is unknown or out of range.
+    """
+    hparams_class = algorithm.hparams_class
+    drawn: dict[str, Value] = {}
+    if hparams_seed > 0:
+        seed = seed_hash(hparams_seed, trial_seed)
+        names = hparams_class.reference_names()
+        for name, space in hparams_class.spaces(search_space).items():
+            drawn[name] = space.search.draw(np.random.RandomState(seed_hash(seed, names[name])))
+    return hparams_class.with_defaults(search_space, {**drawn, **(fixed or {})}).model_dump()
 
 
 def run_seed(
@@ -199,7 +273,7 @@ def _check_fixed(fixed: Mapping[str, Value | str], algorithms: Sequence[type[Alg
         if name not in known:
             raise ValueError(
                 f"set: {name!r} is no hyper-parameter of any algorithm of the sweep; allowed are "
-                f"{', '.join(known)}"
+                f"{', '.join(known)}{did_you_mean(name, [*known])}"
             )
 
 

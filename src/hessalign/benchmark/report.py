@@ -18,22 +18,31 @@ from hessalign.benchmark.paper import (
     published_average,
     published_target_accuracy,
 )
-from hessalign.benchmark.records import Records
-from hessalign.benchmark.run_folder import RunFolder
+from hessalign.benchmark.readers import Records, Run, describe_value
 from hessalign.benchmark.selection import RULE_LABELS, Rule
-from hessalign.benchmark.settings import describe_value
-from hessalign.benchmark.statistics import describe_accuracies, describe_differences, paired_differences
-from hessalign.benchmark.tables import AVERAGE, Cell, Column, Report, Row, Table, finished_rows
+from hessalign.benchmark.tables import (
+    AVERAGE,
+    Cell,
+    Column,
+    Report,
+    Row,
+    Table,
+    describe_accuracies,
+    describe_differences,
+    finished_rows,
+    paired_differences,
+)
+from hessalign.checks import did_you_mean
 
 ACCURACY = "Percent, mean ± standard error (population, DomainBed) over trials."
 DIFFERENCE = (
     "Percentage points, mean ± standard error (sample) over n pairs of equal trial and target domain."
 )
-SHOWN_SETTING = ("backbone.name", "backbone.weights", "steps", "validation_images")
+SHOWN_CONFIG = ("backbone.name", "backbone.weights", "steps", "validation_images")
 
 
 @dataclass(frozen=True, eq=False)
-class _Part:
+class _Block:
     """What the tables of one dataset in one setting under one rule are made from.
 
     Attributes:
@@ -46,7 +55,7 @@ class _Part:
     """
 
     rule: Rule
-    example: RunFolder
+    example: Run
     setting: str
     targets: tuple[int, ...]
     algorithms: tuple[str, ...]
@@ -84,6 +93,9 @@ def make_report(
         baseline: Algorithm that differences are taken from; None for no differences.
         compare: Whether to set published figures beside ours.
 
+    Returns:
+        The tables, in the order of reading, and notes on what is missing or was left out.
+
     Raises:
         ValueError: If the baseline has no runs, or no run has a single target domain.
     """
@@ -91,32 +103,35 @@ def make_report(
         raise ValueError("folder: no run has a single target domain, so there is nothing to report")
     algorithms = sorted_algorithms(records.accuracies["algorithm"].unique())
     if baseline is not None and baseline not in algorithms:
-        raise ValueError(f"baseline: {baseline!r} has no runs here; allowed are {', '.join(algorithms)}")
+        raise ValueError(
+            f"baseline: {baseline!r} has no runs here; allowed are {', '.join(algorithms)}"
+            f"{did_you_mean(baseline, algorithms)}"
+        )
     tables: list[Table] = []
     notes = list(records.notes)
     for rule in rules:
-        parts = _parts(records, rule)
-        full = [part for part in parts if not part.selected.is_empty()]
-        notes += [_why_empty(part) for part in parts if part.selected.is_empty()]
-        tables += [_by_target(part, compare) for part in full]
-        settings = list(dict.fromkeys(part.setting for part in full))
-        tables += [_summary([part for part in full if part.setting == name], compare) for name in settings]
+        blocks = _blocks(records, rule)
+        full = [block for block in blocks if not block.selected.is_empty()]
+        notes += [_why_empty(block) for block in blocks if block.selected.is_empty()]
+        tables += [_by_target(block, compare) for block in full]
+        settings = list(dict.fromkeys(block.setting for block in full))
+        tables += [_summary([block for block in full if block.setting == name], compare) for name in settings]
         if baseline is not None:
-            tables += [_differences(part, baseline) for part in full if baseline in part.algorithms]
+            tables += [_differences(block, baseline) for block in full if baseline in block.algorithms]
     return Report(tables=tuple(tables), notes=tuple(notes))
 
 
-def _parts(records: Records, rule: Rule) -> list[_Part]:
+def _blocks(records: Records, rule: Rule) -> list[_Block]:
     """One for each dataset and setting, in the order of tables."""
     selected = records.choices(rule)
     runs = records.accuracies.filter(pl.col("targets").list.len() == 1)
     keys = runs.select("dataset", "setting", "algorithm", target=pl.col("targets").list.first()).unique()
-    parts = []
+    blocks = []
     for dataset in sorted_datasets(keys["dataset"]):
         for setting in sorted(keys.filter(dataset=dataset)["setting"].unique()):
             here = keys.filter(dataset=dataset, setting=setting)
-            parts.append(
-                _Part(
+            blocks.append(
+                _Block(
                     rule=rule,
                     example=records.example(dataset, setting),
                     setting=setting,
@@ -125,66 +140,68 @@ def _parts(records: Records, rule: Rule) -> list[_Part]:
                     selected=selected.filter(dataset=dataset, setting=setting),
                 )
             )
-    return parts
+    return blocks
 
 
-def _by_target(part: _Part, compare: bool) -> Table:
+def _by_target(block: _Block, compare: bool) -> Table:
     """Cells by target domain, and their mean without an error, as DomainBed has it."""
 
     def cell(algorithm: str, target: int) -> Cell:
-        published = published_target_accuracy(part.rule, algorithm, part.dataset, target) if compare else None
-        chosen = part.tests(algorithm, target)
+        published = (
+            published_target_accuracy(block.rule, algorithm, block.dataset, target) if compare else None
+        )
+        chosen = block.tests(algorithm, target)
         if chosen.is_empty():
-            return Cell.plain(None, published)
-        sample = describe_accuracies(chosen["test"].to_list())
-        return Cell.of(sample, published, runs=chosen["draws"].sum())
+            return Cell().beside(published)
+        accuracies = describe_accuracies(chosen["test"].to_list(), runs=int(chosen["draws"].sum()))
+        return accuracies.beside(published)
 
     def row(algorithm: str) -> Row:
-        cells = [cell(algorithm, target) for target in part.targets]
-        published = part.published(algorithm) if compare else None
-        return _row(algorithm, [*cells, Cell.plain(_mean(cells), published)])
+        cells = [cell(algorithm, target) for target in block.targets]
+        published = block.published(algorithm) if compare else None
+        return _row(algorithm, [*cells, Cell(mean=_mean(cells)).beside(published)])
 
-    rows = finished_rows(map(row, part.algorithms))
+    rows = finished_rows(map(row, block.algorithms))
     return Table(
         kind="targets",
-        rule=part.rule,
-        dataset=part.dataset,
-        setting=part.setting,
-        shared=dict(part.example.setting),
-        title=part.title(),
-        columns=part.columns("Avg"),
+        rule=block.rule,
+        dataset=block.dataset,
+        setting=block.setting,
+        shared=dict(block.example.config),
+        title=block.title(),
+        columns=block.columns("Avg"),
         rows=rows,
-        explanations=(ACCURACY, _extent(part), *_about_cells(rows)),
+        explanations=(ACCURACY, _extent(block), *_about_cells(rows)),
     )
 
 
-def _summary(parts: Sequence[_Part], compare: bool) -> Table:
+def _summary(blocks: Sequence[_Block], compare: bool) -> Table:
     """Cells by dataset: the mean over target domains within each trial, then mean and error over trials."""
-    rule, setting = parts[0].rule, parts[0].setting
-    datasets = [part.dataset for part in parts]
+    rule, setting = blocks[0].rule, blocks[0].setting
+    datasets = [block.dataset for block in blocks]
 
-    def cell(algorithm: str, part: _Part) -> Cell:
-        published = part.published(algorithm) if compare else None
-        chosen = part.selected.filter(algorithm=algorithm)
+    def cell(algorithm: str, block: _Block) -> Cell:
+        published = block.published(algorithm) if compare else None
+        chosen = block.selected.filter(algorithm=algorithm)
         if chosen.is_empty():
-            return Cell.plain(None, published)
+            return Cell().beside(published)
         trials = chosen.group_by("trial_seed", maintain_order=True).agg(pl.col("test"), targets=pl.len())
-        return Cell.of(
-            describe_accuracies(trials["test"].list.mean().to_list()),
-            published,
-            runs=chosen["draws"].sum(),
-            every_target=bool((trials["targets"] == len(part.targets)).all()),
+        accuracies = describe_accuracies(
+            trials["test"].list.mean().to_list(),
+            runs=int(chosen["draws"].sum()),
+            every_target=bool((trials["targets"] == len(block.targets)).all()),
         )
+        return accuracies.beside(published)
 
     def row(algorithm: str) -> Row:
-        cells = [cell(algorithm, part) for part in parts]
+        cells = [cell(algorithm, block) for block in blocks]
         cited = compare and all(cell.published is not None for cell in cells)
         published = published_average(rule, algorithm, datasets) if cited else None
         every_target = all(cell.every_target for cell in cells)
-        average = Cell.plain(_mean(cells), published).model_copy(update={"every_target": every_target})
-        return _row(algorithm, [*cells, average])
+        average = Cell(mean=_mean(cells), every_target=every_target)
+        return _row(algorithm, [*cells, average.beside(published)])
 
-    rows = finished_rows(map(row, sorted_algorithms(name for part in parts for name in part.algorithms)))
+    rows = finished_rows(map(row, sorted_algorithms(name for block in blocks for name in block.algorithms)))
     return Table(
         kind="summary",
         rule=rule,
@@ -196,29 +213,29 @@ def _summary(parts: Sequence[_Part], compare: bool) -> Table:
     )
 
 
-def _differences(part: _Part, baseline: str) -> Table:
+def _differences(block: _Block, baseline: str) -> Table:
     """Differences from the baseline by target domain, and over all of them together."""
-    pairs = paired_differences(part.selected, baseline)
+    pairs = paired_differences(block.selected, baseline)
 
     def cell(chosen: pl.DataFrame) -> Cell:
         if chosen.is_empty():
             return Cell()
-        return Cell.of(describe_differences(chosen["difference"].to_list()))
+        return describe_differences(chosen["difference"].to_list())
 
     def row(algorithm: str) -> Row:
         own = pairs.filter(algorithm=algorithm)
-        return _row(algorithm, [*(cell(own.filter(target=target)) for target in part.targets), cell(own)])
+        return _row(algorithm, [*(cell(own.filter(target=target)) for target in block.targets), cell(own)])
 
     return Table(
         kind="differences",
-        rule=part.rule,
-        dataset=part.dataset,
-        setting=part.setting,
-        shared=dict(part.example.setting),
+        rule=block.rule,
+        dataset=block.dataset,
+        setting=block.setting,
+        shared=dict(block.example.config),
         baseline=baseline,
-        title=f"{part.title()}: difference from {algorithm_label(baseline)}",
-        columns=part.columns("All"),
-        rows=tuple(row(name) for name in part.algorithms if name != baseline),
+        title=f"{block.title()}: difference from {algorithm_label(baseline)}",
+        columns=block.columns("All"),
+        rows=tuple(row(name) for name in block.algorithms if name != baseline),
         explanations=(DIFFERENCE,),
     )
 
@@ -241,14 +258,14 @@ def _title(subject: str, rule: Rule, setting: str) -> str:
     return f"{subject}, {RULE_LABELS[rule]}{f' [{setting}]' if setting else ''}"
 
 
-def _extent(part: _Part) -> str:
+def _extent(block: _Block) -> str:
     """How much was run, and on what."""
-    trials = part.selected["trial_seed"].n_unique()
-    draws = part.selected["draws"].to_list()
+    trials = block.selected["trial_seed"].n_unique()
+    draws = block.selected["draws"].to_list()
     shown = [
-        f"{name} {describe_value(part.example.setting[name])}"
-        for name in SHOWN_SETTING
-        if part.example.setting.get(name) is not None
+        f"{name} {describe_value(block.example.config[name])}"
+        for name in SHOWN_CONFIG
+        if block.example.config.get(name) is not None
     ]
     return f"{', '.join((f'Trials {trials}', f'draws of hyper-parameters {max(draws)}', *shown))}."
 
@@ -267,8 +284,8 @@ def _about_cells(rows: Sequence[Row]) -> list[str]:
     return sentences
 
 
-def _why_empty(part: _Part) -> str:
+def _why_empty(block: _Block) -> str:
     reason = (
-        "needs runs with every pair of target domains" if part.rule == "leave-one-domain-out" else "no run"
+        "needs runs with every pair of target domains" if block.rule == "leave-one-domain-out" else "no run"
     )
-    return f"No table for {part.title()}: {reason}."
+    return f"No table for {block.title()}: {reason}."

@@ -2,7 +2,7 @@
 
 For one dataset, algorithm, target domain and trial, each rule gives every draw of hyper-parameters a
 *validation* accuracy that may guide the choice, and a *test* accuracy that is reported: that on the larger
-(``in``) part of the target domain. The draw with the largest validation accuracy is chosen; of equal ones
+(``in``) split of the target domain. The draw with the largest validation accuracy is chosen; of equal ones
 that with the highest hparams_seed. A validation accuracy that is not a number comes last. A run that diverged
 has its accuracies until then, and none at the evaluation that found it out: of its checkpoints only the
 former ones can be chosen, and where the rule takes the last one, the run comes last.
@@ -36,7 +36,7 @@ def select(accuracies: pl.DataFrame, rule: Rule) -> pl.DataFrame:
     """The chosen draw of every dataset, setting, algorithm, target domain and trial.
 
     Args:
-        accuracies: As in [Records][hessalign.benchmark.records.Records].
+        accuracies: As in [Records][hessalign.benchmark.readers.Records].
         rule: One of RULES.
 
     Returns:
@@ -53,9 +53,15 @@ def candidates(accuracies: pl.DataFrame, rule: Rule) -> pl.DataFrame:
 
 
 def source_validation(accuracies: pl.DataFrame) -> pl.DataFrame:
-    """The checkpoint with the largest mean accuracy on the held-out (``out``) parts of the source domains.
+    """The checkpoint with the largest mean accuracy on the held-out (``out``) splits of the source domains.
 
     Only runs with a single target domain count. Of equal checkpoints the first is taken.
+
+    Args:
+        accuracies: As [select][] takes them.
+
+    Returns:
+        As of [candidates][].
     """
     is_target = pl.col("domain") == pl.col("target")
     checkpoints = _by_record(
@@ -70,10 +76,16 @@ def leave_one_domain_out(accuracies: pl.DataFrame) -> pl.DataFrame:
     """The step with the largest cross-validated accuracy over the source domains.
 
     At a step, the run with target ``e`` alone gives the test accuracy, and for each other domain ``j`` the
-    run with targets ``e`` and ``j`` gives the accuracy on ``j``'s larger (``in``) part; the validation
+    run with targets ``e`` and ``j`` gives the accuracy on ``j``'s larger (``in``) split; the validation
     accuracy is their mean. A step at which a pair is missing, or at which there are several records with
     target ``e`` alone, is dropped, and so is one at which the run with target ``e`` alone had diverged and
     has no accuracies. Of equal steps the first is taken.
+
+    Args:
+        accuracies: As [select][] takes them.
+
+    Returns:
+        As of [candidates][].
     """
     measured = _single_target(accuracies).filter(~pl.col("inside").is_nan().all().over("record"))
     singles = _by_record(
@@ -86,9 +98,15 @@ def leave_one_domain_out(accuracies: pl.DataFrame) -> pl.DataFrame:
 
 
 def oracle(accuracies: pl.DataFrame) -> pl.DataFrame:
-    """The last step, judged on the held-out (``out``) part of the target domain itself: an upper bound.
+    """The last step, judged on the held-out (``out``) split of the target domain itself: an upper bound.
 
     Only runs with a single target domain count. No earlier checkpoint is taken.
+
+    Args:
+        accuracies: As [select][] takes them.
+
+    Returns:
+        As of [candidates][].
     """
     target = _single_target(accuracies).filter(pl.col("domain") == pl.col("target"))
     checkpoints = _by_record(target, validation=pl.col("outside"), test=pl.col("inside"))
@@ -140,11 +158,9 @@ def _by_record(accuracies: pl.DataFrame, validation: pl.Expr, test: pl.Expr) -> 
 
 
 def _left_out_accuracies(accuracies: pl.DataFrame) -> pl.DataFrame:
-    """``validation`` and its number of ``pairs`` of each draw and step, over runs with two target domains.
-
-    A run with targets e and j serves e with its accuracy on j, and j with that on e. Of several runs with
-    the same pair the last counts.
-    """
+    """``validation`` and its number of ``pairs`` of each draw and step, over runs with two target domains."""
+    # A run with targets e and j serves e with its accuracy on j, and j with that on e. Of several runs with
+    # the same pair the last counts.
     is_target = pl.col("targets").list.contains(pl.col("domain"))
     pairs = accuracies.filter((pl.col("targets").list.len() == 2) & is_target)
     other = pairs.with_columns(target=pl.col("targets").list.sum() - pl.col("domain"))

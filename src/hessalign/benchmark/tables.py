@@ -1,13 +1,14 @@
-"""Tables as data: what they say, whatever they will look like."""
+"""Tables as data: what their cells say, and how it is computed, whatever they will look like."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
+import numpy as np
+import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from hessalign.benchmark.paper import Published
 from hessalign.benchmark.selection import Rule
-from hessalign.benchmark.statistics import Sample
 
 AVERAGE = "average"
 """Key of the column of means over all others."""
@@ -36,8 +37,10 @@ class Cell(_Frozen):
 
     Attributes:
         mean: None where there is no result.
-        standard_error: As [Sample][hessalign.benchmark.statistics.Sample] has it; None for an average.
-        sample_deviation: Likewise.
+        standard_error: Of accuracies the standard error (population, DomainBed), ``std(ddof=0)/√n``, which
+            is 0 for one value. Of paired differences the standard error (sample), ``std(ddof=1)/√n``, None
+            for one value. None for an average.
+        sample_deviation: ``std(ddof=1)``; None for one value, and for an average.
         n: Number of values that the mean is over; None for an average.
         runs: Number of runs that these values were selected from; None for an average or a difference.
         fewer_runs: Whether another cell of the column rests on more runs.
@@ -58,21 +61,12 @@ class Cell(_Frozen):
     published: float | None = None
     published_source: str | None = None
 
-    @classmethod
-    def of(cls, sample: Sample, published: Published | None = None, **fields: Any) -> "Cell":
-        """A cell with a sample's figures."""
-        return cls(**sample.model_dump(), **_cited(published), **fields)
-
-    @classmethod
-    def plain(cls, mean: float | None, published: Published | None = None) -> "Cell":
-        """A cell with a mean alone, or with nothing."""
-        return cls(mean=mean, **_cited(published))
-
-
-def _cited(published: Published | None) -> dict[str, Any]:
-    if published is None:
-        return {}
-    return {"published": published.accuracy, "published_source": published.source}
+    def beside(self, published: Published | None) -> "Cell":
+        """This cell and what others report."""
+        if published is None:
+            return self
+        cited = {"published": published.accuracy, "published_source": published.source}
+        return self.model_copy(update=cited)
 
 
 class Row(_Frozen):
@@ -130,6 +124,65 @@ class Report(_Frozen):
     notes: tuple[str, ...]
 
 
+def describe_accuracies(
+    accuracies: Sequence[float], runs: int | None = None, every_target: bool = True
+) -> Cell:
+    """Mean and standard error as DomainBed prints them.
+
+    Args:
+        accuracies: At least one, 0 to 1.
+        runs: Number of runs that they were selected from.
+        every_target: Whether each trial has every target domain.
+
+    Returns:
+        In percent.
+    """
+    values = np.asarray(accuracies, dtype=np.float64)
+    return Cell(
+        mean=float(100 * values.mean()),
+        standard_error=float(100 * np.std(values / np.sqrt(len(values)))),
+        sample_deviation=_sample_deviation(values),
+        n=len(values),
+        runs=runs,
+        every_target=every_target,
+    )
+
+
+def describe_differences(differences: Sequence[float]) -> Cell:
+    """Mean of paired differences and its usual standard error.
+
+    Args:
+        differences: At least one, of accuracies from 0 to 1.
+
+    Returns:
+        In percentage points.
+    """
+    values = np.asarray(differences, dtype=np.float64)
+    deviation = _sample_deviation(values)
+    return Cell(
+        mean=float(100 * values.mean()),
+        standard_error=None if deviation is None else deviation / len(values) ** 0.5,
+        sample_deviation=deviation,
+        n=len(values),
+    )
+
+
+def paired_differences(selected: pl.DataFrame, baseline: str) -> pl.DataFrame:
+    """Test accuracy minus the baseline's in the same dataset, setting, target domain and trial.
+
+    Args:
+        selected: As [select][hessalign.benchmark.selection.select] returns it.
+        baseline: Name of an algorithm.
+
+    Returns:
+        The rows of other algorithms that have a partner, with a column ``difference``.
+    """
+    pair = ["dataset", "setting", "target", "trial_seed"]
+    partners = selected.filter(pl.col("algorithm") == baseline).select(*pair, baseline_test="test")
+    others = selected.filter(pl.col("algorithm") != baseline).join(partners, on=pair, maintain_order="left")
+    return others.with_columns(difference=pl.col("test") - pl.col("baseline_test")).drop("baseline_test")
+
+
 def finished_rows(rows: Iterable[Row]) -> tuple[Row, ...]:
     """Rows whose cells are ranked by column and know whether another cell rests on more runs."""
     listed = list(rows)
@@ -162,3 +215,7 @@ def _printed(cell: Cell) -> float | None:
     if cell.mean is None or cell.mean != cell.mean or not cell.every_target:
         return None
     return float(f"{cell.mean:.1f}")
+
+
+def _sample_deviation(values: np.ndarray) -> float | None:
+    return float(100 * np.std(values, ddof=1)) if len(values) > 1 else None

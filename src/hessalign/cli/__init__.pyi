@@ -1,9 +1,8 @@
 from .devices import usable_device, visible_gpus
-from .errors import show_warnings_as_sentences
 from .inspect_sources import InspectOptions, inspect_all
 from .main import app
-from .sweep_estimate import print_estimate
-from .sweep_overview import Overview
+from .sweep_overview import Overview, print_estimate
+from .terminal import show_warnings_as_sentences
 
 __all__ = [
     "InspectOptions",

@@ -6,7 +6,10 @@ from typing import Annotated, Literal
 
 import typer
 
+from hessalign.checks import did_you_mean
 from hessalign.cli.colored_mnist_runs import (
+    as_markdown,
+    as_table,
     file_name_of,
     open_store,
     parse_anneal_step,
@@ -16,19 +19,26 @@ from hessalign.cli.colored_mnist_runs import (
     say_what_diverged,
     title_of,
 )
-from hessalign.cli.colored_mnist_table import as_markdown, as_table
-from hessalign.cli.options import MOST_RUNS, names_between_commas, number, whole
+from hessalign.cli.options import (
+    MOST_RUNS,
+    Device,
+    Json,
+    Panel,
+    names_between_commas,
+    number,
+    option,
+    whole,
+)
 from hessalign.cli.terminal import Console
 from hessalign.experiments import colored_mnist
 from hessalign.experiments.colored_mnist import (
     FAST_METHODS,
     FAST_PROBES,
-    METHOD_NAMES,
+    METHODS,
     PUBLISHED_ANNEAL_STEP,
     PUBLISHED_PROBES,
     PUBLISHED_STEPS,
     TABLE_METHODS,
-    Hutchinson,
     Setting,
     Split,
     describe_reduction,
@@ -40,136 +50,139 @@ from hessalign.files import write_atomically
 
 
 def cmnist(
-    methods: Annotated[
-        str | None,
-        typer.Option(
-            help=f"Comma-separated: {', '.join(METHOD_NAMES)}; or [b]table[/b], the paper's ten rows, "
-            f"or [b]all[/b]. Default: {','.join(TABLE_METHODS)}; with --fast {','.join(FAST_METHODS)}.",
-            show_default=False,
-        ),
-    ] = None,
+    *,
     imbalanced: Annotated[
-        bool, typer.Option("--imbalanced", help="Table 8: each source domain holds mostly one class.")
+        bool,
+        option(Panel.DATA, "Table 8: each source domain holds mostly one class.", "--imbalanced"),
     ] = False,
     split: Annotated[
         Literal["script", "text"] | None,
-        typer.Option(
-            help="With --imbalanced: the split of the published script, which made Table 8, or the "
-            "95 % / 5 % of the text. Default: script.",
-            show_default=False,
+        option(
+            Panel.DATA,
+            "With --imbalanced: the split of the published script, which made Table 8, or the 95 % / 5 % of "
+            "the text. Default: script.",
         ),
     ] = None,
+    subsample: Annotated[
+        int | None,
+        option(
+            Panel.DATA,
+            "Train on the first so many of the shuffled 50,000 source images. Default: all.",
+            callback=whole(100),
+        ),
+    ] = None,
+    methods: Annotated[
+        str | None,
+        option(
+            Panel.TRAINING,
+            f"{', '.join(METHODS)}; several with commas; [b]table[/b], the paper's ten rows; or "
+            f"[b]all[/b]. Default: {', '.join(TABLE_METHODS)}; with --fast {', '.join(FAST_METHODS)}.",
+        ),
+    ] = None,
+    fast: Annotated[
+        bool,
+        option(Panel.TRAINING, "A reduced setting that shows the ranking in about three minutes.", "--fast"),
+    ] = False,
     restarts: Annotated[
         int | None,
-        typer.Option(
+        option(
+            Panel.TRAINING,
+            "Restarts of each method. Default: 10; with --fast 1.",
             callback=whole(1, MOST_RUNS),
-            help="Restarts of each method. Default: 10; with --fast 1.",
-            show_default=False,
         ),
     ] = None,
     seed: Annotated[
         int,
-        typer.Option(callback=whole(0), help="Seed of the first restart; the next ones count up."),
+        option(Panel.TRAINING, "Of the first restart; the next ones count up.", callback=whole(0)),
     ] = 0,
     steps: Annotated[
         int | None,
-        typer.Option(
-            callback=whole(1),
-            help=f"Steps of each restart. Default: {PUBLISHED_STEPS}.",
-            show_default=False,
-        ),
+        option(Panel.TRAINING, f"Updates of a restart. Default: {PUBLISHED_STEPS}.", callback=whole(1)),
     ] = None,
     anneal_step: Annotated[
         int | None,
-        typer.Option(
-            callback=whole(0),
-            help="First step with the penalty's full weight; its weight is 1 before. Default: the published "
+        option(
+            Panel.TRAINING,
+            "First step with the penalty's full weight; its weight is 1 before. Default: the published "
             f"{PUBLISHED_ANNEAL_STEP} of {PUBLISHED_STEPS} steps, or as large a part of --steps.",
-            show_default=False,
+            callback=whole(0),
         ),
     ] = None,
     probes: Annotated[
         int | None,
-        typer.Option(
+        option(
+            Panel.TRAINING,
+            "Hutchinson probes. Default: the published 150, with --imbalanced 200; with --fast "
+            f"{FAST_PROBES}.",
             callback=whole(1),
-            help="Hutchinson probes. Default: the published 150, with --imbalanced 200; "
-            f"with --fast {FAST_PROBES}.",
-            show_default=False,
         ),
     ] = None,
     hutchinson: Annotated[
-        Hutchinson,
-        typer.Option(
-            help="Draw the probes as the paper does, or take their expectation in closed form, or follow "
-            "the one in steps that Adam sizes by the other, which shows what the noise of drawn probes does."
+        Literal["expected", "sampled"],
+        option(
+            Panel.TRAINING, "Draw the probes as the paper does, or take their expectation in closed form."
         ),
     ] = "expected",
     alpha: Annotated[
         float,
-        typer.Option(
+        option(
+            Panel.TRAINING,
+            "Weight of the Hessian distance beside that of the gradient distance; published: 1.",
             callback=number(0),
-            help="Weight of the Hessian distance beside that of the gradient distance; published: 1.",
         ),
     ] = 1.0,
     gamma: Annotated[
         float | None,
-        typer.Option(
+        option(
+            Panel.TRAINING,
+            "Weight of a flat head in the methods with [b]flat[/b] in their name. Default: 2 / probes, what "
+            "the noise of the probes amounts to.",
             callback=number(0),
-            help="Weight of a flat head in the methods with [b]flat[/b] in their name. Default: 2 / probes, "
-            "what the noise of the probes amounts to.",
-            show_default=False,
         ),
     ] = None,
     penalty_weight: Annotated[
         float,
-        typer.Option(
+        option(
+            Panel.TRAINING,
+            "Weight of the penalty once it has set in, by which the whole loss is then divided. Default: the "
+            f"published {Setting().penalty_weight:.8g}.",
             callback=number(1),
-            help="Weight of the penalty once it has set in, by which the whole loss is then divided. "
-            f"Default: the published {Setting().penalty_weight:.8g}.",
             show_default=False,
         ),
     ] = Setting().penalty_weight,
     fresh_optimizer: Annotated[
         bool,
-        typer.Option(
+        option(
+            Panel.TRAINING,
+            "Adam forgets its running averages when the full weight sets in; the published script lets it go "
+            "on, in small steps.",
             "--fresh-optimizer",
-            help="Adam forgets its running averages when the full weight sets in; the published script lets "
-            "it go on, in small steps.",
         ),
     ] = False,
-    subsample: Annotated[
-        int | None,
-        typer.Option(
-            callback=whole(100),
-            help="Train on the first so many of the shuffled 50,000 source images. Default: all.",
-            show_default=False,
-        ),
-    ] = None,
-    log_parts: Annotated[
-        bool,
-        typer.Option(
-            "--log-parts",
-            help="Record the parts of the penalties and the accuracy on held-out source images at every "
-            "tenth step, of the restarts that are run now; those that are done stay as they are.",
-        ),
-    ] = False,
-    device: Annotated[str, typer.Option(help="Where to run: cpu, cuda, cuda:1, mps ...")] = "cpu",
+    device: Device = "cpu",
     out: Annotated[
-        Path, typer.Option(file_okay=False, help="Folder of the records; what is there is not run again.")
+        Path,
+        option(Panel.OUTPUT, "Folder of the records; what is there is not run again.", file_okay=False),
     ] = Path("runs/colored_mnist"),
-    fast: Annotated[
+    log_terms: Annotated[
         bool,
-        typer.Option("--fast", help="A reduced setting that shows the ranking in about three minutes."),
+        option(
+            Panel.OUTPUT,
+            "Record the terms of the penalties and the accuracy on held-out source images at every tenth "
+            "step, of the restarts that are run now; those that are done stay as they are.",
+            "--log-terms",
+        ),
     ] = False,
     save_models: Annotated[
         bool,
-        typer.Option(
+        option(
+            Panel.OUTPUT,
+            "Keep each trained network beside its record, for hessalign inspect; restarts that have none run "
+            "again.",
             "--save-models",
-            help="Keep each trained network beside its record, for hessalign inspect; restarts that have "
-            "none run again.",
         ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Reproduce the paper's full-batch Colored MNIST experiment (supplement, Tables 7 and 8).
 
@@ -207,7 +220,7 @@ def cmnist(
     torch_device = parse_device(device)
     store = open_store(out)
     done = store.has_model if save_models else store.has
-    run_missing(specs, store, torch_device, console, log_parts, done, save_models)
+    run_missing(specs, store, torch_device, console, log_terms, done, save_models)
 
     diverged = say_what_diverged(specs, store, console)
     rows = colored_mnist.summarise(store.load_all(), setting)
@@ -237,18 +250,19 @@ def _parse_methods(names: str) -> tuple[str, ...]:
     chosen: list[str] = []
     for name in names_between_commas(names):
         if name == "all":
-            chosen += METHOD_NAMES
+            chosen += METHODS
         elif name == "table":
             chosen += published("balanced")
-        elif name in METHOD_NAMES:
+        elif name in METHODS:
             chosen.append(name)
         else:
-            raise _bad_methods(f"{name!r} is not known")
+            raise _bad_methods(f"{name!r} is not known", name)
     if not chosen:
         raise _bad_methods("none given")
     return tuple(dict.fromkeys(chosen))
 
 
-def _bad_methods(problem: str) -> typer.BadParameter:
-    allowed = f"allowed are table, all, {', '.join(METHOD_NAMES)}"
-    return typer.BadParameter(f"{problem}; {allowed}", param_hint="--methods")
+def _bad_methods(problem: str, given: str = "") -> typer.BadParameter:
+    allowed = ("table", "all", *METHODS)
+    meant = did_you_mean(given, allowed)
+    return typer.BadParameter(f"{problem}; allowed are {', '.join(allowed)}{meant}", param_hint="--methods")

@@ -6,15 +6,11 @@ from typing import Annotated, Literal
 import typer
 
 from hessalign import benchmark
-from hessalign.benchmark import formats
-from hessalign.cli.errors import reported
-from hessalign.cli.options import require_figure
-from hessalign.cli.terminal import Console
+from hessalign.cli.options import Panel, option, require_figure
+from hessalign.cli.terminal import Console, reported
 from hessalign.files import write_atomically
 
 Format = Literal["rich", "markdown", "latex", "html", "json", "csv"]
-WIDE = 240
-"""Columns of a table that goes to a file or another program."""
 
 
 def collect_command(
@@ -24,36 +20,52 @@ def collect_command(
             help="A sweep's folder, or any above run folders; DomainBed's own sweeps are read too."
         ),
     ],
+    *,
     select: Annotated[
         Literal["source-validation", "leave-one-domain-out", "oracle", "all"],
-        typer.Option(help="How models are selected."),
+        option(
+            Panel.ANALYSIS,
+            "How models are selected: source-validation, leave-one-domain-out, oracle, or all of these.",
+            metavar="RULE",
+        ),
     ] = "source-validation",
-    output_format: Annotated[Format, typer.Option("--format", help="Of the tables.")] = "rich",
-    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
-    out: Annotated[
-        Path | None, typer.Option(dir_okay=False, help="File for the tables, instead of the terminal.")
+    baseline: Annotated[
+        str | None, option(Panel.ANALYSIS, "Add paired differences from this algorithm, erm say.")
     ] = None,
     compare: Annotated[
-        Literal["paper"] | None, typer.Option(help="Set published accuracies beside yours.")
+        Literal["paper"] | None, option(Panel.ANALYSIS, "Set published accuracies beside yours.")
     ] = None,
     statistics: Annotated[
-        bool, typer.Option("--statistics", help="Tell n and the sample deviation in each cell.")
+        bool, option(Panel.ANALYSIS, "Tell n and the sample deviation in each cell.", "--statistics")
     ] = False,
-    baseline: Annotated[
-        str | None, typer.Option(help="Add paired differences from this algorithm, erm say.")
-    ] = None,
     include_unfinished: Annotated[
-        bool, typer.Option("--include-unfinished", help="Count unfinished runs, as far as they have come.")
+        bool,
+        option(Panel.ANALYSIS, "Count unfinished runs, as far as they have come.", "--include-unfinished"),
     ] = False,
+    output_format: Annotated[
+        Format,
+        option(
+            Panel.OUTPUT,
+            "Of the tables: rich (for the terminal), markdown, latex, html, json or csv.",
+            "--format",
+            metavar="FORMAT",
+        ),
+    ] = "rich",
+    as_json: Annotated[bool, option(Panel.OUTPUT, "The same as --format json.", "--json")] = False,
+    out: Annotated[
+        Path | None,
+        option(Panel.OUTPUT, "File for the tables, instead of the terminal.", dir_okay=False),
+    ] = None,
     export_best: Annotated[
         Path | None,
-        typer.Option(dir_okay=False, help="JSON file for the selected configurations, to run them again."),
+        option(Panel.OUTPUT, "JSON file for the selected configurations, to run them again.", dir_okay=False),
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(
+        option(
+            Panel.OUTPUT,
+            "Figure (.png, .pdf, .svg): accuracies with errors, and source-validation against target.",
             dir_okay=False,
-            help="Figure (.png, .pdf, .svg): accuracies with errors, and source-validation against target.",
         ),
     ] = None,
 ) -> None:
@@ -100,32 +112,12 @@ def _show(
     report: "benchmark.tables.Report", output_format: Format, statistics: bool, out: Path | None
 ) -> None:
     """Print the tables, or write them to a file."""
-    if output_format == "rich" and out is None:
+    if out is not None:
+        write_atomically(out, benchmark.formats.as_text(report, output_format, statistics))
+    elif output_format == "rich":
         console = Console()
         if not console.is_terminal:
-            console.width = WIDE
-        console.print(formats.rich_tables.as_renderable(report, statistics))
-        return
-    text = _text(report, output_format, statistics)
-    if out is None:
-        typer.echo(text, nl=False)
-        return
-    write_atomically(out, text)
-
-
-def _text(report: "benchmark.tables.Report", output_format: Format, statistics: bool) -> str:
-    """The tables in a format, as text."""
-    if output_format == "json":
-        return report.model_dump_json(indent=2) + "\n"
-    if output_format == "csv":
-        return formats.csv_rows.as_csv(report)
-    if output_format == "markdown":
-        return formats.markdown.as_markdown(report, statistics)
-    if output_format == "latex":
-        return formats.latex.as_latex(report, statistics)
-    if output_format == "html":
-        return formats.html_page.as_html(report, statistics)
-    console = Console(width=WIDE, file=None, no_color=True)
-    with console.capture() as captured:
-        console.print(formats.rich_tables.as_renderable(report, statistics))
-    return captured.get()
+            console.width = benchmark.formats.WIDTH
+        console.print(benchmark.formats.as_renderable(report, statistics))
+    else:
+        typer.echo(benchmark.formats.as_text(report, output_format, statistics), nl=False)

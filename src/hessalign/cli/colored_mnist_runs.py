@@ -1,4 +1,4 @@
-"""What the Colored MNIST commands share: checking their input, running restarts with progress."""
+"""Work of ``hessalign cmnist``: checking its input, running restarts with progress, the table."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+from rich.table import Table
 
 from hessalign import cli
-from hessalign.cli.errors import INTERRUPTED
-from hessalign.cli.progress import progress_bar
-from hessalign.cli.terminal import Console
+from hessalign.cli.terminal import INTERRUPTED, Console, progress_bar
 from hessalign.experiments import colored_mnist
 from hessalign.experiments.colored_mnist import SOURCE_IMAGES, RestartSpec, Setting
 from hessalign.memory import keep_freed_memory
@@ -19,9 +18,15 @@ from hessalign.runs import HeldError
 if TYPE_CHECKING:
     import torch
 
+COLUMNS = ("Method", "n", "Train", "Target", "Paper train", "Paper target")
+EXPLANATION = "accuracies in percent, mean ± population standard deviation over n restarts"
+
 
 def parse_device(name: str) -> "torch.device":
     """The device with a name.
+
+    Returns:
+        The device.
 
     Raises:
         typer.BadParameter: If nothing can run there.
@@ -35,6 +40,9 @@ def parse_device(name: str) -> "torch.device":
 def parse_anneal_step(step: int | None, setting: Setting) -> int:
     """The first step with the full weight; the setting's own where none is asked for.
 
+    Returns:
+        A step before the last.
+
     Raises:
         typer.BadParameter: If the restarts end before it.
     """
@@ -47,6 +55,9 @@ def parse_anneal_step(step: int | None, setting: Setting) -> int:
 def parse_subsample(images: int | None) -> int | None:
     """The subsample of a setting; all images are none, for the restarts are the same, and so their identity.
 
+    Returns:
+        A number below that of all images; None for all.
+
     Raises:
         typer.BadParameter: If there are not so many images.
     """
@@ -58,6 +69,9 @@ def parse_subsample(images: int | None) -> int | None:
 
 def open_store(folder: Path) -> "colored_mnist.RecordStore":
     """The records of a folder.
+
+    Returns:
+        The store, which can be written and holds nothing damaged.
 
     Raises:
         typer.BadParameter: Before hours of work, if it cannot be written or holds something unreadable.
@@ -76,9 +90,10 @@ def run_missing(
     store: "colored_mnist.RecordStore",
     device: "torch.device",
     console: Console,
-    log_parts: bool,
+    log_terms: bool,
     done: Callable[[RestartSpec], bool],
     save_models: bool = False,
+    run: "Callable[..., colored_mnist.RestartRecord] | None" = None,
 ) -> None:
     """Run the restarts that are not done, saving each as it ends; end the command in a sentence if one fails.
 
@@ -89,9 +104,13 @@ def run_missing(
         store: Where records are and go.
         device: Where to run.
         console: For progress and messages.
-        log_parts: Whether to measure the parts of the penalties.
+        log_terms: Whether to measure the terms of the penalties.
         done: Whether a restart need not be run.
         save_models: Whether to keep the trained networks.
+        run: Runs one restart; ``run_restart`` by default.
+
+    Raises:
+        typer.Exit: If it was interrupted, or a file cannot be written.
     """
     out = store.folder.parent
     missing = [spec for spec in specs if not done(spec) and store.diverged(spec) is None]
@@ -101,7 +120,8 @@ def run_missing(
         keep_freed_memory()
     try:
         while missing:
-            held = _run(missing, store, device, console, log_parts, save_models, done)
+            run_one = run or colored_mnist.run_restart
+            held = _run(missing, store, device, console, log_terms, save_models, done, run_one)
             for spec in held:
                 store.wait_while_held(spec)
             missing = [spec for spec in held if not done(spec) and store.diverged(spec) is None]
@@ -118,9 +138,10 @@ def _run(
     store: "colored_mnist.RecordStore",
     device: "torch.device",
     console: Console,
-    log_parts: bool,
+    log_terms: bool,
     save_models: bool,
     done: Callable[[RestartSpec], bool],
+    run: "Callable[..., colored_mnist.RestartRecord]",
 ) -> list[RestartSpec]:
     """Run restarts; those that another process is at are handed back."""
     left: list[RestartSpec] = []
@@ -145,7 +166,7 @@ def _run(
                     if done(spec) or store.diverged(spec) is not None:  # by another process, meanwhile
                         continue
                     try:
-                        record = colored_mnist.run_restart(spec, device, report, log_parts, keep)
+                        record = run(spec, device, report, log_terms, keep)
                         store.save(record)
                         words = _result(record)
                     except colored_mnist.RestartDivergedError as error:
@@ -193,17 +214,66 @@ def title_of(setting: Setting) -> str:
 
 def file_name_of(setting: Setting, fast: bool) -> str:
     """Name of table and figure: no two settings share one."""
-    parts = [setting.split if setting.split == "balanced" else f"imbalanced-{setting.split}"]
+    words = [setting.split if setting.split == "balanced" else f"imbalanced-{setting.split}"]
     if fast:
-        parts.append("fast")
+        words.append("fast")
     if setting.steps != Setting().steps:
-        parts.append(f"{setting.steps}-steps")
+        words.append(f"{setting.steps}-steps")
     if setting.anneal_step != Setting().with_steps(setting.steps).anneal_step:
-        parts.append(f"annealed-at-{setting.anneal_step}")
+        words.append(f"annealed-at-{setting.anneal_step}")
     if setting.subsample is not None:
-        parts.append(f"{setting.subsample}-images")
+        words.append(f"{setting.subsample}-images")
     if setting.penalty_weight != Setting().penalty_weight:
-        parts.append(f"weight-{setting.penalty_weight:.10g}")
+        words.append(f"weight-{setting.penalty_weight:.10g}")
     if setting.fresh_optimizer:
-        parts.append("fresh-optimizer")
-    return "-".join(parts)
+        words.append("fresh-optimizer")
+    return "-".join(words)
+
+
+def as_table(rows: "Sequence[colored_mnist.Row]", title: str, reduction: str | None) -> Table:
+    """A table for the terminal."""
+    table = Table(title=title, caption=_caption(reduction))
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column == "Method" else "right")
+    for row in rows:
+        table.add_row(*_cells(row))
+    return table
+
+
+def as_markdown(rows: "Sequence[colored_mnist.Row]", title: str, reduction: str | None) -> str:
+    """The same as a Markdown document."""
+    lines = [
+        f"# {title}",
+        "",
+        f"{_caption(reduction)}",
+        "",
+        f"| {' | '.join(COLUMNS)} |",
+        f"|---|{'---:|' * (len(COLUMNS) - 1)}",
+        *(f"| {' | '.join(_cells(row))} |" for row in rows),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _caption(reduction: str | None) -> str:
+    if reduction is None:
+        return f"The published setting; {EXPLANATION}."
+    return f"Changed setting: {reduction} (the paper's figures are for the published one); {EXPLANATION}."
+
+
+def _cells(row: "colored_mnist.Row") -> tuple[str, ...]:
+    return (
+        row.label,
+        str(row.restarts),
+        _ours(row.source_accuracy, row.source_accuracy_std, row.restarts),
+        _ours(row.target_accuracy, row.target_accuracy_std, row.restarts),
+        _papers(row.paper_source_accuracy, row.paper_source_accuracy_std),
+        _papers(row.paper_target_accuracy, row.paper_target_accuracy_std),
+    )
+
+
+def _ours(mean: float, deviation: float, restarts: int) -> str:
+    return f"{mean:.1f}" if restarts == 1 else f"{mean:.1f} ± {deviation:.1f}"
+
+
+def _papers(mean: float | None, deviation: float | None) -> str:
+    return "–" if mean is None or deviation is None else f"{mean:.1f} ± {deviation:.1f}"

@@ -4,21 +4,40 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
 from hessalign import datasets
-from hessalign.cli.download import download_command
-from hessalign.cli.help_text import add_command
-from hessalign.cli.options import require_there
-from hessalign.cli.progress import progress_bar
-from hessalign.cli.terminal import Console
+from hessalign.cli.command import Group, add_command, help_text
+from hessalign.cli.options import Json, Panel, option, require_there
+from hessalign.cli.terminal import INTERRUPTED, Console, progress_bar, reported
+
+if TYPE_CHECKING:
+    from hessalign.datasets.download import Download
+    from hessalign.datasets.image_folder import PublishedFolder
 
 app = typer.Typer(
-    help="Datasets made of domains: what there is, how to get it, and whether your copy is whole.",
+    cls=Group,
+    help=help_text(
+        """Datasets made of domains: what there is, how to get it, and whether your copy is whole.
+
+        [b]Example[/b]
+
+        hessalign datasets download office_home --root data
+        """
+    ),
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
@@ -26,9 +45,7 @@ SHOWN = 20
 """Files of one kind that are named on a terminal."""
 
 
-def list_datasets(
-    as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
-) -> None:
+def list_datasets(*, as_json: Json = False) -> None:
     """Show all datasets with their domains in index order.
 
     [b]Example[/b]
@@ -59,16 +76,17 @@ def verify_dataset(
     name: Annotated[
         str, typer.Argument(help="Name of the dataset; [b]hessalign datasets list[/b] shows all.")
     ],
+    *,
     root: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder that holds the dataset's folder (DomainBed's layout) or its domain folders; for "
+        option(
+            Panel.DATA,
+            "Folder that holds the dataset's folder (DomainBed's layout) or its domain folders; for "
             "[b]csv_file[/b] and [b]features_file[/b] the file. The MNIST datasets ship with the package and "
             "need none.",
-            show_default=False,
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Count the samples of each domain and class, compare with what is published, and decode every image.
 
@@ -93,7 +111,7 @@ def verify_dataset(
         document = {**asdict(report), "total": report.total, "ok": report.ok}
         typer.echo(json.dumps(document, ensure_ascii=False, indent=2))
     else:
-        _print(report)
+        _print_report(report)
     if not report.ok:
         raise typer.Exit(1)
 
@@ -107,7 +125,7 @@ def _describe(dataset: "type[datasets.DomainDataset]") -> dict[str, Any]:
         "published_totals": list(published.totals) if published else [],
         "published_counts": dict(published.by_domain) if published else {},
         "input_shape": list(dataset.input_shape),
-        "images": dataset.images,
+        "images": dataset.search_space,
         "steps": dataset.steps,
         "checkpoint_every": dataset.checkpoint_every,
     }
@@ -125,7 +143,7 @@ def _open(name: str, root: Path | None) -> "datasets.DomainDataset":
         raise typer.BadParameter(str(error), param_hint="--root") from error
 
 
-def _print(report: "datasets.verify.VerifyReport") -> None:
+def _print_report(report: "datasets.verify.VerifyReport") -> None:
     """Classes as rows: there are more of them than domains."""
     table = Table(title=report.dataset)
     table.add_column("Class")
@@ -164,6 +182,138 @@ def _print_some(console: Console, what: str, entries: Sequence[str]) -> None:
         console.print(f"... and {len(entries) - SHOWN} more; --json names all.")
 
 
+def download_dataset(
+    name: Annotated[str, typer.Argument(help="pacs, vlcs, office_home, terra_incognita or domain_net.")],
+    *,
+    root: Annotated[Path, option(Panel.DATA, "Folder that will hold the dataset's folder.")],
+    source: Annotated[
+        list[str] | None,
+        option(
+            Panel.DATA,
+            "URL or file of an archive, instead of the published one; repeat it for several archives.",
+            metavar="ARCHIVE",
+        ),
+    ] = None,
+    sha256: Annotated[
+        list[str] | None,
+        option(
+            Panel.DATA,
+            "What the archive must be; repeat it for several archives, in their order.",
+            metavar="DIGITS",
+        ),
+    ] = None,
+    duplicates: Annotated[
+        Path | None,
+        option(
+            Panel.DATA,
+            "File that names images to delete, one domain/class/image in each line; where the dataset is "
+            "there already, they are deleted from it.",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Download a published dataset, check and extract it, lay its folders out as DomainBed does, and count.
+
+    After an interruption it goes on where it stopped. A dataset that is there already is only counted.
+
+    Exit code 0: all is well. 1: an archive cannot be had or used, or counts differ. 2: an argument is wrong.
+
+    [b]Examples[/b]
+
+    hessalign datasets download office_home --root data
+
+    hessalign datasets download pacs --root data --source PACS.zip
+
+    hessalign datasets download terra_incognita --root data --source images.tar.gz --source annotations.tar.gz
+
+    hessalign datasets download domain_net --root data --duplicates domain_net_duplicates.txt
+    """
+    console = Console(stderr=True)
+    with reported(console):
+        datasets.require_dataset(name)
+        datasets.download.check_sources(source or [])
+        dataset = datasets.download.downloadable(datasets.get_dataset(name))
+        try:
+            if dataset.existing(root) is None:
+                done = _download(dataset, root, source or [], sha256 or [], duplicates, console)
+            else:
+                done = datasets.download.remove_listed(dataset, root, duplicates)
+        except KeyboardInterrupt:
+            console.print("Interrupted; start again to go on from here.")
+            raise typer.Exit(INTERRUPTED) from None
+        copy = dataset.make(root, seed=0)
+    by_class = datasets.verify.count_samples(copy)
+    problems = datasets.verify.count_problems(copy, by_class)
+    counts = {domain: sum(classes.values()) for domain, classes in by_class.items()}
+    if as_json:
+        document = {**asdict(done), "folder": str(done.folder), "counts": counts, "problems": problems}
+        typer.echo(json.dumps(document, ensure_ascii=False, indent=2))
+    else:
+        _print_download(done, copy, counts, problems)
+    if problems:
+        raise typer.Exit(1)
+
+
+def _download(
+    dataset: "type[PublishedFolder]",
+    root: Path,
+    sources: list[str],
+    sha256: list[str],
+    duplicates: Path | None,
+    console: Console,
+) -> "Download":
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def report(what: str, done: int, total: int | None) -> None:
+            if what not in tasks:
+                # What an earlier call has downloaded took this one no time.
+                tasks[what] = progress.add_task(what, completed=done)
+            progress.update(tasks[what], completed=done, total=total)
+
+        return datasets.download.download(dataset, root, report, sources, sha256, duplicates)
+
+
+def _print_download(
+    done: "Download", copy: "datasets.DomainDataset", counts: dict[str, int], problems: list[str]
+) -> None:
+    console = Console()
+    published = copy.expected_counts.by_domain if copy.expected_counts else {}
+    table = Table(title=f"{copy.name} in {done.folder}")
+    table.add_column("Domain")
+    table.add_column("Images", justify="right")
+    table.add_column("Published", justify="right")
+    for domain, count in counts.items():
+        table.add_row(domain, f"{count:,}", f"{published[domain]:,}" if domain in published else "–")
+    table.add_section()
+    totals = copy.expected_counts.totals if copy.expected_counts else ()
+    table.add_row("all", f"{sum(counts.values()):,}", " or ".join(f"{total:,}" for total in totals) or "–")
+    console.print(table)
+    # Not wrapped: paths, URLs and hashes stay whole, to be copied.
+    for archive in done.archives:
+        checked = (
+            f"as it must be ({archive.checked})"
+            if archive.checked
+            else "nobody has published what it must be"
+        )
+        console.print(f"SHA-256 {archive.sha256} of {archive.source}: {checked}", soft_wrap=True)
+    if done.duplicates_removed:
+        console.print(f"{done.duplicates_removed:,} listed duplicates were deleted.")
+    for note in done.notes:
+        console.print(note, soft_wrap=True)
+    for problem in problems:
+        console.print(f"Wrong: {problem}", soft_wrap=True)
+    if not problems:
+        console.print("The counts are the published ones.")
+
+
 add_command(app, "list", list_datasets)
 add_command(app, "verify", verify_dataset)
-add_command(app, "download", download_command)
+add_command(app, "download", download_dataset)

@@ -2,82 +2,59 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
 
 from hessalign import datasets, training
-from hessalign.checks import require_choice
-from hessalign.cli.errors import INTERRUPTED, reported
-from hessalign.cli.options import MOST_PROCESSES, require_there, whole
-from hessalign.cli.progress import progress_bar
-from hessalign.cli.terminal import Console
-from hessalign.datasets import dataset_names
-from hessalign.datasets.source import find_data
+from hessalign.cli import options
+from hessalign.cli.options import Panel, option, require_there, whole
+from hessalign.cli.terminal import INTERRUPTED, Console, progress_bar, reported
+from hessalign.datasets.registry import find_data
 from hessalign.memory import keep_freed_memory
 
 if TYPE_CHECKING:
-    from hessalign.datasets.features_format import FeaturesAbout
+    from hessalign.datasets.features_format import FeaturesMetadata
 
 
 def features_command(
-    dataset: Annotated[
-        str,
-        typer.Option(
-            help=f"{', '.join(dataset_names())}; or a folder ROOT/domain/class/*, or a CSV file with the "
-            "columns path, label, domain."
-        ),
-    ],
+    *,
+    dataset: Annotated[str, option(Panel.DATA, f"{options.KINDS_OF_DATA}.")],
+    root: options.Root = None,
     backbone: Annotated[
-        str, typer.Option(help="mnist_cnn, resnet18, resnet50, timm:NAME or torchvision:NAME.")
+        str, option(Panel.MODEL, "mnist_cnn, resnet18, resnet50, timm:NAME or torchvision:NAME.")
     ],
-    out: Annotated[Path, typer.Option(dir_okay=False, help="The file to write, NAME.safetensors.")],
-    root: Annotated[Path | None, typer.Option(help="Folder that holds the dataset.")] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            help="none, hub, package, or a file. Default: none for mnist_cnn, hub for others.",
-            show_default=False,
-        ),
-    ] = None,
-    normalization: Annotated[
-        str | None,
-        typer.Option(
-            help="imagenet (default) or weights: whose mean and deviation photographs are normalised by.",
-            show_default=False,
-        ),
-    ] = None,
+    weights: options.Weights = None,
+    normalization: options.Normalization = None,
     views: Annotated[
         int,
-        typer.Option(
+        option(
+            Panel.MODEL,
+            "Augmented views of each image, besides the plain one; training draws from them.",
             callback=whole(0),
-            help="Augmented views of each image, besides the plain one; training draws from them.",
         ),
     ] = 0,
-    dtype: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
-    batch_size: Annotated[
-        int, typer.Option(callback=whole(1), help="Images that go through the backbone together.")
-    ] = 64,
     seed: Annotated[
         int,
-        typer.Option(
+        option(
+            Panel.MODEL,
+            "Of the augmented views, of random weights, and of what the MNIST datasets draw.",
             callback=whole(0),
-            help="Of the augmented views, of random weights, and of what the MNIST datasets draw.",
         ),
     ] = 0,
-    accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, mps ...")] = "auto",
-    workers: Annotated[
-        int,
-        typer.Option(
-            callback=whole(0, MOST_PROCESSES), help="Processes that load images; 0 loads them here."
-        ),
-    ] = 0,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Go on with an unfinished extraction; starts it where there is none."),
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what the file holds as JSON.")] = False,
+    batch_size: Annotated[
+        int, option(Panel.MACHINE, "Images that go through the backbone together.", callback=whole(1))
+    ] = 64,
+    device: options.Device = "auto",
+    loaders: options.Loaders = 0,
+    out: Annotated[Path, option(Panel.OUTPUT, "The file to write, NAME.safetensors.", dir_okay=False)],
+    dtype: Annotated[
+        Literal["float16", "float32"],
+        option(Panel.OUTPUT, "Of the features: float16 or float32.", metavar="DTYPE"),
+    ] = "float16",
+    resume: options.Resume = False,
+    as_json: options.Json = False,
 ) -> None:
     """Pass every image of a dataset through a backbone once and keep the features in one file.
 
@@ -89,7 +66,7 @@ def features_command(
     hessalign features --dataset pacs --root data --backbone resnet50 --out pacs.safetensors
 
     hessalign features --dataset my/images --backbone timm:tf_efficientnet_lite0 --weights package
-    --views 4 --workers 2 --out own.safetensors
+    --views 4 --loaders 2 --out own.safetensors
 
     hessalign train --dataset own.safetensors --algorithm hgp --target hospital_3 --out runs/hgp
     """
@@ -98,7 +75,6 @@ def features_command(
         with reported(console):
             require_there("root", root)
             source = find_data(dataset, root)
-            require_choice("dtype", dtype, ("float16", "float32"))
             data = source.open(seed)
             chosen: dict[str, Any] = {
                 "backbone": training.choose_backbone(data, backbone, weights, normalization=normalization),
@@ -108,7 +84,7 @@ def features_command(
                 "seed": seed,
             }
             spec = training.FeaturesSpec(**chosen)
-            machine = training.Machine(accelerator=accelerator, workers=workers)
+            machine = training.Machine(accelerator=device, workers=loaders)
             keep_freed_memory()
             about = _extract(data, spec, out, machine, resume, console)
     except KeyboardInterrupt:
@@ -128,7 +104,7 @@ def _extract(
     machine: "training.Machine",
     resume: bool,
     console: Console,
-) -> "FeaturesAbout":
+) -> "FeaturesMetadata":
     with progress_bar(console, "speed") as bar:
         task = bar.add_task("images", total=sum(map(len, data.domains)), speed="")
 
@@ -138,7 +114,7 @@ def _extract(
         return training.extract_features(data, spec, out, machine, resume, report)
 
 
-def _rows(about: "FeaturesAbout", out: Path, samples: int) -> dict[str, Any]:
+def _rows(about: "FeaturesMetadata", out: Path, samples: int) -> dict[str, Any]:
     return {
         "file": str(out),
         "bytes": out.stat().st_size,

@@ -1,7 +1,7 @@
 """``hessalign inspect``: what differs between domains, and whether alignment removed it."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -9,9 +9,9 @@ import typer
 from rich.table import Table
 
 from hessalign import cli, diagnostics
-from hessalign.cli.errors import reported
-from hessalign.cli.options import number, require_there, whole
-from hessalign.cli.terminal import Console
+from hessalign.cli import options
+from hessalign.cli.options import Panel, number, option, require_there, whole
+from hessalign.cli.terminal import Console, reported
 from hessalign.memory import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -27,39 +27,46 @@ def inspect_command(
             "--save-models, or a features file."
         ),
     ],
-    against: Annotated[
-        Path | None, typer.Option(help="A second one, to compare with: a run with alignment, say.")
-    ] = None,
+    *,
     dataset: Annotated[
-        str | None,
-        typer.Option(help="As in hessalign train. Default: the one of the run.", show_default=False),
+        str | None, option(Panel.DATA, "As in hessalign train. Default: the one of the run.")
     ] = None,
-    root: Annotated[Path | None, typer.Option(help="Folder that holds the dataset.")] = None,
+    root: options.Root = None,
     per_domain: Annotated[
-        int, typer.Option(callback=whole(0), help="At most so many random samples of each domain; 0 for all.")
+        int,
+        option(Panel.DATA, "At most so many random samples of each domain; 0 for all.", callback=whole(0)),
     ] = 500,
+    against: Annotated[
+        Path | None,
+        option(Panel.ANALYSIS, "A second source, to compare with: a run with alignment, say."),
+    ] = None,
     radius: Annotated[
         float,
-        typer.Option(
+        option(
+            Panel.ANALYSIS,
+            "δ of the transfer bound ½ δ² ‖H_e − H_f‖₂, in units of the head's weights.",
             callback=number(above=0, most=1e100),
-            help="δ of the transfer bound ½ δ² ‖H_e − H_f‖₂, in units of the head's weights.",
         ),
     ] = 1.0,
     replicates: Annotated[
-        int, typer.Option(callback=whole(0, 1_000_000), help="Of the bootstrap; 0 for no intervals.")
+        int,
+        option(Panel.ANALYSIS, "Of the bootstrap; 0 for no intervals.", callback=whole(0, 1_000_000)),
     ] = 1000,
-    seed: Annotated[int, typer.Option(callback=whole(0), help="Of the bootstrap.")] = 0,
-    device: Annotated[str, typer.Option(help="Where networks are computed: cpu, cuda, mps ...")] = "cpu",
+    seed: Annotated[int, option(Panel.ANALYSIS, "Of the bootstrap.", callback=whole(0))] = 0,
+    device: options.Device = "cpu",
     html: Annotated[
-        Path | None, typer.Option(dir_okay=False, help="Write a page with tables, plots and explanations.")
+        Path | None,
+        option(Panel.OUTPUT, "Write a page with tables, plots and explanations.", dir_okay=False),
     ] = None,
     plots: Annotated[
         Path | None,
-        typer.Option(
-            file_okay=False, help="Folder for the figures, as PNG and PDF; of runs the training curves, too."
+        option(
+            Panel.OUTPUT,
+            "Folder for the figures, as PNG and PDF; of runs the training curves, too.",
+            file_okay=False,
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print all tables as JSON.")] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Compare a model's domains by gradient and Hessian of its head, and tell what differs between them.
 
@@ -78,22 +85,23 @@ def inspect_command(
         require_there("source", source)
         require_there("against", against)
         require_there("root", root)
+        torch_device = _device(device)
         _check_outputs(html, plots)
-        options = cli.InspectOptions(
+        wanted = cli.InspectOptions(
             dataset=dataset,
             root=root,
             per_domain=per_domain or None,
-            device=_device(device),
+            device=torch_device,
             seed=seed,
             report={"radius": radius, "replicates": replicates, "seed": seed},
         )
         keep_freed_memory()
         with console.status("computing features, gradients and Hessians"):
             sources = [source, *([against] if against else [])]
-            reports = cli.inspect_all(sources, options)
+            reports = cli.inspect_all(sources, wanted)
         written = _write(reports, html, plots)
         if plots is not None:
-            written += _draw_training(sources, plots)
+            written += diagnostics.curves.save_all_curves(sources, plots)
     if as_json:
         document = {
             title: {name: table.to_dicts() for name, table in report.tables.items()}
@@ -125,42 +133,34 @@ def _write(
 ) -> list[Path]:
     written: list[Path] = []
     if html is not None:
-        diagnostics.html.write_html(html, reports)
+        diagnostics.page.write_html(html, reports)
         written.append(html)
     if plots is not None:
         written += diagnostics.plots.save_plots(reports, plots)
     return written
 
 
-def _draw_training(sources: Sequence[Path], folder: Path) -> list[Path]:
-    """Training curves of the sources that are folders of runs."""
-    histories = [
-        history for source in sources if (history := diagnostics.curves.read_history(source)) is not None
-    ]
-    written = []
-    for count, history in enumerate(histories, start=1):
-        name = "training" if len(histories) == 1 else f"training-{count}"
-        figure = diagnostics.curves.draw_training_curves(history)
-        for ending in ("png", "pdf"):
-            diagnostics.plots.save_figure(figure, folder / f"{name}.{ending}")
-        written.append(folder / f"{name}.png")
-    return written
-
-
 def _print(reports: "Mapping[str, diagnostics.AlignmentReport]") -> None:
     console = Console()
     for title, report in reports.items():
-        ranked = report.to_frame("attributes").drop("rank", "note")
+        pairs = report.extremes()
+        ranked = report.told("attributes", pairs).drop("rank", "note")
+        if ranked["shrunk"].null_count() == len(ranked):
+            ranked = ranked.drop("shrunk")
         console.print(_rich_table(f"{title}: what differs, in nats", ranked))
-        console.print(_distance_table(title, report))
+        console.print(_distance_table(title, report, pairs))
+        if left := len(report.to_frame("pairs")) - len(pairs):
+            console.print(
+                f"{left:,} more pairs lie between the most different and the most alike; --html and --json "
+                "have all."
+            )
         for note in report.notes:
             console.print(note)
     if len(reports) > 1:
-        console.print(
-            _rich_table(
-                "Side by side: distances relative to their own norms", diagnostics.html.compare(reports)
-            )
+        side_by_side = pairs.join(
+            diagnostics.data.compare(reports), on=["first", "second"], maintain_order="left_right"
         )
+        console.print(_rich_table("Side by side: distances relative to their own norms", side_by_side))
 
 
 def _rich_table(title: str, frame: "pl.DataFrame") -> Table:
@@ -173,7 +173,7 @@ def _rich_table(title: str, frame: "pl.DataFrame") -> Table:
     return table
 
 
-def _distance_table(title: str, report: "diagnostics.AlignmentReport") -> Table:
+def _distance_table(title: str, report: "diagnostics.AlignmentReport", pairs: "pl.DataFrame") -> Table:
     table = Table(
         title=f"{title}: distances",
         caption=f"interval: {100 * report.level:g} %, without what chance adds; δ = {report.radius:g}",
@@ -182,7 +182,7 @@ def _distance_table(title: str, report: "diagnostics.AlignmentReport") -> Table:
         table.add_column(name, justify=_side(name in ("distance", "relative")))
     columns = ("first", "second", "quantity", "distance", "relative", "low", "high")
     for first, second, quantity, distance, relative, low, high in (
-        report.to_frame("distances").select(columns).iter_rows()
+        report.told("distances", pairs).select(columns).iter_rows()
     ):
         interval = "–" if low is None else f"{_text(low)} to {_text(high)}"
         table.add_row(f"{first} – {second}", quantity, _text(distance), _text(relative), interval)

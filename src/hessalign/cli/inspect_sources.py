@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from hessalign.datasets import DomainDataset, make_dataset
-from hessalign.datasets.source import USERS_OWN, find_data
+from hessalign.datasets.registry import USERS_OWN, find_data
 from hessalign.diagnostics import AlignmentReport, alignment_report
 from hessalign.diagnostics.outputs import HeadOutputs, feature_outputs, run_outputs
 from hessalign.exceptions import UntrustworthyWarning
@@ -52,6 +52,9 @@ class Inspected:
 
 def inspect_all(sources: Sequence[Path], options: InspectOptions) -> dict[str, AlignmentReport]:
     """A report on each source, by title.
+
+    Returns:
+        The reports, in the order of the sources.
 
     Raises:
         ValueError: If something there cannot be inspected.

@@ -1,12 +1,32 @@
-"""Checks of what was given on the command line, before anything heavy is imported."""
+"""The options that commands share, each once, and checks of what was given, before anything heavy is loaded.
+
+A name means the same in every command, and stands in the same panel of its help.
+"""
 
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from hessalign.checks import require_number, require_whole
+from hessalign.datasets import dataset_names
+
+
+class Panel(StrEnum):
+    """The panels of a command's help, in their order."""
+
+    DATA = "Data"
+    MODEL = "Model"
+    TRAINING = "Training"
+    ANALYSIS = "Analysis"
+    MACHINE = "Machine"
+    OUTPUT = "Output"
+
+
+FORMER_NAMES = {"--accelerator": "--device", "--log-parts": "--log-terms", "--workers": "--loaders"}
+"""What options were called before; these names go on working where the option is, and no help shows them."""
 
 LARGEST_WHOLE = 2**63 - 1
 """Of PyTorch's generators and sizes."""
@@ -15,10 +35,12 @@ MOST_PROCESSES = 1024
 MOST_RUNS = 100_000
 """Of one kind, in a single command; more is a slip of the hand, and would fill the memory with plans."""
 
-
 FIGURES = (".png", ".pdf", ".svg")
 
 Number = TypeVar("Number", int, float)
+
+
+# Checks
 
 
 def whole(least: int, most: int = LARGEST_WHOLE) -> Callable[[typer.CallbackParam, int | None], int | None]:
@@ -27,6 +49,9 @@ def whole(least: int, most: int = LARGEST_WHOLE) -> Callable[[typer.CallbackPara
     Args:
         least: Smallest allowed value.
         most: Largest allowed value.
+
+    Returns:
+        The callback, as ``typer.Option`` takes it.
     """
 
     def check(parameter: typer.CallbackParam, value: int | None) -> int | None:
@@ -49,6 +74,9 @@ def number(
         above: Every allowed value is larger; None for any.
         below: Every allowed value is smaller; None for any.
         most: Largest allowed value; None for any.
+
+    Returns:
+        The callback, as ``typer.Option`` takes it.
     """
 
     def check(parameter: typer.CallbackParam, value: float | None) -> float | None:
@@ -109,6 +137,9 @@ def require_figure(name: str, path: Path) -> None:
 def parse_settings(settings: Sequence[str]) -> dict[str, str]:
     """Values by name, of options ``--set NAME=VALUE``.
 
+    Returns:
+        The values, as text.
+
     Raises:
         ValueError: If one is not of that form.
     """
@@ -121,3 +152,99 @@ def parse_settings(settings: Sequence[str]) -> dict[str, str]:
 def names_between_commas(text: str) -> tuple[str, ...]:
     """Names between commas, each once."""
     return tuple(dict.fromkeys(filter(None, (part.strip() for part in text.split(",")))))
+
+
+# Options
+
+
+def option(panel: Panel, text: str, *names: str, **how: Any) -> Any:
+    """An option of a command.
+
+    Args:
+        panel: Where the help has it.
+        text: What the help says of it.
+        *names: What it is called; the parameter's name by default.
+        **how: As ``typer.Option`` takes it.
+
+    Returns:
+        The option, for an annotation.
+    """
+    return typer.Option(*names, help=text, rich_help_panel=panel.value, **how)
+
+
+KINDS_OF_DATA = (
+    f"{', '.join(dataset_names())}; a folder ROOT/domain/class/*; a CSV file with the columns path, label, "
+    "domain"
+)
+
+Root = Annotated[Path | None, option(Panel.DATA, "Folder that holds the datasets given by name.")]
+
+Weights = Annotated[
+    str | None,
+    option(
+        Panel.MODEL,
+        "Of the backbone: none, hub, package, or a file. Default: none for mnist_cnn, identity and adapters, "
+        "hub for others.",
+    ),
+]
+Normalization = Annotated[
+    str | None,
+    option(
+        Panel.MODEL, "imagenet (default) or weights: whose mean and deviation photographs are normalised by."
+    ),
+]
+TrainBatchNorm = Annotated[
+    bool,
+    option(
+        Panel.MODEL,
+        "Let the running statistics of pretrained BatchNorm move; frozen by default, as in the published "
+        "tables.",
+        "--train-batch-norm",
+    ),
+]
+
+Settings = Annotated[
+    list[str] | None,
+    option(
+        Panel.TRAINING,
+        "A hyper-parameter, fixed at a value; may be given several times.",
+        "--set",
+        metavar="NAME=VALUE",
+    ),
+]
+Steps = Annotated[
+    int | None, option(Panel.TRAINING, "Updates of a run. Default: the dataset's.", callback=whole(1))
+]
+EvaluateEvery = Annotated[
+    int | None,
+    option(
+        Panel.TRAINING,
+        "Steps between evaluations, and between checkpoints. Default: the dataset's.",
+        callback=whole(1),
+    ),
+]
+EvaluateSamples = Annotated[
+    int | None,
+    option(
+        Panel.TRAINING,
+        "Evaluate at most so many samples of each split of each domain. Default: all.",
+        callback=whole(1),
+    ),
+]
+
+Device = Annotated[str, option(Panel.MACHINE, "Where to compute: auto, cpu, cuda, cuda:1, mps ...")]
+Precision = Annotated[str, option(Panel.MACHINE, "32-true, bf16-mixed, 64-true ...")]
+Loaders = Annotated[
+    int,
+    option(
+        Panel.MACHINE,
+        "Processes of each run that load images; 0 loads them where it computes.",
+        callback=whole(0, MOST_PROCESSES),
+    ),
+]
+
+Resume = Annotated[
+    bool,
+    option(Panel.OUTPUT, "Go on with what is unfinished at --out, or start if nothing is.", "--resume"),
+]
+Json = Annotated[bool, option(Panel.OUTPUT, "Print the result as JSON.", "--json")]

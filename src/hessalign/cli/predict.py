@@ -11,9 +11,8 @@ import typer
 from rich.progress import track
 
 from hessalign import training
-from hessalign.cli.errors import reported
-from hessalign.cli.options import require_there
-from hessalign.cli.terminal import Console
+from hessalign.cli.options import Json, require_there
+from hessalign.cli.terminal import Console, reported
 from hessalign.memory import keep_freed_memory
 
 
@@ -22,7 +21,8 @@ def predict_command(
         Path, typer.Argument(help="Folder of a run of hessalign train, or of one checkpoint.")
     ],
     images: Annotated[list[Path], typer.Argument(help="Images, and folders that are searched for images.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of CSV.")] = False,
+    *,
+    as_json: Json = False,
 ) -> None:
     """Write class and probability of each image, as CSV with the columns path, class, probability.
 

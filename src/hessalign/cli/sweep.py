@@ -12,19 +12,18 @@ from rich.live import Live
 
 from hessalign import benchmark, cli, datasets, training
 from hessalign.algorithms import algorithm_names, require_algorithm
-from hessalign.cli.errors import INTERRUPTED, reported
+from hessalign.cli import options
 from hessalign.cli.options import (
-    MOST_PROCESSES,
-    MOST_RUNS,
+    Panel,
     names_between_commas,
     number,
+    option,
     parse_settings,
     require_there,
     whole,
 )
-from hessalign.cli.terminal import Console
-from hessalign.datasets import dataset_names
-from hessalign.datasets.source import find_data
+from hessalign.cli.terminal import INTERRUPTED, Console, reported
+from hessalign.datasets.registry import find_data
 
 if TYPE_CHECKING:
     from hessalign.benchmark.engines import Engine
@@ -32,135 +31,119 @@ if TYPE_CHECKING:
 
 
 def sweep_command(
+    *,
     datasets: Annotated[
         str,
-        typer.Option(
-            help=f"With commas: {', '.join(dataset_names())}; folders ROOT/domain/class/*; CSV files with "
-            "the columns path, label, domain."
+        option(
+            Panel.DATA,
+            f"{options.KINDS_OF_DATA}; a file of hessalign features; several of these with commas.",
         ),
     ],
-    out: Annotated[
-        Path, typer.Option(file_okay=False, help="Folder of the sweep; what is done there stays.")
-    ],
-    algorithms: Annotated[
-        str, typer.Option(help=f"With commas: {', '.join(algorithm_names())}; or all that work on the data.")
-    ] = "all",
-    root: Annotated[Path | None, typer.Option(help="Folder that holds the datasets given by name.")] = None,
-    trials: Annotated[
-        int, typer.Option(callback=whole(1, MOST_RUNS), help="Each splits the domains anew.")
-    ] = 3,
-    hparams: Annotated[
-        int,
-        typer.Option(
-            callback=whole(1, MOST_RUNS), help="Choices of hyper-parameters: the defaults, then random draws."
-        ),
-    ] = 20,
+    root: options.Root = None,
     targets: Annotated[
         Literal["singles", "pairs", "both"],
-        typer.Option(help="Leave out each domain, each pair, or do both, as leave-one-domain-out needs."),
+        option(
+            Panel.DATA,
+            "Leave out each domain (singles), each pair (pairs), or do both, as leave-one-domain-out needs.",
+            metavar="WHICH",
+        ),
     ] = "both",
-    steps: Annotated[
-        int | None,
-        typer.Option(callback=whole(1), help="Updates of a run. Default: the dataset's.", show_default=False),
-    ] = None,
-    evaluate_every: Annotated[
-        int | None,
-        typer.Option(
-            callback=whole(1),
-            help="Steps between evaluations, and between checkpoints. Default: the dataset's.",
-            show_default=False,
-        ),
-    ] = None,
-    evaluate_samples: Annotated[
-        int | None,
-        typer.Option(
-            callback=whole(1),
-            help="Evaluate at most so many samples of each part of each domain. Default: all.",
-            show_default=False,
-        ),
-    ] = None,
-    backbone: Annotated[
-        str | None, typer.Option(help="As for train. Default: the dataset's.", show_default=False)
-    ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            help="none, hub, package, or a file. Default: none for mnist_cnn, hub for others.",
-            show_default=False,
-        ),
-    ] = None,
-    normalization: Annotated[
-        str | None,
-        typer.Option(
-            help="imagenet (default) or weights: whose mean and deviation photographs are normalised by.",
-            show_default=False,
-        ),
-    ] = None,
-    train_batch_norm: Annotated[
-        bool, typer.Option("--train-batch-norm", help="Let statistics of pretrained BatchNorm move.")
-    ] = False,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="A hyper-parameter that is not drawn, NAME=VALUE; may be repeated."),
-    ] = None,
+    trials: Annotated[
+        int, option(Panel.DATA, "Each splits the domains anew.", callback=whole(1, options.MOST_RUNS))
+    ] = 3,
     holdout: Annotated[
         float,
-        typer.Option(
-            callback=number(above=0, below=1), help="Part of each domain that is kept out of training."
+        option(
+            Panel.DATA,
+            "Share of each domain that is kept out of training.",
+            callback=number(above=0, below=1),
         ),
     ] = 0.2,
     validation_images: Annotated[
         Literal["plain", "augmented"],
-        typer.Option(help="What source accuracies are measured on; DomainBed's are augmented."),
+        option(
+            Panel.DATA,
+            "What source accuracies are measured on: plain, or augmented as DomainBed does.",
+            metavar="IMAGES",
+        ),
     ] = "plain",
+    backbone: Annotated[str | None, option(Panel.MODEL, "As for train. Default: the dataset's.")] = None,
+    weights: options.Weights = None,
+    normalization: options.Normalization = None,
+    train_batch_norm: options.TrainBatchNorm = False,
+    algorithms: Annotated[
+        str,
+        option(
+            Panel.TRAINING,
+            f"{', '.join(algorithm_names())}; several with commas; or all that work on the data.",
+        ),
+    ] = "all",
+    hparams: Annotated[
+        int,
+        option(
+            Panel.TRAINING,
+            "Choices of hyper-parameters: the defaults, then random draws.",
+            callback=whole(1, options.MOST_RUNS),
+        ),
+    ] = 20,
+    settings: options.Settings = None,
+    steps: options.Steps = None,
+    evaluate_every: options.EvaluateEvery = None,
+    evaluate_samples: options.EvaluateSamples = None,
     engine: Annotated[
-        Literal["local", "ray"], typer.Option(help="Processes of this machine, or a Ray cluster.")
+        Literal["local", "ray"], option(Panel.MACHINE, "Processes of this machine, or a Ray cluster.")
     ] = "local",
-    workers: Annotated[
+    jobs: Annotated[
         int | None,
-        typer.Option(
-            callback=whole(1, MOST_PROCESSES),
-            help="Engine local: runs at a time. Default: one for each GPU that is used, else for each core.",
-            show_default=False,
+        option(
+            Panel.MACHINE,
+            "Engine local: runs at a time. Default: one for each GPU that is used, else for each core.",
+            callback=whole(1, options.MOST_PROCESSES),
         ),
     ] = None,
-    address: Annotated[
-        str | None,
-        typer.Option(help="Engine ray: of the cluster. Default: RAY_ADDRESS, or this machine."),
-    ] = None,
-    cpus_per_run: Annotated[
+    workers: Annotated[
         int | None,
-        typer.Option(callback=whole(1), help="Engine ray: cores of a run. Default: 1.", show_default=False),
-    ] = None,
-    gpus_per_run: Annotated[
-        float | None,
-        typer.Option(
-            callback=number(0), help="Engine ray: GPUs of a run, also 0.5. Default: 0.", show_default=False
+        option(
+            Panel.MACHINE, "What --jobs was called.", callback=whole(1, options.MOST_PROCESSES), hidden=True
         ),
     ] = None,
     together: Annotated[
         int,
-        typer.Option(
-            callback=whole(1),
-            help="Train so many runs at once where they can be: on frozen features, alike but for targets, "
+        option(
+            Panel.MACHINE,
+            "Train so many runs at once where they can be: on frozen features, alike but for targets, "
             "seeds and hyper-parameters. 1 for one by one.",
+            callback=whole(1),
         ),
     ] = 60,
+    address: Annotated[
+        str | None,
+        option(Panel.MACHINE, "Engine ray: of the cluster. Default: RAY_ADDRESS, or this machine."),
+    ] = None,
+    cpus_per_run: Annotated[
+        int | None, option(Panel.MACHINE, "Engine ray: cores of a run. Default: 1.", callback=whole(1))
+    ] = None,
+    gpus_per_run: Annotated[
+        float | None,
+        option(Panel.MACHINE, "Engine ray: GPUs of a run, also 0.5. Default: 0.", callback=number(0)),
+    ] = None,
     retries: Annotated[
-        int, typer.Option(callback=whole(0), help="How often a failed run is done again.")
+        int, option(Panel.MACHINE, "How often a failed run is done again.", callback=whole(0))
     ] = 1,
+    device: options.Device = "auto",
+    precision: options.Precision = "32-true",
+    loaders: options.Loaders = 0,
+    out: Annotated[
+        Path, option(Panel.OUTPUT, "Folder of the sweep; what is done there stays.", file_okay=False)
+    ],
     keep_checkpoints: Annotated[
-        bool, typer.Option("--keep-checkpoints", help="Keep the last checkpoint of every finished run.")
+        bool,
+        option(Panel.OUTPUT, "Keep the last checkpoint of every finished run.", "--keep-checkpoints"),
     ] = False,
-    accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, mps ...")] = "auto",
-    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, 64-true ...")] = "32-true",
-    loaders: Annotated[
-        int, typer.Option(callback=whole(0, MOST_PROCESSES), help="Processes of each run that load images.")
-    ] = 0,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only count the runs, and estimate time and disk.")
+        bool, option(Panel.OUTPUT, "Only count the runs, and estimate time and disk.", "--dry-run")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Run DomainBed's protocol: its target domains, splits, draws of hyper-parameters and seeds.
 
@@ -179,16 +162,19 @@ def sweep_command(
     """
     console = Console(stderr=True)
     with reported(console):
+        jobs = _jobs(jobs, workers, console)
+        if engine == "ray" and ":" in device:
+            raise ValueError(f"device: {device!r} is one GPU, and Ray deals them out; name the kind alone")
         _check_engine_options(
             engine,
-            local={"workers": workers},
+            local={"jobs": jobs},
             ray={"address": address, "cpus-per-run": cpus_per_run, "gpus-per-run": gpus_per_run},
         )
         require_there("root", root)
         sources = [find_data(name, root) for name in names_between_commas(datasets)]
         chosen_algorithms = None if algorithms == "all" else names_between_commas(algorithms)
-        for name in chosen_algorithms or ():
-            require_algorithm(name)
+        if chosen_algorithms is not None:
+            chosen_algorithms = tuple(dict.fromkeys(map(require_algorithm, chosen_algorithms)))
         fixed = parse_settings(settings or [])
 
     try:
@@ -201,7 +187,7 @@ def sweep_command(
                 trials=trials,
                 hparams=hparams,
                 targets=targets,
-                settings=benchmark.protocol.RunSettings(
+                config=benchmark.protocol.RunConfig(
                     steps=steps,
                     evaluate_every=evaluate_every,
                     evaluation_samples=evaluate_samples,
@@ -214,21 +200,29 @@ def sweep_command(
                     fixed=fixed,
                 ),
             )
-            machine = training.Machine(accelerator, precision, loaders)
-            jobs = [
+            # Which GPU a run sees is dealt out to it; it is then its only one.
+            machine = training.Machine(device.partition(":")[0], precision, loaders)
+            if engine == "local":
+                training.make_fabric(machine)  # what is not here would fail every run
+            planned = [
                 benchmark.job.Job(spec, source, out.absolute(), machine, keep_checkpoints)
                 for source, dataset in zip(sources, opened, strict=True)
                 for spec in sweep.plan(dataset)
             ]
-            size, threads = _share_out(workers, accelerator)
+            gpus = cli.visible_gpus(device) if engine == "local" else ()
+            at_a_time, threads = _share_out(jobs, len(gpus))
             if dry_run:
-                runs_at_a_time = size if engine == "local" else None
-                cli.print_estimate(jobs, together, runs_at_a_time, threads, console, as_json)
+                known = at_a_time if engine == "local" else None
+                cli.print_estimate(planned, together, known, threads, console, as_json)
                 return
-            chosen = _engine(engine, size, threads, accelerator, address, cpus_per_run, gpus_per_run, retries)
+            chosen = (
+                benchmark.engines.LocalEngine(at_a_time, threads, retries, gpus)
+                if engine == "local"
+                else benchmark.engines.RayEngine(address, cpus_per_run or 1, gpus_per_run or 0.0, retries)
+            )
             with closing(chosen):
                 benchmark.sweep.claim_sweep(out, sweep, names_between_commas(datasets))
-                overview = _perform(jobs, chosen, together, console)
+                overview = _perform(planned, chosen, together, console)
     except KeyboardInterrupt:
         console.print(
             f"\nInterrupted. Finished runs are in {out}; run the same command to go on with the rest."
@@ -264,26 +258,24 @@ def _check_engine_options(engine: str, **options: dict[str, object]) -> None:
                 raise ValueError(f"{name}: belongs to --engine {owner}, and the engine is {engine}")
 
 
-def _share_out(workers: int | None, accelerator: str) -> tuple[int, int]:
-    """Number of workers, and of threads for each."""
+def _jobs(jobs: int | None, workers: int | None, console: Console) -> int | None:
+    """Runs at a time, by the option's name or by its former one, which elsewhere means loaders."""
+    if workers is None:
+        return jobs
+    if jobs is not None:
+        raise ValueError("workers: is what --jobs was called; give --jobs alone")
+    console.print(
+        f"--workers is taken as --jobs, as it is called now: {workers} runs at a time; processes that load "
+        "images are --loaders."
+    )
+    return workers
+
+
+def _share_out(jobs: int | None, gpus: int) -> tuple[int, int]:
+    """Number of runs at a time, and of threads for each."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    size = workers or len(cli.visible_gpus(accelerator)) or cores
-    return size, max(1, cores // size)
-
-
-def _engine(
-    name: Literal["local", "ray"],
-    workers: int,
-    threads: int,
-    accelerator: str,
-    address: str | None,
-    cpus_per_run: int | None,
-    gpus_per_run: float | None,
-    retries: int,
-) -> "Engine":
-    if name == "local":
-        return benchmark.engines.LocalEngine(workers, threads, retries, cli.visible_gpus(accelerator))
-    return benchmark.engines.RayEngine(address, cpus_per_run or 1, gpus_per_run or 0.0, retries)
+    at_a_time = jobs or gpus or cores
+    return at_a_time, max(1, cores // at_a_time)
 
 
 def _perform(jobs: "Sequence[Job]", engine: "Engine", most_together: int, console: Console) -> "cli.Overview":

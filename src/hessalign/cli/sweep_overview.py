@@ -1,24 +1,124 @@
-"""What a person sees of a sweep: while it runs, and when it has ended."""
+"""What a person sees of a sweep: before it (``--dry-run``), while it runs, and when it has ended."""
 
+import json
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
+import torch
+import typer
 from rich.console import Group, RenderableType
+from rich.progress import track
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from hessalign.benchmark.arrangement import arrange
 from hessalign.benchmark.engines import Engine
+from hessalign.benchmark.estimate import measure, measure_together
 from hessalign.benchmark.job import Job, Outcome, best_validation
 from hessalign.cli.terminal import Console
+from hessalign.datasets import DomainDataset
 from hessalign.runs import divergence, read_records
 from hessalign.training import RunSpec
 
 SECONDS_BETWEEN_READINGS = 5.0
 SHOWN_FAILURES = 20
 SHOWN_DIGITS = 12
+
+
+@dataclass(frozen=True)
+class _Estimate:
+    """The runs of an algorithm on a dataset."""
+
+    dataset: str
+    algorithm: str
+    runs: int
+    seconds: float
+    disk_bytes: int
+
+
+def print_estimate(
+    jobs: Sequence[Job],
+    most_together: int,
+    workers: int | None,
+    threads: int,
+    console: Console,
+    as_json: bool,
+) -> None:
+    """Measure a few steps of each algorithm on each dataset, and print what follows for the whole.
+
+    Args:
+        jobs: All runs.
+        most_together: Runs that are trained together at most.
+        workers: Runs at a time; None if that is not known.
+        threads: Of PyTorch in each run.
+        console: For the progress.
+        as_json: Print JSON.
+    """
+    torch.set_num_threads(threads)
+    console.print(f"{len(jobs):,} runs; measuring what they cost takes a few steps of each algorithm.")
+    groups: dict[tuple[str, str, str], list[Job]] = {}
+    for job in jobs:
+        groups.setdefault((job.spec.dataset, job.spec.data, job.spec.algorithm), []).append(job)
+    open_once = cache(lambda source, seed: source.open(seed))
+    rows = []
+    for group in track(groups.values(), "measuring", console=console, transient=True):
+        first = group[0]
+        dataset = open_once(first.source, first.spec.trial_seed)
+        rows.append(_measured(group, dataset, most_together))
+    seconds, disk = sum(row.seconds for row in rows), sum(row.disk_bytes for row in rows)
+    if as_json:
+        document = {
+            "runs": len(jobs),
+            "seconds": seconds,
+            "workers": workers,
+            "wall_seconds": seconds / workers if workers else None,
+            "bytes": disk,
+            "rows": [vars(row) for row in rows],
+        }
+        typer.echo(json.dumps(document, indent=2))
+        return
+    caption = "estimated from a few steps and one evaluation of each algorithm; one run at a time"
+    table = Table(caption=caption)
+    for column in ("Dataset", "algorithm", "runs", "time", "disk"):
+        table.add_column(column, justify="left" if column in ("Dataset", "algorithm") else "right")
+    for row in rows:
+        table.add_row(row.dataset, row.algorithm, str(row.runs), duration(row.seconds), _size(row.disk_bytes))
+    table.add_section()
+    table.add_row("all", "", str(len(jobs)), duration(seconds), _size(disk))
+    Console().print(table)
+    if workers:
+        Console().print(f"With {workers} runs at a time about {duration(seconds / workers)}.")
+
+
+def _measured(jobs: Sequence[Job], dataset: DomainDataset, most_together: int) -> _Estimate:
+    group = arrange(jobs, most_together)[0]
+    first = group[0]
+    cost = measure(first.spec, dataset, first.machine)
+    sizes = [len(domain) for domain in dataset.domains]
+    if len(group) > 1:
+        seconds = len(jobs) * measure_together([job.spec for job in group], dataset, first.machine)
+    else:
+        seconds = sum(cost.seconds(job.spec, sizes) for job in jobs)
+    return _Estimate(
+        dataset=dataset_label(first.spec),
+        algorithm=first.spec.algorithm,
+        runs=len(jobs),
+        seconds=seconds,
+        disk_bytes=sum(cost.disk_bytes(job.spec, job.keep_checkpoint) for job in jobs),
+    )
+
+
+def _size(count: int) -> str:
+    """A number of bytes for a person."""
+    for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count} B"
 
 
 class Overview:

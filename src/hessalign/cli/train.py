@@ -10,141 +10,83 @@ from rich.table import Table
 
 from hessalign import datasets, diagnostics, runs, training
 from hessalign.algorithms import algorithm_names, get_algorithm, require_algorithm
-from hessalign.cli.errors import INTERRUPTED, reported
-from hessalign.cli.options import (
-    MOST_PROCESSES,
-    parse_settings,
-    require_figure,
-    require_there,
-    whole,
-)
-from hessalign.cli.progress import progress_bar
-from hessalign.cli.terminal import Console
-from hessalign.datasets import dataset_names
-from hessalign.datasets.source import find_data
+from hessalign.checks import did_you_mean
+from hessalign.cli import options
+from hessalign.cli.options import Panel, option, parse_settings, require_figure, require_there, whole
+from hessalign.cli.terminal import INTERRUPTED, Console, progress_bar, reported
+from hessalign.datasets.registry import find_data
 from hessalign.memory import keep_freed_memory
 
 SECONDS_BETWEEN_DRAWINGS = 0.25
 
 
 def train_command(
-    dataset: Annotated[
-        str,
-        typer.Option(
-            help=f"{', '.join(dataset_names())}; or a folder ROOT/domain/class/*, a CSV file with the "
-            "columns path, label, domain, or a file of [b]hessalign features[/b]."
-        ),
-    ],
-    algorithm: Annotated[str, typer.Option(help=f"{', '.join(algorithm_names())}.")],
+    *,
+    dataset: Annotated[str, option(Panel.DATA, f"{options.KINDS_OF_DATA}; a file of hessalign features.")],
     target: Annotated[
-        str, typer.Option(help="Domain that is never trained on, by name or number; several with commas.")
+        str,
+        option(Panel.DATA, "Domain that is never trained on, by name or number; several with commas."),
     ],
-    out: Annotated[Path, typer.Option(file_okay=False, help="Folder of this run alone.")],
-    root: Annotated[Path | None, typer.Option(help="Folder that holds the dataset.")] = None,
+    root: options.Root = None,
+    trial_seed: Annotated[
+        int,
+        option(
+            Panel.DATA,
+            "Of the splits of the domains, and of what the MNIST datasets draw.",
+            callback=whole(0),
+        ),
+    ] = 0,
     backbone: Annotated[
         str | None,
-        typer.Option(
-            help="mnist_cnn, resnet18, resnet50, timm:NAME or torchvision:NAME; on features identity, "
+        option(
+            Panel.MODEL,
+            "mnist_cnn, resnet18, resnet50, timm:NAME or torchvision:NAME; on features identity, "
             "adapter:linear or adapter:mlp. Default: mnist_cnn for images of 28 pixels, identity for "
             "features, resnet50 for others.",
-            show_default=False,
         ),
     ] = None,
     rank: Annotated[
-        int | None,
-        typer.Option(callback=whole(1), help="Rank of an adapter; 16 by default.", show_default=False),
+        int | None, option(Panel.MODEL, "Rank of an adapter; 16 by default.", callback=whole(1))
     ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            help="none, hub, package, or a file. Default: none for mnist_cnn, identity and adapters, hub for "
-            "others.",
-            show_default=False,
-        ),
-    ] = None,
-    normalization: Annotated[
-        str | None,
-        typer.Option(
-            help="imagenet (default) or weights: whose mean and deviation photographs are normalised by.",
-            show_default=False,
-        ),
-    ] = None,
-    train_batch_norm: Annotated[
-        bool,
-        typer.Option(
-            "--train-batch-norm",
-            help="Let the running statistics of pretrained BatchNorm move; frozen by default, as in the "
-            "published tables.",
-        ),
-    ] = False,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="A hyper-parameter, NAME=VALUE; may be given several times."),
-    ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            callback=whole(1), help="Number of updates. Default: the dataset's.", show_default=False
-        ),
-    ] = None,
-    evaluate_every: Annotated[
-        int | None,
-        typer.Option(
-            callback=whole(1), help="Steps between evaluations. Default: the dataset's.", show_default=False
-        ),
-    ] = None,
-    evaluate_samples: Annotated[
-        int | None,
-        typer.Option(
-            callback=whole(1),
-            help="Evaluate at most so many samples of each part of each domain. Default: all.",
-            show_default=False,
-        ),
-    ] = None,
+    weights: options.Weights = None,
+    normalization: options.Normalization = None,
+    train_batch_norm: options.TrainBatchNorm = False,
+    algorithm: Annotated[str, option(Panel.TRAINING, f"{', '.join(algorithm_names())}.")],
+    settings: options.Settings = None,
+    steps: options.Steps = None,
+    evaluate_every: options.EvaluateEvery = None,
+    evaluate_samples: options.EvaluateSamples = None,
     seed: Annotated[
         int,
-        typer.Option(callback=whole(0), help="Of weights, batches and the algorithm's draws."),
+        option(Panel.TRAINING, "Of weights, batches and the algorithm's draws.", callback=whole(0)),
     ] = 0,
-    trial_seed: Annotated[
-        int,
-        typer.Option(
-            callback=whole(0),
-            help="Of the splits of the domains, and of what the MNIST datasets draw.",
-        ),
-    ] = 0,
-    accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, mps ...")] = "auto",
-    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, 64-true ...")] = "32-true",
-    workers: Annotated[
-        int,
-        typer.Option(
-            callback=whole(0, MOST_PROCESSES), help="Processes that load images; 0 loads them here."
-        ),
-    ] = 0,
+    device: options.Device = "auto",
     devices: Annotated[
         int,
-        typer.Option(
-            callback=whole(1, MOST_PROCESSES),
-            help="Processes that share each update, each with a device of its own.",
+        option(
+            Panel.MACHINE,
+            "Processes that share each update, each with a device of its own.",
+            callback=whole(1, options.MOST_PROCESSES),
         ),
     ] = 1,
     strategy: Annotated[
-        Literal["auto", "ddp"], typer.Option(help="How Lightning Fabric starts the processes.")
+        Literal["auto", "ddp"], option(Panel.MACHINE, "How Lightning Fabric starts the processes.")
     ] = "auto",
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write scalars for TensorBoard to OUT/tensorboard.")
-    ] = False,
+    precision: options.Precision = "32-true",
+    loaders: options.Loaders = 0,
+    out: Annotated[Path, option(Panel.OUTPUT, "Folder of this run alone.", file_okay=False)],
+    resume: options.Resume = False,
     plot: Annotated[
         Path | None,
-        typer.Option(
-            help="Draw loss, penalty and its parts by domain to this .png, .pdf or .svg at the end.",
-            show_default=False,
+        option(
+            Panel.OUTPUT,
+            "Draw loss, penalty and its terms by domain to this .png, .pdf or .svg at the end.",
         ),
     ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Go on with the run in the folder; starts it where there is none."),
+    tensorboard: Annotated[
+        bool, option(Panel.OUTPUT, "Write scalars for TensorBoard to OUT/tensorboard.", "--tensorboard")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the last evaluation as JSON.")] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Train one algorithm on the source domains of a dataset and evaluate it on all domains.
 
@@ -159,17 +101,17 @@ def train_command(
 
     hessalign train --dataset pacs --root data --algorithm fishr --target sketch --set ema=0.9 --out runs/f
 
-    hessalign train --dataset my/images --algorithm coral --target hospital_3 --workers 2 --out runs/own
+    hessalign train --dataset my/images --algorithm coral --target hospital_3 --loaders 2 --out runs/own
 
     hessalign train --dataset domain_net --root data --algorithm hgp --target sketch --devices 4 --out runs/d
     """
     with reported(Console(stderr=True)):
-        require_algorithm(algorithm)
+        algorithm = require_algorithm(algorithm)
         overrides = parse_settings(settings or [])
         require_there("root", root)
         source = find_data(dataset, root)
         _check_plot(plot, out)
-    machine = training.Machine(accelerator, precision, workers, devices, strategy)
+    machine = training.Machine(device, precision, loaders, devices, strategy)
     console = Console(stderr=True, quiet=not machine.is_first_process)
     try:
         with reported(console):
@@ -240,6 +182,7 @@ def _targets(names: str, data: "datasets.DomainDataset") -> tuple[int, ...]:
         else:
             raise ValueError(
                 f"target: {name!r} is not a domain; allowed are {', '.join(known)} or 0 to {len(known) - 1}"
+                f"{did_you_mean(name, known)}"
             )
     return tuple(chosen)
 
@@ -248,9 +191,12 @@ def _hparams(algorithm: str, data: "datasets.DomainDataset", overrides: dict[str
     hparams_class = get_algorithm(algorithm).hparams_class
     for name in overrides:
         if name not in hparams_class.model_fields:
-            allowed = ", ".join(hparams_class.model_fields)
-            raise ValueError(f"set: {name!r} is no hyper-parameter of {algorithm}; allowed are {allowed}")
-    return hparams_class.with_defaults(data.images, overrides).model_dump()
+            known = [*hparams_class.model_fields]
+            raise ValueError(
+                f"set: {name!r} is no hyper-parameter of {algorithm}; allowed are {', '.join(known)}"
+                f"{did_you_mean(name, known)}"
+            )
+    return hparams_class.with_defaults(data.search_space, overrides).model_dump()
 
 
 def _run(

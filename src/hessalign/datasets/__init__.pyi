@@ -1,12 +1,28 @@
 from . import download, verify
-from .base import BatchedSamples, Domain, DomainDataset, PublishedCounts, Samples
+from .base import (
+    BatchedSamples,
+    Domain,
+    DomainDataset,
+    PublishedCounts,
+    Samples,
+    seed_hash,
+    split_indices,
+)
+from .image_folder import PublishedFolder
 from .mnist import Digits, load_mnist
-from .published_folder import PublishedFolder
-from .registry import dataset_names, get_dataset, make_dataset, register, require_dataset
-from .splits import seed_hash, split_indices
+from .registry import (
+    DataSource,
+    dataset_names,
+    find_data,
+    get_dataset,
+    make_dataset,
+    register,
+    require_dataset,
+)
 
 __all__ = [
     "BatchedSamples",
+    "DataSource",
     "Digits",
     "Domain",
     "DomainDataset",
@@ -15,6 +31,7 @@ __all__ = [
     "Samples",
     "dataset_names",
     "download",
+    "find_data",
     "get_dataset",
     "load_mnist",
     "make_dataset",

@@ -1,4 +1,4 @@
-"""Extraction of archives that nobody vouches for."""
+"""Published archives: where they lie, how to know them again, and how to extract what nobody vouches for."""
 
 import bz2
 import gzip
@@ -9,12 +9,72 @@ import shutil
 import stat
 import tarfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Literal, NoReturn, cast
+from urllib.parse import parse_qs, urlsplit
 from zipfile import ZipFile, ZipInfo
 
-from hessalign.datasets.sources import OnBytes
 from hessalign.files import shown
+
+OnBytes = Callable[[int, int | None], None]
+"""Told how many bytes are done and of how many, None where nobody knows."""
+
+
+@dataclass(frozen=True)
+class Checksum:
+    """What others have found an archive's hash to be.
+
+    MD5, and hashes of which only the first digits are known, notice damage, not a forger.
+
+    Attributes:
+        algorithm: Name of the hash in hashlib.
+        digits: Hexadecimal, lower case; the whole hash or its beginning.
+        reported_by: Who published it.
+    """
+
+    algorithm: Literal["md5", "sha256", "sha512"]
+    digits: str
+    reported_by: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """One published archive.
+
+    Attributes:
+        name: Name of the archive here, without its ending.
+        archive: Kind of archive, which is also the ending of its name here.
+        url: Address of the archive itself, not of a page about it.
+        bytes: Its size; None where unknown.
+        checksum: None where nobody published one.
+    """
+
+    name: str
+    archive: Literal["zip", "tar.gz"]
+    url: str
+    bytes: int | None = None
+    checksum: Checksum | None = None
+
+    @property
+    def file_name(self) -> str:
+        """Name of the archive here."""
+        return f"{self.name}.{self.archive}"
+
+
+def google_drive(file_id: str) -> str:
+    """URL of a file on Google Drive, of any size: the one behind the button of the page that asks twice."""
+    return f"https://drive.usercontent.google.com/download?id={file_id}&export=download&confirm=t"
+
+
+def google_drive_link(url: str) -> str:
+    """The URL of the file itself, if a URL is a link to a file on Google Drive; else the URL as it is."""
+    parts = urlsplit(url)
+    if parts.hostname not in ("drive.google.com", "docs.google.com"):
+        return url
+    ids = parse_qs(parts.query).get("id") or re.findall(r"/file/d/([^/]+)", parts.path)
+    return google_drive(ids[0]) if ids else url
+
 
 ENCRYPTED = 0x1
 CHUNK_BYTES = 1 << 18
@@ -37,6 +97,10 @@ class BadArchiveError(OSError):
     """An archive is damaged, or refused for what it holds; it must be had anew or elsewhere."""
 
 
+class NoRoomError(OSError):
+    """The disk has not enough room for what an archive holds."""
+
+
 def extract(archive: Path, folder: Path, on_bytes: OnBytes) -> None:
     """Extract a zip or a tar archive, whatever its name ends in.
 
@@ -47,11 +111,12 @@ def extract(archive: Path, folder: Path, on_bytes: OnBytes) -> None:
     Args:
         archive: The file.
         folder: Existing and, if the extraction fails, to be thrown away.
-        on_bytes: To show progress.
+        on_bytes: Called with the bytes that are done and their total, to show progress.
 
     Raises:
         BadArchiveError: If the archive is damaged, refused or none at all; the message names it.
-        OSError: If it cannot be read, or the disk is full; likewise.
+        NoRoomError: If the disk has not enough room for it; likewise.
+        OSError: If it cannot be read; likewise.
     """
     with archive.open("rb") as file:
         start = file.read(6)
@@ -60,18 +125,14 @@ def extract(archive: Path, folder: Path, on_bytes: OnBytes) -> None:
             _extract_zip(archive, folder, on_bytes)
         else:
             _extract_tar(archive, start, folder, on_bytes)
-    except (BadArchiveError, _NoRoomError):
+    except (BadArchiveError, NoRoomError):
         raise
     except OSError as error:
         if error.errno is None:  # gzip's and bz2's word for damage
-            raise _damaged(archive, error) from None
+            _refuse_damaged(archive, error)
         raise OSError(f"{shown(archive)}: it cannot be extracted ({error.strerror})") from None
     except Exception as error:  # the parsers of archives raise whatever they stumble over
-        raise _damaged(archive, error) from None
-
-
-class _NoRoomError(OSError):
-    """The disk is full."""
+        _refuse_damaged(archive, error)
 
 
 def _extract_zip(archive: Path, folder: Path, on_bytes: OnBytes) -> None:
@@ -122,7 +183,7 @@ class _Bounded:
     """A tar archive's decompressed bytes, of which tarfile may not ask too many.
 
     Args:
-        archive: For messages, and its size.
+        archive: The file, for messages and its size.
         stream: The bytes.
 
     Attributes:
@@ -187,7 +248,7 @@ def _check_size(archive: Path, size: int) -> None:
 
 def _check_room(archive: Path, folder: Path, needed: int, free: int) -> None:
     if needed > free:
-        raise _NoRoomError(
+        raise NoRoomError(
             f"{shown(archive)}: it holds {needed:,} bytes or more, "
             f"the disk of {os.fspath(folder)} has not as many free; make room and start again"
         )
@@ -199,6 +260,6 @@ def _refused(archive: Path, name: str, reason: str) -> BadArchiveError:
     )
 
 
-def _damaged(archive: Path, error: Exception) -> BadArchiveError:
+def _refuse_damaged(archive: Path, error: Exception) -> NoReturn:
     reason = " ".join(str(error).split()) or type(error).__name__
-    return BadArchiveError(f"{shown(archive)}: no archive, or a damaged one ({reason}); get it anew")
+    raise BadArchiveError(f"{shown(archive)}: no archive, or a damaged one ({reason}); get it anew") from None

@@ -1,21 +1,25 @@
-"""What a dataset made of domains is: samples, domains, and what a benchmark must know of the whole."""
+"""What a dataset made of domains is: samples, names, splits, and what a benchmark must know of the whole."""
 
+import hashlib
+import unicodedata
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
+import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from hessalign.datasets.names import check_names, name_doubts
+from hessalign.checks import require_number, require_whole
 from hessalign.exceptions import HessalignWarning
+from hessalign.files import shown
 
-Images = Literal["small", "large", "domain_net", "features"]
-"""Which search space of hyper-parameters fits: for 28 pixels, 224 pixels, DomainNet, or frozen features."""
+SearchSpace = Literal["small", "large", "domain_net", "features"]
+"""A search space of hyper-parameters: for images of 28 and of 224 pixels, DomainNet, or frozen features."""
 
 
 class Samples(Dataset[tuple[Tensor, int]], ABC):
@@ -81,7 +85,7 @@ class Domain:
     """One domain.
 
     Attributes:
-        name: As the dataset's authors call it.
+        name: What the dataset's authors call it.
         targets: Class ids, ``(n,)``, int64; known without decoding an image.
         plain: The samples as they are, for validation and test.
         augmented: The same samples in the same order as training sees them, drawn anew at every access from
@@ -118,32 +122,32 @@ class DomainDataset(ABC):
 
     Args:
         class_names: Name of each class, by class id.
-        domains: In index order, which splits and records refer to.
+        domains: The domains in index order, which splits and records refer to.
         doubts: One sentence for each mistake that the data look like, names aside.
 
     Raises:
         ValueError: If two domains or two classes have one name.
 
     Attributes:
-        doubts: As given, and those about names; a warning each, and wrong for ``verify``.
+        doubts: What the data, and the names, look mistaken in; a warning each, and wrong for ``verify``.
         left_out: Number of files among the data that are not read, by what they are.
         name: What ``register`` made it known by.
         reference_name: What seeds the runs of a sweep: DomainBed's spelling of the name.
         default_backbone: Name of the backbone that is trained on it where none is chosen; ``"identity"`` for
             inputs that are features.
-        images: Search space of hyper-parameters that fits.
+        search_space: Which search space of hyper-parameters fits.
         input_shape: ``(channels, height, width)`` of an input, or ``(d,)``; empty where the data decides.
         steps: Training steps of a benchmark run; DomainBed's.
         checkpoint_every: Steps between two evaluations of a benchmark run; DomainBed's.
         domain_names: Known before the data is read; empty where the data decides.
-        class_count: Likewise; None where the data decides.
+        class_count: Number of classes, likewise; None where the data decides.
         expected_counts: Published numbers of images, where known.
     """
 
     name: ClassVar[str]
     reference_name: ClassVar[str]
     default_backbone: ClassVar[str] = "resnet50"
-    images: ClassVar[Images]
+    search_space: ClassVar[SearchSpace]
     input_shape: tuple[int, ...]
     steps: ClassVar[int] = 5001
     checkpoint_every: ClassVar[int]
@@ -167,6 +171,11 @@ class DomainDataset(ABC):
         for doubt in self.doubts:
             warnings.warn(doubt, HessalignWarning, stacklevel=2)
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "images" in vars(cls):  # what search_space was called; there are plug-ins that say it so
+            cls.search_space = vars(cls)["images"]
+
     @property
     def fingerprint(self) -> str:
         """Short hash of what name and seed do not settle, never of where it lies; empty if nothing."""
@@ -179,8 +188,123 @@ class DomainDataset(ABC):
 
         Args:
             root: Where the data lies on disk; unused by data that ships with the package.
-            seed: Of random draws that make the data; unused by data on disk.
+            seed: Seed of the random draws that make the data; unused by data on disk.
 
         Raises:
             ValueError: If the dataset needs a root and has none, or what lies there is not the dataset.
         """
+
+
+MISSING = ("nan", "nat", "<na>", "n/a", "null", "")
+"""What other programs write where a value is missing, in small letters."""
+
+
+def check_names(argument: str, names: Sequence[object]) -> tuple[str, ...]:
+    """The names, if each is a text that can be written and none is there twice.
+
+    Args:
+        argument: What they are called.
+        names: What is checked, by id.
+
+    Returns:
+        The names.
+
+    Raises:
+        ValueError: If a name is no text, no UTF-8 (as folders may be called), or there twice.
+    """
+    if isinstance(names, str):
+        raise ValueError(f"{argument}: must be a list of names, got the text {names!r}")
+    checked: list[str] = []
+    seen: set[str] = set()
+    for name in names:
+        if not isinstance(name, str):
+            raise ValueError(f"{argument}: every name must be a text, got {name!r}")
+        if shown(name) != name:
+            raise ValueError(
+                f"{argument}: {shown(name)} is not UTF-8, and no record could hold it; choose another name"
+            )
+        if name in seen:
+            raise ValueError(f"{argument}: {name!r} is there twice; every name must be another one")
+        checked.append(str(name))
+        seen.add(str(name))
+    return tuple(checked)
+
+
+def name_doubts(kind: str, names: Sequence[str]) -> tuple[str, ...]:
+    """One sentence for each mistake that names look like.
+
+    Args:
+        kind: What is named, for the sentences: ``"domain"`` or ``"class"``.
+        names: All of them, each once.
+
+    Returns:
+        The sentences.
+    """
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(_essence(name), []).append(name)
+    doubts = [
+        f"{kind} names differ by capitals or blanks alone, and count as different: "
+        f"{', '.join(map(repr, group))}"
+        for group in alike.values()
+        if len(group) > 1
+    ]
+    doubts += [
+        f"a {kind} is called {name!r}, as other programs write a missing value"
+        for name in names
+        if name.strip().lower() in MISSING
+    ]
+    return tuple(doubts)
+
+
+def _essence(name: str) -> str:
+    """What is left without capitals, blanks and ways to write an accent."""
+    return "".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+def seed_hash(*args: object) -> int:
+    """A seed from anything that prints the same everywhere.
+
+    The MD5 of the printed tuple, modulo 2³¹. Numbers must be Python's own: NumPy's print differently.
+
+    >>> seed_hash(0, 1)
+    1514274641
+
+    Returns:
+        At least 0 and below 2³¹.
+    """
+    digest = hashlib.md5(str(args).encode("utf-8"), usedforsecurity=False).hexdigest()
+    return int(digest, 16) % 2**31
+
+
+def split_indices(
+    samples: int, trial_seed: int, domain: int, holdout_fraction: float = 0.2
+) -> tuple[list[int], list[int]]:
+    """Split a domain's samples in two, at random and the same for every algorithm and hyper-parameter.
+
+    Args:
+        samples: Number of samples of the domain.
+        trial_seed: Seed of the trial, at least 0.
+        domain: Index of the domain, at least 0.
+        holdout_fraction: Share of the samples that is held out, rounded down; at least 0 and below 1.
+
+    Returns:
+        Indices of the larger share (``in``: a source domain trains on it) and of the held-out one (``out``: a
+        source domain validates on it).
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+    samples = require_whole("samples", samples, least=0)
+    trial_seed = require_whole("trial_seed", trial_seed, least=0)
+    domain = require_whole("domain", domain, least=0)
+    holdout_fraction = require_number("holdout_fraction", holdout_fraction, least=0, below=1)
+    order = list(range(samples))
+    np.random.RandomState(seed_hash(trial_seed, domain)).shuffle(order)
+    held_out = held_out_count(samples, holdout_fraction)
+    return order[held_out:], order[:held_out]
+
+
+def held_out_count(samples: int, holdout_fraction: float) -> int:
+    """How many of a domain's samples are held out, as [split_indices][] does it."""
+    return int(samples * holdout_fraction)

@@ -5,8 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hessalign.datasets.digit_domains import DigitDomains, DigitSamples
-from hessalign.datasets.mnist import Digits
+from hessalign.datasets.mnist import DigitDomains, Digits, DigitSamples
 from hessalign.datasets.registry import register
 
 LABEL_FLIP = 0.25
@@ -26,11 +25,11 @@ class ColoredMNIST(DigitDomains):
 
     * Domains, in index order: +90%, +80%, -90% (how colour and label agree).
     * Classes: 2. Images: 23,334, 23,333 and 23,333, in all 70,000. Input: 2 × 28 × 28.
-    * Source: Arjovsky et al., "Invariant Risk Minimization", 2019; this form: Gulrajani and Lopez-Paz, "In
+    * Source: Arjovsky et al., "Invariant Risk Minimization", 2019; this variant: Gulrajani and Lopez-Paz, "In
       Search of Lost Domain Generalization", ICLR 2021. Digits: LeCun et al., CC BY-SA 3.0.
 
     Args:
-        seed: Of shuffling, label noise and colours; at least 0.
+        seed: Seed of shuffling, label noise and colours; at least 0.
 
     Raises:
         ValueError: If the seed is out of range.

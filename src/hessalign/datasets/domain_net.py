@@ -2,10 +2,10 @@
 
 from typing import ClassVar
 
-from hessalign.datasets.base import Images, PublishedCounts
-from hessalign.datasets.published_folder import PublishedFolder
+from hessalign.datasets.archives import Checksum, Source
+from hessalign.datasets.base import PublishedCounts, SearchSpace
+from hessalign.datasets.image_folder import PublishedFolder
 from hessalign.datasets.registry import register
-from hessalign.datasets.sources import Checksum, Source
 
 SERVER = "https://csr.bu.edu/ftp/visda/2019/multi-source"
 
@@ -21,15 +21,9 @@ class DomainNet(PublishedFolder):
     * Source: Peng, Bai, Xia, Huang, Saenko and Wang, "Moment Matching for Multi-Source Domain Adaptation",
       ICCV 2019.
     * Licence: not part of this package; ask the authors' terms before you share images.
-
-    Args:
-        root: Folder that holds ``domain_net/``, or the domain folders themselves.
-
-    Raises:
-        ValueError: If a domain folder is missing, or a domain or a class folder holds no image.
     """
 
-    images: ClassVar[Images] = "domain_net"
+    search_space: ClassVar[SearchSpace] = "domain_net"
     checkpoint_every: ClassVar[int] = 1000
     folder: ClassVar[str] = "domain_net"
     domain_names: ClassVar[tuple[str, ...]] = (

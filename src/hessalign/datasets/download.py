@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -14,15 +14,13 @@ from filelock import FileLock, Timeout
 
 from hessalign import datasets
 from hessalign.checks import require_path
-from hessalign.datasets.archives import BadArchiveError, extract
-from hessalign.datasets.duplicates import read_duplicates, remove_duplicates
+from hessalign.datasets.archives import BadArchiveError, Checksum, OnBytes, extract, google_drive_link
 from hessalign.datasets.http_download import DownloadError, fetch
-from hessalign.datasets.sources import Checksum, OnBytes, google_drive_link
 from hessalign.files import shown
 
 if TYPE_CHECKING:
     from hessalign.datasets.base import DomainDataset
-    from hessalign.datasets.published_folder import PublishedFolder
+    from hessalign.datasets.image_folder import PublishedFolder
 
 RECORD = "download.json"
 CACHE = ".downloads"
@@ -85,6 +83,9 @@ class _Wanted:
 def downloadable(dataset: "type[DomainDataset]") -> "type[PublishedFolder]":
     """The dataset, if it has archives.
 
+    Returns:
+        The dataset's class.
+
     Raises:
         ValueError: If it has none.
     """
@@ -100,7 +101,7 @@ def check_sources(sources: Sequence[str]) -> None:
     """Refuse what can be no archive, before anything is done.
 
     Args:
-        sources: As [download][] takes them.
+        sources: URLs or paths of archives.
 
     Raises:
         ValueError: If one is neither a URL nor a file.
@@ -131,6 +132,9 @@ def download(
             must be what others have reported, if anybody has.
         duplicates: List of images to leave out, one ``domain/class/image`` in each line; None for the
             published list, where there is one.
+
+    Returns:
+        Where the dataset lies now, and what it was made of.
 
     Raises:
         ValueError: If an argument is not allowed or the dataset is there already; nothing is done then.
@@ -168,6 +172,9 @@ def remove_listed(dataset: "type[PublishedFolder]", root: Path, duplicates: Path
         root: Folder that holds the dataset's folder or the domain folders.
         duplicates: The list, one ``domain/class/image`` in each line, or None.
 
+    Returns:
+        Where the dataset lies, and how many images were deleted.
+
     Raises:
         ValueError: If the dataset is not there or the list is none; nothing is deleted then.
         OSError: If an image cannot be deleted.
@@ -180,6 +187,53 @@ def remove_listed(dataset: "type[PublishedFolder]", root: Path, duplicates: Path
     removed = remove_duplicates(folder, names)
     note = f"{folder} was there already, nothing was downloaded."
     return Download(folder, (), removed, (note,))
+
+
+def read_duplicates(path: Path, domain_names: Iterable[str]) -> list[PurePosixPath]:
+    """The images that a list names for removal, one ``domain/class/image`` in each line.
+
+    Args:
+        path: The list, UTF-8.
+        domain_names: The dataset's domains.
+
+    Returns:
+        Paths below the dataset's folder.
+
+    Raises:
+        ValueError: If it is no such list; the message names the first bad line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"duplicates: {shown(path)} cannot be read as text ({error})") from None
+    allowed = set(domain_names)
+    names = []
+    for number, line in enumerate(lines, start=1):
+        name = PurePosixPath(line.strip())
+        if not line.strip():
+            continue
+        if len(name.parts) != 3 or name.parts[0] not in allowed or ".." in name.parts:
+            raise ValueError(
+                f"duplicates: {path}, line {number}: {line.strip()!r} is not domain/class/image of a domain "
+                f"among {', '.join(sorted(allowed))}"
+            )
+        names.append(name)
+    return names
+
+
+def remove_duplicates(folder: Path, names: Iterable[PurePosixPath]) -> int:
+    """Delete the named images from a dataset's folder; those that are not there are passed over.
+
+    Returns:
+        How many were deleted.
+    """
+    removed = 0
+    for name in names:
+        path = folder / name
+        if path.is_file():
+            path.unlink()
+            removed += 1
+    return removed
 
 
 def _listed(dataset: "type[PublishedFolder]", duplicates: Path) -> list[PurePosixPath]:

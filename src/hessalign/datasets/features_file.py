@@ -8,18 +8,25 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from hessalign.checks import require_path
-from hessalign.datasets.base import BatchedSamples, Domain, DomainDataset, Images
+from hessalign.datasets.base import (
+    BatchedSamples,
+    Domain,
+    DomainDataset,
+    SearchSpace,
+    check_names,
+    name_doubts,
+)
 from hessalign.datasets.features_format import (
     DTYPES,
     SUFFIX,
-    FeaturesAbout,
+    FeaturesMetadata,
     Pieces,
     read_features,
     write_features,
 )
-from hessalign.datasets.names import check_names, name_doubts
 from hessalign.datasets.registry import register
 from hessalign.exceptions import HessalignWarning
 from hessalign.files import shown
@@ -79,18 +86,18 @@ class FeaturesFile(DomainDataset):
     """
 
     default_backbone: ClassVar[str] = "identity"
-    images: ClassVar[Images] = "features"
+    search_space: ClassVar[SearchSpace] = "features"
     input_shape: tuple[int, ...] = ()
     checkpoint_every: ClassVar[int] = 300
 
     def __init__(self, path: Path | str) -> None:
-        self.about, tensors = read_features(require_path("path", path))
+        self.metadata, tensors = read_features(require_path("path", path))
         plain = tensors["features"].unsqueeze(1)
         augmented = tensors.get("views", plain)
         self.input_shape = (plain.shape[2],)
         sizes = tensors["domains"].bincount().tolist()
-        parts = zip(
-            self.about.domain_names,
+        columns = zip(
+            self.metadata.domain_names,
             tensors["labels"].split(sizes),
             plain.split(sizes),
             augmented.split(sizes),
@@ -98,22 +105,18 @@ class FeaturesFile(DomainDataset):
         )
         domains = tuple(
             Domain(name, targets, FeatureSamples(own, targets), FeatureSamples(views, targets))
-            for name, targets, own, views in parts
+            for name, targets, own, views in columns
         )
-        super().__init__(self.about.class_names, domains)
+        super().__init__(self.metadata.class_names, domains)
 
     @property
     def fingerprint(self) -> str:
         """Hash of the file's content, wherever it lies."""
-        return self.about.content_sha256
+        return self.metadata.content_sha256
 
+    @override
     @classmethod
     def make(cls, root: Path | None, seed: int) -> Self:
-        """The dataset of a file; nothing is drawn, so the seed is unused.
-
-        Raises:
-            ValueError: If there is no file, or it is not whole.
-        """
         if root is None:
             raise ValueError("root: features_file is read from disk and none was given; give the file's path")
         return cls(root)
@@ -128,22 +131,22 @@ def save_features(
     class_names: Sequence[str] | None = None,
     domain_names: Sequence[str] | None = None,
     views: Any = None,
-) -> FeaturesAbout:
+) -> FeaturesMetadata:
     """Write features of your own as a file that is a dataset anywhere.
 
     Tensors, NumPy arrays, pandas and Polars objects and plain sequences are taken.
 
     Args:
-        path: Of the file, ``.safetensors``; replaced if it exists.
+        path: Where to write, ending in ``.safetensors``; what is there is replaced.
         features: ``(n, d)``, float16 or float32, finite. Plain Python numbers become float32; float64 is
             refused, for nothing is rounded unasked.
         labels: Class ids, ``(n,)``: integers from 0, or strings.
         domains: Domain ids, ``(n,)``, in any order: integers or strings.
-        class_names: By class id. By default the numbers from 0 to the largest, or the strings, ascending.
-            Labels that are strings must be among them.
-        domain_names: By domain id; each of them must be used. By default the ids themselves, ascending, so
-            that hospitals 3 and 7 are called ``"3"`` and ``"7"``. With names, integer ids count from 0, and
-            ids that are strings must be among the names.
+        class_names: Name of each class, by class id; by default the numbers from 0 to the largest, or the
+            strings, ascending. Labels that are strings must be among them.
+        domain_names: Name of each domain, by domain id, each of them used; by default the ids themselves,
+            ascending, so that hospitals 3 and 7 are called ``"3"`` and ``"7"``. With names, integer ids count
+            from 0, and ids that are strings must be among the names.
         views: Features of augmented inputs, ``(n, K, d)``, of the same type.
 
     Returns:
@@ -159,10 +162,10 @@ def save_features(
         >>> import numpy as np
         >>> features = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     about = save_features(
+        ...     written = save_features(
         ...         f"{folder}/own.safetensors", features, ["cat", "dog"] * 3, ["north"] * 2 + ["west"] * 4
         ...     )
-        >>> about.domain_names
+        >>> written.domain_names
         ('north', 'west')
     """
     place = require_path("path", path)
@@ -187,7 +190,7 @@ def save_features(
     if drawn is not None:
         tensors["views"] = drawn[order]
     pieces = {name: Pieces(value.dtype, tuple(value.shape), [value]) for name, value in tensors.items()}
-    return write_features(place, FeaturesAbout(class_names=classes, domain_names=places), pieces)
+    return write_features(place, FeaturesMetadata(class_names=classes, domain_names=places), pieces)
 
 
 def _values(name: str, given: Any, shape: str) -> Tensor:

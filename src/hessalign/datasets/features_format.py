@@ -2,7 +2,7 @@
 
 Its tensors are ``labels`` ``(n,)`` and ``domains`` ``(n,)``, int64, ``features`` ``(n, d)`` and, where there
 are any, ``views`` ``(n, K, d)``, both float16 or float32; rows are sorted by domain. The header holds, under
-``hessalign``, a [FeaturesAbout][] as JSON. safetensors' own writer needs whole tensors in memory, which is
+``hessalign``, a [FeaturesMetadata][] as JSON. safetensors' own writer needs whole tensors in memory, which is
 why this one exists; the layout of the file is safetensors' (https://huggingface.co/docs/safetensors).
 """
 
@@ -28,22 +28,22 @@ _CODES = {torch.int64: "I64", torch.float32: "F32", torch.float16: "F16"}
 _UNKNOWN = "0" * 64
 
 
-class FeaturesAbout(BaseModel):
+class FeaturesMetadata(BaseModel):
     """What a features file tells of itself.
 
     Attributes:
-        format_version: Of the file's layout.
-        class_names: By class id.
-        domain_names: By domain id.
+        format_version: Version of the file's layout.
+        class_names: Name of each class, by class id.
+        domain_names: Name of each domain, by domain id.
         dataset: Name of the dataset that the features were extracted from; empty where it has none.
-        fingerprint: Of that dataset's data, where its name does not settle it.
+        fingerprint: Hash of that dataset's data, where its name does not settle it.
         backbone: The choices that made the backbone, as JSON; empty where the features come from elsewhere.
-        weights_sha256: Of the backbone's weights; empty likewise.
+        weights_sha256: SHA-256 of the backbone's weights; empty likewise.
         preprocessing: What was done to an image before the backbone saw it, plain and augmented, and what
             the backbone itself did first, if anything.
-        seed: Of the augmented views.
-        versions: Of the programs that made the features.
-        content_sha256: Of class names, domain names and all tensors.
+        seed: Seed of the augmented views.
+        versions: Versions of the programs that made the features, by name.
+        content_sha256: SHA-256 of class names, domain names and all tensors.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,8 +66,8 @@ class Pieces:
     """A tensor that is written without ever being whole in memory.
 
     Attributes:
-        dtype: Of all pieces.
-        shape: Of the whole.
+        dtype: Type of every piece.
+        shape: Shape of the tensor, its pieces joined.
         pieces: Parts along the first axis, in order.
     """
 
@@ -81,12 +81,12 @@ class Pieces:
         return int(torch.Size(self.shape).numel()) * self.dtype.itemsize
 
 
-def write_features(path: Path, about: FeaturesAbout, tensors: Mapping[str, Pieces]) -> FeaturesAbout:
+def write_features(path: Path, metadata: FeaturesMetadata, tensors: Mapping[str, Pieces]) -> FeaturesMetadata:
     """Write a features file and put it in its place at once.
 
     Args:
-        path: Of the file.
-        about: What it tells of itself; the hash of the content is filled in here.
+        path: Where to write; what is there is replaced.
+        metadata: What it tells of itself; the hash of the content is filled in here.
         tensors: ``labels``, ``domains``, ``features`` and perhaps ``views``, in this order: eight-byte
             numbers come first, so that all are aligned.
 
@@ -96,21 +96,21 @@ def write_features(path: Path, about: FeaturesAbout, tensors: Mapping[str, Piece
     Raises:
         OSError: If the file cannot be written; what was at the path stays.
     """
-    digest = _named_digest(about)
+    digest = _named_digest(metadata)
     with replacing(path) as draft, draft.open("wb") as file:
-        file.write(_header(about, tensors))
+        file.write(_header(metadata, tensors))
         for tensor in tensors.values():
             for piece in tensor.pieces:
                 content = _bytes(piece.to(tensor.dtype))
                 digest.update(content)
                 file.write(content)
-        whole = about.model_copy(update={"content_sha256": digest.hexdigest()})
+        whole = metadata.model_copy(update={"content_sha256": digest.hexdigest()})
         file.seek(0)
         file.write(_header(whole, tensors))
     return whole
 
 
-def read_features(path: Path) -> tuple[FeaturesAbout, dict[str, Tensor]]:
+def read_features(path: Path) -> tuple[FeaturesMetadata, dict[str, Tensor]]:
     """A features file, its tensors mapped into memory: only what is used is read.
 
     The content is hashed once here, about a second for each gigabyte, so that a file that was changed or
@@ -122,19 +122,17 @@ def read_features(path: Path) -> tuple[FeaturesAbout, dict[str, Tensor]]:
     Raises:
         ValueError: If the file is missing, cut short, changed since it was written, or no features file.
     """
-    about, tensors = _open(path)
-    _check_tensors(path, about, tensors)
-    digest = _named_digest(about)
-    for name in ("labels", "domains", "features", "views"):
-        if name in tensors:
-            digest.update(_bytes(tensors[name]))
-    if digest.hexdigest() != about.content_sha256:
-        raise _refused(path, "its content was changed after it was written; extract the features again")
-    return about, tensors
+    metadata, tensors = _open(path)
+    _check_tensors(path, metadata, tensors)
+    _check_content(path, metadata, tensors)
+    return metadata, tensors
 
 
-def read_about(path: Path) -> FeaturesAbout:
+def read_metadata(path: Path) -> FeaturesMetadata:
     """What a features file tells of itself, from its header alone.
+
+    Returns:
+        Its description.
 
     Raises:
         ValueError: If the file is missing, cut short or no features file.
@@ -142,7 +140,7 @@ def read_about(path: Path) -> FeaturesAbout:
     return _open(path)[0]
 
 
-def _open(path: Path) -> tuple[FeaturesAbout, dict[str, Tensor]]:
+def _open(path: Path) -> tuple[FeaturesMetadata, dict[str, Tensor]]:
     if not path.is_file():
         raise ValueError(
             f"path: {shown(path)} is not a file; allowed is a file that hessalign features wrote"
@@ -157,7 +155,7 @@ def _open(path: Path) -> tuple[FeaturesAbout, dict[str, Tensor]]:
     if KEY not in metadata:
         raise _refused(path, "it is a safetensors file of another program")
     try:
-        return FeaturesAbout.model_validate_json(metadata[KEY]), tensors
+        return FeaturesMetadata.model_validate_json(metadata[KEY]), tensors
     except ValidationError as error:
         fields = ", ".join(
             repr(".".join(map(str, problem["loc"])) or "JSON") for problem in error.errors()[:3]
@@ -165,7 +163,7 @@ def _open(path: Path) -> tuple[FeaturesAbout, dict[str, Tensor]]:
         raise _refused(path, f"its description is of another version (see {fields})") from None
 
 
-def _check_tensors(path: Path, about: FeaturesAbout, tensors: Mapping[str, Tensor]) -> None:
+def _check_tensors(path: Path, metadata: FeaturesMetadata, tensors: Mapping[str, Tensor]) -> None:
     missing = [name for name in ("labels", "domains", "features") if name not in tensors]
     if missing:
         raise _refused(path, f"it lacks the tensors {', '.join(missing)}")
@@ -180,7 +178,7 @@ def _check_tensors(path: Path, about: FeaturesAbout, tensors: Mapping[str, Tenso
         or not views.numel()
     ):
         raise _refused(path, f"views are {views.dtype} of shape {tuple(views.shape)}")
-    for name, names in (("labels", about.class_names), ("domains", about.domain_names)):
+    for name, names in (("labels", metadata.class_names), ("domains", metadata.domain_names)):
         if len({*names}) < len(names):
             raise _refused(path, f"a name of its {name} is there twice")
         ids = tensors[name]
@@ -190,16 +188,25 @@ def _check_tensors(path: Path, about: FeaturesAbout, tensors: Mapping[str, Tenso
             raise _refused(path, f"{name} lie outside 0 to {len(names) - 1}")
     if bool((tensors["domains"].diff() < 0).any()):
         raise _refused(path, "its rows are not sorted by domain")
-    if len(tensors["domains"].unique()) != len(about.domain_names):
+    if len(tensors["domains"].unique()) != len(metadata.domain_names):
         raise _refused(path, "it has a domain without a sample")
+
+
+def _check_content(path: Path, metadata: FeaturesMetadata, tensors: Mapping[str, Tensor]) -> None:
+    digest = _named_digest(metadata)
+    for name in ("labels", "domains", "features", "views"):
+        if name in tensors:
+            digest.update(_bytes(tensors[name]))
+    if digest.hexdigest() != metadata.content_sha256:
+        raise _refused(path, "its content was changed after it was written; extract the features again")
 
 
 def _refused(path: Path, reason: str) -> ValueError:
     return ValueError(f"path: {shown(path)} is not a whole features file: {reason}")
 
 
-def _header(about: FeaturesAbout, tensors: Mapping[str, Pieces]) -> bytes:
-    entries: dict[str, Any] = {"__metadata__": {KEY: about.model_dump_json()}}
+def _header(metadata: FeaturesMetadata, tensors: Mapping[str, Pieces]) -> bytes:
+    entries: dict[str, Any] = {"__metadata__": {KEY: metadata.model_dump_json()}}
     start = 0
     for name, tensor in tensors.items():
         end = start + tensor.size
@@ -214,8 +221,8 @@ def _header(about: FeaturesAbout, tensors: Mapping[str, Pieces]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _named_digest(about: FeaturesAbout) -> Any:
-    return hashlib.sha256(json.dumps([about.class_names, about.domain_names]).encode())
+def _named_digest(metadata: FeaturesMetadata) -> Any:
+    return hashlib.sha256(json.dumps([metadata.class_names, metadata.domain_names]).encode())
 
 
 def _bytes(tensor: Tensor) -> memoryview:

@@ -4,18 +4,26 @@ import json
 import os
 import re
 import shutil
+import socket
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from http.client import HTTPException, HTTPResponse, InvalidURL
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, InvalidURL
 from importlib.metadata import version
 from pathlib import Path
+from threading import Timer
 from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+from urllib.request import HTTPHandler, HTTPSHandler, Request, build_opener
 
-from hessalign.datasets.sources import OnBytes
+from typing_extensions import override
+
+from hessalign.datasets.archives import OnBytes
 
 TIMEOUT_SECONDS = 60
+"""How long a connection may bring nothing at all."""
+HEADER_SECONDS = 60.0
+"""How long a server may take for the header of its answer, however often it sends a byte of it."""
 PATIENCE = 3
 """Connections in a row that may bring nothing new before a download is given up."""
 PAUSE_SECONDS = 2.0
@@ -36,11 +44,11 @@ class DownloadError(OSError):
     """A file cannot be had from its URL; the message names it."""
 
 
-class _ConnectionLostError(DownloadError):
+class ConnectionLostError(DownloadError):
     """The server went away, perhaps not for long."""
 
 
-class _TooLongError(DownloadError):
+class TooLongError(DownloadError):
     """More arrives than may."""
 
 
@@ -58,12 +66,13 @@ def fetch(url: str, path: Path, on_bytes: OnBytes, most_bytes: int = MOST_BYTES)
     Args:
         url: ``http`` or ``https``.
         path: Appears when the file is whole.
-        on_bytes: To show progress.
+        on_bytes: Called with the bytes that are done and their total, to show progress.
         most_bytes: A longer file is refused.
 
     Raises:
-        DownloadError: If the file cannot be had, is too long or arrives too slowly; what has arrived is kept,
-            but not of a file that is too long.
+        DownloadError: If the file cannot be had or arrives too slowly; what has arrived is kept.
+        ConnectionLostError: If the server goes away and does not come back; likewise.
+        TooLongError: If the file is too long; nothing of it is kept.
         OSError: If it cannot be written.
     """
     part = _Part(path.with_name(f"{path.name}.part"), url)
@@ -73,16 +82,16 @@ def fetch(url: str, path: Path, on_bytes: OnBytes, most_bytes: int = MOST_BYTES)
         try:
             _receive(part, on_bytes, most_bytes)
             break
-        except _TooLongError:
+        except TooLongError:
             part.remove()
             raise
-        except _ConnectionLostError:
+        except ConnectionLostError:
             failures = 0 if part.size() >= before + LEAST_NEW_BYTES else failures + 1
             if part.size() == at_first or failures == PATIENCE:
                 raise
             time.sleep(PAUSE_SECONDS)
     os.replace(part.path, path)
-    part.about.unlink(missing_ok=True)
+    part.note.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -102,7 +111,7 @@ class _Part:
     url: str
 
     @property
-    def about(self) -> Path:
+    def note(self) -> Path:
         return self.path.with_name(f"{self.path.name}.json")
 
     def size(self) -> int:
@@ -111,7 +120,7 @@ class _Part:
     def version(self) -> _Version | None:
         """None where nothing that could go on is there."""
         try:
-            version = _Version(**json.loads(self.about.read_text(encoding="utf-8")))
+            version = _Version(**json.loads(self.note.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError, RecursionError):
             return None
         known = isinstance(version.total, int | None) and isinstance(version.validator, str | None)
@@ -120,12 +129,12 @@ class _Part:
     def begin(self, version: _Version) -> None:
         """Forget what is there."""
         self.path.write_bytes(b"")
-        self.about.write_text(json.dumps(asdict(version)), encoding="utf-8")
+        self.note.write_text(json.dumps(asdict(version)), encoding="utf-8")
 
     def remove(self) -> None:
         """Leave nothing."""
         self.path.unlink(missing_ok=True)
-        self.about.unlink(missing_ok=True)
+        self.note.unlink(missing_ok=True)
 
 
 def _receive(part: _Part, on_bytes: OnBytes, most_bytes: int) -> None:
@@ -162,7 +171,7 @@ def _append(
 ) -> None:
     done = part.size()
     if total is not None and total > most_bytes:
-        raise _TooLongError(f"{part.url} has {total:,} bytes, allowed are {most_bytes:,}")
+        raise TooLongError(f"{part.url} has {total:,} bytes, allowed are {most_bytes:,}")
     _check_room(part, total, done)
     with part.path.open("ab") as file:
         for chunk in _chunks(part.url, response, None if total is None else total - done):
@@ -174,24 +183,71 @@ def _append(
             file.write(chunk)
             on_bytes(done, total)
     if total is not None and done < total:
-        raise _ConnectionLostError(f"{part.url} broke off after {done:,} of {total:,} bytes")
+        raise ConnectionLostError(f"{part.url} broke off after {done:,} of {total:,} bytes")
 
 
 def _check_endless(part: _Part, done: int, most_bytes: int) -> None:
     """Refuse to go on with a file of unknown length that is too long for its purpose or for the disk."""
     if done > most_bytes:
-        raise _TooLongError(f"{part.url} sends more than the {most_bytes:,} bytes that are allowed")
+        raise TooLongError(f"{part.url} sends more than the {most_bytes:,} bytes that are allowed")
     if shutil.disk_usage(part.path.parent).free < SPARE_BYTES:
-        raise _TooLongError(
+        raise TooLongError(
             f"{part.url} does not say how long it is, and after {done:,} bytes the disk of "
             f"{part.path.parent} is all but full"
         )
 
 
+class _BoundedConnection(HTTPConnection):
+    """A connection that is cut where the header takes too long: a timeout is of each read alone."""
+
+    @override
+    def getresponse(self) -> HTTPResponse:
+        cut: list[bool] = []
+
+        def give_up() -> None:
+            cut.append(True)
+            with suppress(OSError, AttributeError):  # there may be no socket any more
+                self.sock.shutdown(socket.SHUT_RDWR)
+
+        timer = Timer(HEADER_SECONDS, give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            response = super().getresponse()
+        except (HTTPException, OSError):
+            if not cut:
+                raise
+        finally:
+            timer.cancel()
+        # A header that was cut short would pass for a whole one.
+        if cut:
+            raise TimeoutError(f"no header within {HEADER_SECONDS:g} seconds")
+        return response
+
+
+class _BoundedSecureConnection(_BoundedConnection, HTTPSConnection):
+    """The same, encrypted."""
+
+
+class _BoundedHTTP(HTTPHandler):
+    @override
+    def http_open(self, req: Request) -> HTTPResponse:
+        return self.do_open(_BoundedConnection, req)
+
+
+class _BoundedHTTPS(HTTPSHandler):
+    @override
+    def https_open(self, req: Request) -> HTTPResponse:
+        return self.do_open(_BoundedSecureConnection, req)
+
+
 def _open(url: str, headers: Mapping[str, str]) -> HTTPResponse:
     agent = {"User-Agent": f"hessalign/{version('hessalign')}", "Accept-Encoding": "identity"}
     try:
-        response: HTTPResponse = urlopen(Request(url, headers={**agent, **headers}), timeout=TIMEOUT_SECONDS)
+        opener = build_opener(_BoundedHTTP, _BoundedHTTPS)
+        response: HTTPResponse = opener.open(
+            Request(url, headers={**agent, **headers}), timeout=TIMEOUT_SECONDS
+        )
     except HTTPError as error:
         error.close()
         kind = _RangeRefusedError if error.code == 416 else DownloadError
@@ -200,7 +256,7 @@ def _open(url: str, headers: Mapping[str, str]) -> HTTPResponse:
         raise DownloadError(f"{url} is no address ({error})") from None
     except (URLError, HTTPException, OSError) as error:
         reason = " ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__
-        raise _ConnectionLostError(f"{url} cannot be reached ({reason})") from None
+        raise ConnectionLostError(f"{url} cannot be reached ({reason})") from None
     if response.headers.get_content_type() in ("text/html", "application/xhtml+xml"):
         response.close()
         raise DownloadError(_not_the_file(url))
@@ -211,9 +267,16 @@ def _chunks(url: str, response: HTTPResponse, wanted: int | None) -> Iterator[by
     """What arrives, as it arrives: a read of a whole chunk would wait for a slow server.
 
     Args:
-        url: For messages.
+        url: Address, for messages.
         response: What is read.
         wanted: Number of bytes; None for all.
+
+    Yields:
+        What one read brings, never nothing.
+
+    Raises:
+        ConnectionLostError: If the connection breaks.
+        DownloadError: If too little arrives for too long.
     """
     started, arrived, total = time.monotonic(), 0, 0
     while wanted is None or total < wanted:
@@ -221,7 +284,7 @@ def _chunks(url: str, response: HTTPResponse, wanted: int | None) -> Iterator[by
             chunk = response.read1(CHUNK_BYTES if wanted is None else min(CHUNK_BYTES, wanted - total))
         except (HTTPException, OSError, ValueError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
-            raise _ConnectionLostError(f"{url} broke off ({reason})") from None
+            raise ConnectionLostError(f"{url} broke off ({reason})") from None
         if not chunk:
             return
         yield chunk

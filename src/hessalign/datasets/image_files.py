@@ -11,11 +11,17 @@ from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from hessalign.checks import require_path
-from hessalign.datasets.base import Domain, DomainDataset, Images, Samples
-from hessalign.datasets.image_reading import read_image
-from hessalign.datasets.transforms import IMAGE_SIZE, Transform, plain_transform, training_transform
+from hessalign.datasets.base import Domain, DomainDataset, Samples, SearchSpace
+from hessalign.datasets.image_reading import (
+    IMAGE_SIZE,
+    Transform,
+    plain_transform,
+    read_image,
+    training_transform,
+)
 from hessalign.exceptions import HessalignWarning
 from hessalign.files import shown
 
@@ -42,6 +48,9 @@ class ImageFiles(Samples):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """Input and class id of one image.
 
+        Returns:
+            Input ``(3, height, width)``, and class id.
+
         Raises:
             OSError: If it cannot be read; the message names the file.
         """
@@ -65,7 +74,7 @@ class Listing:
     """Which files make a dataset.
 
     Attributes:
-        class_names: By class id.
+        class_names: Name of each class, by class id.
         files: Path and class name of each image, by domain, the domains in index order.
         left_out: Number of files that lie among the images and are not read, by what they are.
         doubts: One sentence for each mistake that the layout looks like.
@@ -88,7 +97,7 @@ class ImageFileDomains(DomainDataset):
         OSError: If a folder cannot be read.
     """
 
-    images: ClassVar[Images] = "large"
+    search_space: ClassVar[SearchSpace] = "large"
     input_shape: tuple[int, ...] = (3, IMAGE_SIZE, IMAGE_SIZE)
     checkpoint_every: ClassVar[int] = 300
 
@@ -124,13 +133,9 @@ class ImageFileDomains(DomainDataset):
         """The folder that the files' paths are told from."""
         return root
 
+    @override
     @classmethod
     def make(cls, root: Path | None, seed: int) -> Self:
-        """The dataset below a root; nothing is drawn, so the seed is unused.
-
-        Raises:
-            ValueError: If there is no root, or what lies there is not the dataset.
-        """
         if root is None:
             raise ValueError(
                 f"root: {cls.name} is read from disk and none was given; give the path of the data"

@@ -1,11 +1,14 @@
-"""Image files as RGB, whatever they hold, and which names count as images: one reader for everybody."""
+"""Image files as RGB, whatever they hold, and on their way into a network: one reader for everybody."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
+from torch import Tensor
+from torchvision.transforms import v2
 
 from hessalign.files import shown
 
@@ -47,13 +50,15 @@ def read_image(path: str) -> Image.Image:
     * CIE Lab is converted to sRGB; embedded colour profiles are not looked at.
     * The orientation that EXIF asks for is applied. Of several frames the first one is read.
 
+    Returns:
+        An image of mode RGB.
+
     Raises:
         OSError: If the file is missing, damaged, no image, or of a kind that has no faithful conversion; the
             message names it.
     """
     try:
-        if os.path.exists(path) and not os.path.isfile(path):
-            raise _RefusedError("it is no file")  # opening a pipe would wait for ever
+        _require_no_pipe(path)
         with Image.open(path) as image:
             image.load()
             return _upright(_to_rgb(image), _orientation(image))
@@ -69,6 +74,11 @@ def read_image(path: str) -> Image.Image:
 
 class _RefusedError(Exception):
     """Why an image is not converted."""
+
+
+def _require_no_pipe(path: str) -> None:
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise _RefusedError("it is no file")  # opening a pipe would wait for ever
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -149,3 +159,49 @@ def _orientation(image: Image.Image) -> int:
 def _upright(image: Image.Image, orientation: int) -> Image.Image:
     method = UPRIGHT.get(orientation)
     return image if method is None else image.transpose(method)
+
+
+Transform = Callable[[Image.Image], Tensor]
+
+IMAGE_SIZE = 224
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def plain_transform() -> Transform:
+    """Resize to 224 × 224 whatever the aspect ratio, and normalise; for validation and test.
+
+    Returns:
+        Maps an RGB image to ``(3, 224, 224)``, float32, always to the same one.
+    """
+    transform: Transform = v2.Compose([v2.Resize((IMAGE_SIZE, IMAGE_SIZE)), *_to_normalised_tensor()])
+    return transform
+
+
+def training_transform() -> Transform:
+    """A random crop of 70 to 100 % of the area, flip, jitter and greyscale, then as [plain_transform][].
+
+    Draws come from torch's global generator.
+
+    Returns:
+        Maps an RGB image to ``(3, 224, 224)``, float32, to another one at every call.
+    """
+    transform: Transform = v2.Compose(
+        [
+            v2.RandomResizedCrop(IMAGE_SIZE, scale=(0.7, 1.0)),
+            v2.RandomHorizontalFlip(),
+            v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.3),
+            v2.RandomGrayscale(),
+            *_to_normalised_tensor(),
+        ]
+    )
+    return transform
+
+
+def _to_normalised_tensor() -> list[torch.nn.Module]:
+    return [
+        v2.ToImage(),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+        v2.ToPureTensor(),
+    ]

@@ -2,10 +2,10 @@
 
 from typing import ClassVar
 
+from hessalign.datasets.archives import Checksum, Source, google_drive
 from hessalign.datasets.base import PublishedCounts
-from hessalign.datasets.published_folder import PublishedFolder
+from hessalign.datasets.image_folder import PublishedFolder
 from hessalign.datasets.registry import register
-from hessalign.datasets.sources import Checksum, Source, google_drive
 
 
 @register("office_home", reference_name="OfficeHome")
@@ -18,12 +18,6 @@ class OfficeHome(PublishedFolder):
     * Source: Venkateswara, Eusebio, Chakraborty and Panchanathan, "Deep Hashing Network for Unsupervised
       Domain Adaptation", CVPR 2017.
     * Licence: not part of this package; ask the authors' terms before you share images.
-
-    Args:
-        root: Folder that holds ``office_home/``, or the domain folders themselves.
-
-    Raises:
-        ValueError: If a domain folder is missing, or a domain or a class folder holds no image.
     """
 
     folder: ClassVar[str] = "office_home"

@@ -2,10 +2,10 @@
 
 from typing import ClassVar
 
+from hessalign.datasets.archives import Checksum, Source, google_drive
 from hessalign.datasets.base import PublishedCounts
-from hessalign.datasets.published_folder import PublishedFolder
+from hessalign.datasets.image_folder import PublishedFolder
 from hessalign.datasets.registry import register
-from hessalign.datasets.sources import Checksum, Source, google_drive
 
 
 @register("pacs", reference_name="PACS")
@@ -17,12 +17,6 @@ class PACS(PublishedFolder):
     * Images: 2,048, 2,344, 1,670 and 3,929, in all 9,991.
     * Source: Li, Yang, Song and Hospedales, "Deeper, Broader and Artier Domain Generalization", ICCV 2017.
     * Licence: not part of this package; ask the authors' terms before you share images.
-
-    Args:
-        root: Folder that holds ``PACS/``, or the domain folders themselves.
-
-    Raises:
-        ValueError: If a domain folder is missing, or a domain or a class folder holds no image.
     """
 
     folder: ClassVar[str] = "PACS"

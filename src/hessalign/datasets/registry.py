@@ -1,73 +1,25 @@
-"""Datasets by name. A module is imported when its dataset is asked for, so that only its users pay for it."""
+"""Datasets by name, and which data a person means by a name or a path.
 
-from collections.abc import Callable
+A module is imported when its dataset is asked for, so that only its users pay for it.
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
+from hessalign.checks import did_you_mean, require_path
 from hessalign.registry import Registry
 
 if TYPE_CHECKING:
     from hessalign.datasets.base import DomainDataset
 
-BUILT_IN = (
-    "colored_mnist",
-    "csv_file",
-    "domain_net",
-    "features_file",
-    "image_folder",
-    "office_home",
-    "pacs",
-    "rotated_mnist",
-    "terra_incognita",
-    "vlcs",
-)
-"""Datasets of this package; each lies in the module of its name."""
+_REGISTRY: "Registry[type[DomainDataset]]" = Registry("dataset", "hessalign.datasets")
 
-Registered = TypeVar("Registered", bound="type[DomainDataset]")
-_REGISTRY = Registry("dataset", "hessalign.datasets", BUILT_IN)
-
-
-def register(name: str, reference_name: str | None = None) -> Callable[[Registered], Registered]:
-    """Class decorator that makes a dataset known by a name.
-
-    Args:
-        name: It stands in the specs of runs, and may not change once there are any.
-        reference_name: What seeds the runs of a sweep, DomainBed's spelling where it has one; the name by
-            default.
-
-    Raises:
-        ValueError: If another dataset has the name.
-    """
-
-    def add(dataset: Registered) -> Registered:
-        _REGISTRY.add(name, dataset, reference_name)
-        return dataset
-
-    return add
-
-
-def dataset_names() -> list[str]:
-    """Names of all datasets, those of installed plug-ins included."""
-    return _REGISTRY.names()
-
-
-def require_dataset(name: str) -> None:
-    """Refuse an unknown name before anything is imported.
-
-    Raises:
-        ValueError: If there is no such dataset.
-    """
-    _REGISTRY.require(name)
-
-
-def get_dataset(name: str) -> "type[DomainDataset]":
-    """The class of the dataset with a name; a plug-in is loaded from its entry point.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    dataset: type[DomainDataset] = _REGISTRY.get(name)
-    return dataset
+BUILT_IN = _REGISTRY.built_in
+register = _REGISTRY.register
+dataset_names = _REGISTRY.names
+require_dataset = _REGISTRY.require
+get_dataset = _REGISTRY.get
 
 
 def make_dataset(name: str, root: Path | None = None, seed: int = 0) -> "DomainDataset":
@@ -79,7 +31,65 @@ def make_dataset(name: str, root: Path | None = None, seed: int = 0) -> "DomainD
             datasets.
         seed: Seed of shuffling, label noise and colours of the MNIST datasets; unused by all others.
 
+    Returns:
+        The dataset.
+
     Raises:
         ValueError: If the name is unknown, the root is missing, or what lies there is not the dataset.
     """
     return get_dataset(name).make(root, seed)
+
+
+DATASET_OF_FILES = {".csv": "csv_file", ".safetensors": "features_file"}
+USERS_OWN = ("image_folder", *DATASET_OF_FILES.values())
+"""Datasets whose name tells neither what they hold nor where it lies."""
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """A dataset, and where it lies on this machine.
+
+    Attributes:
+        name: One of ``dataset_names()``.
+        root: Folder or file of the data; None for data that ships with the package.
+    """
+
+    name: str
+    root: Path | None = None
+
+    def open(self, seed: int) -> "DomainDataset":
+        """The dataset, with what it draws drawn from a seed.
+
+        Returns:
+            The dataset.
+
+        Raises:
+            ValueError: If it is not there.
+        """
+        return make_dataset(self.name, self.root, seed)
+
+
+def find_data(given: str, root: Path | None = None) -> DataSource:
+    """The data that a name or a path stands for.
+
+    Args:
+        given: Name of a dataset, a folder ``ROOT/domain/class/*``, a CSV file, or a features file.
+        root: Folder that holds a dataset given by name.
+
+    Returns:
+        Name of the dataset, and where it lies.
+
+    Raises:
+        ValueError: If it is none of these.
+    """
+    path = require_path("dataset", given).absolute()
+    if given in dataset_names():
+        return DataSource(given, None if root is None else require_path("root", root).absolute())
+    if str(given) and path.is_dir():
+        return DataSource("image_folder", path)
+    if (suffix := path.suffix.lower()) in DATASET_OF_FILES and path.is_file():
+        return DataSource(DATASET_OF_FILES[suffix], path)
+    raise ValueError(
+        f"dataset: {given!r} is not known; allowed are {', '.join(dataset_names())}, a folder, a CSV file or "
+        f"a features file{did_you_mean(given, dataset_names())}"
+    )

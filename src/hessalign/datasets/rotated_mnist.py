@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from hessalign.datasets.digit_domains import DigitDomains, DigitSamples
-from hessalign.datasets.mnist import Digits
+from hessalign.datasets.mnist import DigitDomains, Digits, DigitSamples
 from hessalign.datasets.registry import register
 
 ANGLES = (0, 15, 30, 45, 60, 75)
@@ -24,11 +23,11 @@ class RotatedMNIST(DigitDomains):
     * Classes: 10. Images: 11,667 in each of the first four domains and 11,666 in the others, in all 70,000.
       Input: 1 × 28 × 28.
     * Source: Ghifary et al., "Domain Generalization for Object Recognition with Multi-task Autoencoders",
-      ICCV 2015; this form: Gulrajani and Lopez-Paz, "In Search of Lost Domain Generalization", ICLR 2021.
+      ICCV 2015; this variant: Gulrajani and Lopez-Paz, "In Search of Lost Domain Generalization", ICLR 2021.
       Digits: LeCun et al., CC BY-SA 3.0.
 
     Args:
-        seed: Of shuffling; at least 0.
+        seed: Seed of shuffling; at least 0.
 
     Raises:
         ValueError: If the seed is out of range.

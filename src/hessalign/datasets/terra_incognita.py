@@ -7,10 +7,10 @@ from collections import defaultdict
 from pathlib import Path
 from typing import ClassVar
 
+from hessalign.datasets.archives import Source
 from hessalign.datasets.base import PublishedCounts
-from hessalign.datasets.published_folder import PublishedFolder
+from hessalign.datasets.image_folder import PublishedFolder
 from hessalign.datasets.registry import register
-from hessalign.datasets.sources import Source
 from hessalign.files import shown
 
 SERVER = "https://storage.googleapis.com/public-datasets-lila/caltechcameratraps"
@@ -27,12 +27,6 @@ class TerraIncognita(PublishedFolder):
     * Images: 24,788 in the papers; today's download makes 24,330. Both are accepted.
     * Source: Beery, Van Horn and Perona, "Recognition in Terra Incognita", ECCV 2018.
     * Licence: not part of this package; ask the authors' terms before you share images.
-
-    Args:
-        root: Folder that holds ``terra_incognita/``, or the domain folders themselves.
-
-    Raises:
-        ValueError: If a domain folder is missing, or a domain or a class folder holds no image.
     """
 
     folder: ClassVar[str] = "terra_incognita"
@@ -49,8 +43,11 @@ class TerraIncognita(PublishedFolder):
     def arrange(cls, extracted: Path) -> Path:
         """Sort the images into location and class, as the annotations beside them say.
 
-        Annotations are JSON files in COCO's form. An image with two classes goes into both folders, as in
+        Annotations are JSON files in COCO's format. An image with two classes goes into both folders, as in
         DomainBed; one that is annotated but not there is passed over, the counts will tell.
+
+        Returns:
+            The folder of the domain folders.
 
         Raises:
             ValueError: If there are neither sorted images nor images with annotations of the four locations.
@@ -70,6 +67,9 @@ class TerraIncognita(PublishedFolder):
 
 def _classes_by_image(paths: list[Path]) -> dict[tuple[str, str], set[str]]:
     """Classes of each image, by its location's folder and its file's name.
+
+    Returns:
+        Sets of class names.
 
     Raises:
         ValueError: If a file is no JSON, or an entry lacks something; the message names the file.

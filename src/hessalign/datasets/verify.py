@@ -1,13 +1,59 @@
 """Whether a dataset is whole and what it seems: counts against the published ones, every sample read."""
 
+import hashlib
+import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from hessalign.datasets.base import DomainDataset
-from hessalign.datasets.duplicates import EqualFiles, FoundFile
 from hessalign.files import shown
+
+
+@dataclass(frozen=True)
+class FoundFile:
+    """A file of a dataset.
+
+    Attributes:
+        path: Where it lies.
+        domain: Its domain's name.
+        class_name: Its class.
+    """
+
+    path: str
+    domain: str
+    class_name: str
+
+
+class EqualFiles:
+    """Finds files of equal content among some, by SHA-256 of those whose size is not theirs alone.
+
+    Args:
+        paths: The files; one that cannot be found is left out.
+    """
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        sizes = {path: size for path in paths if (size := _size(path)) is not None}
+        counts = Counter(sizes[path] for path in paths if path in sizes)
+        self._candidates = {path for path, size in sizes.items() if counts[size] > 1}
+        self._by_digest: dict[bytes, list[FoundFile]] = {}
+
+    def add(self, file: FoundFile) -> None:
+        """Read a file, if another has its size."""
+        if file.path not in self._candidates:
+            return
+        try:
+            with open(file.path, "rb") as opened:
+                digest = hashlib.file_digest(opened, "sha256").digest()
+        except OSError:
+            return  # that it cannot be read is told elsewhere
+        self._by_digest.setdefault(digest, []).append(file)
+
+    def groups(self) -> list[list[FoundFile]]:
+        """Files of equal content, of what was added."""
+        return [files for files in self._by_digest.values() if len(files) > 1]
 
 
 @dataclass(frozen=True)
@@ -58,6 +104,9 @@ def verify(dataset: DomainDataset, on_sample: Callable[[], None] | None = None) 
     Args:
         dataset: Any.
         on_sample: Called after each sample, to show progress.
+
+    Returns:
+        What was found.
     """
     published = dataset.expected_counts
     counts = count_samples(dataset)
@@ -174,3 +223,10 @@ def count_problems(dataset: DomainDataset, counts: dict[str, dict[str, int]]) ->
         allowed = " or ".join(str(number) for number in published.totals)
         problems.append(f"{total} samples in all; published are {allowed}")
     return problems
+
+
+def _size(path: str) -> int | None:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return None

@@ -2,10 +2,10 @@
 
 from typing import ClassVar
 
+from hessalign.datasets.archives import Checksum, Source, google_drive
 from hessalign.datasets.base import PublishedCounts
-from hessalign.datasets.published_folder import PublishedFolder
+from hessalign.datasets.image_folder import PublishedFolder
 from hessalign.datasets.registry import register
-from hessalign.datasets.sources import Checksum, Source, google_drive
 
 
 @register("vlcs", reference_name="VLCS")
@@ -18,12 +18,6 @@ class VLCS(PublishedFolder):
     * Source: Fang, Xu and Rockmore, "Unbiased Metric Learning: On the Utilization of Multiple Datasets and
       Web Images for Softening Bias", ICCV 2013.
     * Licence: not part of this package; each of the four collections has terms of its own.
-
-    Args:
-        root: Folder that holds ``VLCS/``, or the domain folders themselves.
-
-    Raises:
-        ValueError: If a domain folder is missing, or a domain or a class folder holds no image.
     """
 
     folder: ClassVar[str] = "VLCS"

@@ -1,11 +1,12 @@
-from . import curves, html, outputs, plots
+from . import curves, data, outputs, page, plots
 from .report import AlignmentReport, alignment_report
 
 __all__ = [
     "AlignmentReport",
     "alignment_report",
     "curves",
-    "html",
+    "data",
     "outputs",
+    "page",
     "plots",
 ]

@@ -9,17 +9,23 @@ apart (Jeffreys divergence). What chance adds is subtracted, and ``z`` counts st
 
 None of them depends on the unit or the origin of a feature. What too few samples cannot tell is not told:
 a covariance in more directions than there are samples for, or confidence beyond what the features explain
-where no map from features to logits can be fitted.
+where no map from features to logits can be fitted. For a covariance that is not told there is a shrunk value,
+by Ledoit and Wolf, which is never ranked: what chance does to it is not known.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from sklearn.covariance import ledoit_wolf_shrinkage
 from torch import Tensor
 
-from hessalign.diagnostics.groups import DomainSamples
+from hessalign.diagnostics.means import Pairs
+from hessalign.diagnostics.samples import DomainSamples
 from hessalign.head import HeadLoss, SquaredError
 
 CERTAIN = 4.0
@@ -36,6 +42,8 @@ SAMPLES_FOR_COVARIANCE = 3
 SAMPLES_FOR_COEFFICIENT = 1.5
 NEGLIGIBLE = 1e-9
 
+Array = NDArray[np.float64]
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -46,21 +54,60 @@ class Difference:
         effect: In nats, without what chance adds; at least 0. None where the samples cannot tell it.
         z: Standard deviations above what chance gives; infinite where chance has no part in it, None where
             the samples cannot tell it.
-        by_group: The effect within each group of targets, in nats, NaN where a group is too small; for label
-            proportions each group's term of the sum.
         note: Why nothing is told, or what is told only in part; empty for most.
     """
 
     attribute: str
     effect: float | None
     z: float | None
-    by_group: tuple[float, ...]
     note: str = ""
 
     @property
     def found(self) -> bool:
         """Whether chance is ruled out."""
         return self.z is not None and self.z >= CERTAIN
+
+
+@dataclass(frozen=True, eq=False)
+class AttributeEffects:
+    """One attribute's differences between all pairs of ``m`` domains.
+
+    Attributes:
+        name: Of the attribute.
+        effect: In nats, ``(m, m)``, without what chance adds; at least 0. NaN where samples cannot tell it.
+        z: Standard deviations above what chance gives, ``(m, m)``; infinite where chance has no part in it.
+        note: Place in ``notes`` of why nothing is told, or what is told only in part, ``(m, m)``.
+        notes: The first one is empty.
+        by_group: The effect within each group of targets, in nats, for each chosen pair, ``(pairs, groups)``,
+            NaN where a group is too small; for label proportions each group's term of the sum.
+    """
+
+    name: str
+    effect: Array
+    z: Array
+    note: NDArray[np.intp]
+    notes: tuple[str, ...]
+    by_group: Array
+
+    @property
+    def found(self) -> NDArray[np.bool_]:
+        """Whether chance is ruled out, ``(m, m)``."""
+        return self.z >= CERTAIN
+
+    def summaries(self) -> list[str]:
+        """A sentence for what is told in part, one for what is not told, each with the number of pairs."""
+        above = np.triu_indices(len(self.effect), 1)
+        told = ~np.isnan(self.effect[above])
+        sentences = []
+        for what, chosen in (("told", told), ("not told", ~told)):
+            counts = Counter(self.note[above][chosen & (self.note[above] > 0)].tolist())
+            if counts:
+                (common, _), others = counts.most_common(1)[0], len(counts) > 1
+                sentences.append(
+                    f"{self.name}: {what} for {counts.total()} of {len(told)} pairs of domains, "
+                    f"{self.notes[common]}{'; for others see their notes' if others else ''}."
+                )
+        return sentences
 
 
 def attribute_names(loss: HeadLoss) -> tuple[str, str, str, str]:
@@ -70,43 +117,137 @@ def attribute_names(loss: HeadLoss) -> tuple[str, str, str, str]:
     return "label proportions", "feature mean", "feature covariance", "confidence"
 
 
-def rank(differences: Sequence[Difference]) -> list[Difference]:
-    """The largest first; then those that chance may explain; last those that cannot be told."""
+def ranking(
+    effects: Sequence[AttributeEffects], first: NDArray[np.intp], second: NDArray[np.intp]
+) -> NDArray[np.intp]:
+    """Order of the attributes for each pair, ``(pairs, attributes)``.
 
-    def key(item: Difference) -> tuple[bool, bool, float]:
-        size = item.effect if item.found else item.z
-        return item.effect is not None, item.found, -math.inf if size is None else size
+    The largest first; then those that chance may explain; last those that cannot be told.
 
-    return sorted(differences, key=key, reverse=True)
+    Returns:
+        Places of the attributes, ``(pairs, attributes)``.
+    """
+    effect, z, found = (
+        np.stack([values[first, second] for values in kinds], axis=1)
+        for kinds in zip(*((each.effect, each.z, each.found) for each in effects), strict=True)
+    )
+    told = ~np.isnan(effect)
+    size = np.where(told, np.where(found, effect, z), -np.inf)
+    return np.lexsort((-size, ~found, ~told), axis=1)
 
 
 @dataclass(frozen=True, eq=False)
 class _GroupMoments:
-    """What pairs of domains are compared by, for one domain and one group of targets.
+    """What pairs of domains are compared by, for one group of targets in the domains that have enough of it.
 
     Attributes:
-        count: Number of samples.
-        mean: Of the whitened features, ``(k,)``.
-        covariance: Of the whitened features, without bias, ``(k, k)``.
-        fourth: Mean of ``‖z − mean‖⁴``.
-        overlap: ``tr Cov(z zᵀ)²``.
-        confidence_variance: Of the confidence.
-        unexplained_mean: Of the confidence beyond what the features explain.
-        unexplained_variance: Likewise.
+        domains: Indices of these domains, ``(p,)``.
+        counts: Their numbers of samples, ``(p,)``.
+        means: Of the whitened features, ``(p, k)``.
+        covariances: Of the whitened features, without bias, ``(p, k, k)``.
+        centred: Whitened features about their means, one block for each domain.
+        confidence_variances: Of the confidence, ``(p,)``.
+        unexplained_means: Of the confidence beyond what the features explain, ``(p,)``.
+        unexplained_variances: Likewise, ``(p,)``.
     """
 
-    count: int
-    mean: Tensor
-    covariance: Tensor
-    fourth: float
-    overlap: float
-    confidence_variance: float
-    unexplained_mean: float
-    unexplained_variance: float
+    domains: NDArray[np.intp]
+    counts: Tensor
+    means: Tensor
+    covariances: Tensor
+    centred: list[Tensor]
+    confidence_variances: Tensor
+    unexplained_means: Tensor
+    unexplained_variances: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        rows: Sequence[Tensor],
+        white: Sequence[Tensor],
+        confidence: Sequence[Tensor],
+        rest: Sequence[Tensor],
+    ) -> "_GroupMoments | None":
+        """None where fewer than two domains have enough samples.
+
+        Args:
+            rows: The group's samples in each domain.
+            white: Whitened features of each domain.
+            confidence: Of each domain's samples.
+            rest: The same beyond what the features explain.
+
+        Returns:
+            Moments of all domains that have enough; None where there are fewer than two.
+        """
+        domains = [index for index, chosen in enumerate(rows) if len(chosen) >= FEWEST_IN_GROUP]
+        if len(domains) < 2:
+            return None
+        features = [white[index][rows[index]] for index in domains]
+        means = [values.mean(0) for values in features]
+        centred = [values - mean for values, mean in zip(features, means, strict=True)]
+        unexplained = [rest[index][rows[index]] for index in domains]
+        return cls(
+            domains=np.array(domains),
+            counts=torch.tensor([len(values) for values in features], dtype=torch.float64),
+            means=torch.stack(means),
+            covariances=torch.stack([values.T @ values / (len(values) - 1) for values in centred]),
+            centred=centred,
+            confidence_variances=torch.stack([confidence[index][rows[index]].var() for index in domains]),
+            unexplained_means=torch.stack([values.mean() for values in unexplained]),
+            unexplained_variances=torch.stack([values.var() for values in unexplained]),
+        )
+
+    def take(self, kept: Tensor) -> "_GroupMoments":
+        """Of some of its domains alone."""
+        return _GroupMoments(
+            domains=self.domains[kept.numpy()],
+            counts=self.counts[kept],
+            means=self.means[kept],
+            covariances=self.covariances[kept],
+            centred=[self.centred[index] for index in kept.nonzero().flatten().tolist()],
+            confidence_variances=self.confidence_variances[kept],
+            unexplained_means=self.unexplained_means[kept],
+            unexplained_variances=self.unexplained_variances[kept],
+        )
+
+
+class _GroupMean:
+    """Mean of a statistic over groups, a group weighing more the more samples both domains have of it.
+
+    Args:
+        name: Of the attribute.
+        domains: ``m``.
+        pairs: Whose effects within groups are kept.
+        groups: How many there are.
+    """
+
+    def __init__(self, name: str, domains: int, pairs: Pairs, groups: int) -> None:
+        self.name = name
+        self.effect, self.variance, self.total = np.zeros((3, domains, domains))
+        self.chosen = tuple(np.array(pairs.chosen, dtype=np.intp).reshape(-1, 2).T)
+        self.by_group = np.full((len(pairs.chosen), groups), np.nan)
+
+    def add(self, group: int, moments: _GroupMoments, values: Tensor, spreads: Tensor) -> None:
+        """Take in a group: what its statistic is for each pair, and its standard deviation by chance."""
+        weights = (1 / _sums(1 / moments.counts)).numpy()
+        place = np.ix_(moments.domains, moments.domains)
+        self.effect[place] += weights * values.numpy()
+        self.variance[place] += (weights * spreads.numpy()) ** 2
+        self.total[place] += weights
+        whole = np.full(self.effect.shape, np.nan)
+        whole[place] = values.clamp(min=0).numpy()
+        self.by_group[:, group] = whole[self.chosen]
+
+    def effects(self, note: NDArray[np.intp], notes: tuple[str, ...]) -> AttributeEffects:
+        """What comes out for each pair that has a group, with these notes."""
+        total = np.where(self.total > 0, self.total, np.nan)
+        return _effects(
+            self.name, self.effect / total, np.sqrt(self.variance) / total, note, notes, self.by_group
+        )
 
 
 class AttributeComparison:
-    """Compares pairs of domains; what all of them share, whitening and explained logits, is computed once.
+    """Compares all pairs of domains.
 
     Args:
         domains: All domains of the report.
@@ -114,6 +255,13 @@ class AttributeComparison:
         generator: Draws the two halves of samples that explain each other's logits.
         resolution: Relative distance of neighbouring numbers in the type that the features came in: a
             feature that varies by less is constant.
+        pairs: Those to compare in full, group by group; by default all.
+
+    Attributes:
+        effects: The four attributes.
+        group_count: Number of groups of targets.
+        shrunk: Difference of feature covariances with shrinkage, in nats, of the chosen pairs for which it is
+            not told otherwise, ``(pairs,)``; NaN for others.
     """
 
     def __init__(
@@ -122,141 +270,221 @@ class AttributeComparison:
         loss: HeadLoss,
         generator: torch.Generator,
         resolution: float = 0.0,
+        pairs: Pairs | None = None,
     ) -> None:
+        self.pairs = Pairs.all_of(len(domains)) if pairs is None else pairs
         self.names = attribute_names(loss)
         self.group_count = 1 + max(int(domain.groups.max()) for domain in domains)
-        sizes = list(map(len, domains))
+        self.sizes = list(map(len, domains))
+        groups = [domain.groups for domain in domains]
         features = standardised(torch.cat([domain.derivatives.features for domain in domains]), resolution)
-        whitened, self.dimensions = _whiten(features.split(sizes), [domain.groups for domain in domains])
+        whitened, self.dimensions = _whiten(features.split(self.sizes), groups)
         self.directions = whitened[0].shape[1]
         coefficients = self.dimensions + 1
         self.explainable = len(features) // 2 >= SAMPLES_FOR_COEFFICIENT * coefficients
         logits = torch.cat([domain.logits for domain in domains])
         explained = _explained_logits(features, logits, generator) if self.explainable else logits
-        self.counts = [torch.bincount(domain.groups, minlength=self.group_count) for domain in domains]
-        self.moments: list[list[_GroupMoments | None]] = []
-        for domain, white, by_features in zip(domains, whitened, explained.split(sizes), strict=True):
-            confidence = _confidence(domain.logits, domain.targets, loss)
-            unexplained = confidence - _confidence(by_features, domain.targets, loss)
-            members = [domain.groups == group for group in range(self.group_count)]
-            self.moments.append(
-                [_moments(white[rows], confidence[rows], unexplained[rows]) for rows in members]
-            )
+        self.counts = torch.stack([torch.bincount(each, minlength=self.group_count) for each in groups])
+        confidence = [_confidence(domain.logits, domain.targets, loss) for domain in domains]
+        rest = [
+            own - _confidence(by_features, domain.targets, loss)
+            for domain, own, by_features in zip(domains, confidence, explained.split(self.sizes), strict=True)
+        ]
+        rows = [[(each == group).nonzero().flatten() for each in groups] for group in range(self.group_count)]
+        means = [_GroupMean(name, len(domains), self.pairs, self.group_count) for name in self.names[1:]]
+        for group, members in enumerate(rows):
+            moments = _GroupMoments.of(members, whitened, confidence, rest)
+            if moments is not None:
+                self._add(means, group, moments)
+        self.effects = (self._labels(), *self._told(means))
+        self.shrunk = self._shrunk(features, groups)
 
     def differences(self, first: int, second: int) -> list[Difference]:
         """The four differences between two domains, ranked."""
-        pairs = {
-            group: (one, other)
-            for group, (one, other) in enumerate(zip(self.moments[first], self.moments[second], strict=True))
-            if one is not None and other is not None
-        }
-        _, mean, covariance, confidence = self.names
-        labels = self._labels(self.counts[first], self.counts[second])
-        if not pairs:
-            note = f"no class has {FEWEST_IN_GROUP} samples in both domains"
-            return rank([labels, *(self._untold(name, note) for name in self.names[1:])])
-        fewest = SAMPLES_FOR_COVARIANCE * self.directions
-        covariances = {
-            group: pair for group, pair in pairs.items() if min(side.count for side in pair) > fewest
-        }
-        return rank(
-            [
-                labels,
-                self._combine(mean, _mean_statistic, pairs, note=self._about_mean()),
-                self._combine(covariance, _covariance_statistic, covariances)
-                if covariances and self.directions == self.dimensions
-                else self._untold(covariance, self._about_covariance(pairs)),
-                self._combine(confidence, _confidence_statistic, pairs)
-                if self.explainable
-                else self._untold(confidence, self._about_confidence()),
-            ]
-        )
+        pair = np.array([first]), np.array([second])
+        return [
+            Difference(
+                each.name,
+                None if np.isnan(each.effect[first, second]) else float(each.effect[first, second]),
+                None if np.isnan(each.z[first, second]) else float(each.z[first, second]),
+                each.notes[each.note[first, second]],
+            )
+            for each in (self.effects[place] for place in ranking(self.effects, *pair)[0])
+        ]
 
-    def _untold(self, name: str, note: str) -> Difference:
-        return Difference(name, None, None, (math.nan,) * self.group_count, note)
+    def _add(self, means: Sequence[_GroupMean], group: int, moments: _GroupMoments) -> None:
+        mean, covariance, confidence = means
+        mean.add(group, moments, *_mean_statistics(moments))
+        if self.explainable:
+            confidence.add(group, moments, *_confidence_statistics(moments))
+        enough = moments.counts > SAMPLES_FOR_COVARIANCE * self.directions
+        if self.directions == self.dimensions and int(enough.sum()) > 1:
+            able = moments.take(enough)
+            covariance.add(group, able, *_covariance_statistics(able))
+
+    def _told(self, means: Sequence[_GroupMean]) -> list[AttributeEffects]:
+        """The three attributes that groups tell, with notes on what they do not tell."""
+        count = len(self.sizes)
+        plenty = self.counts.numpy()
+        most = np.stack([np.minimum(row, plenty).max(1) for row in plenty])
+        alone = most < FEWEST_IN_GROUP
+        no_group = f"no class has {FEWEST_IN_GROUP} samples in both domains"
+        found = []
+        for each, about in zip(means, (self._about_mean, None, self._about_confidence), strict=True):
+            notes, note = ["", no_group], np.where(alone, 1, 0)
+            if about is not None:
+                if text := about():
+                    notes.append(text)
+                    note[~alone] = 2
+            else:
+                untold = ~alone & (each.total == 0)
+                for number in np.unique(most[untold]):
+                    notes.append(self._about_covariance(int(number)))
+                    note[untold & (most == number)] = len(notes) - 1
+            note[np.diag_indices(count)] = 0
+            found.append(each.effects(note, tuple(notes)))
+        return found
 
     def _about_mean(self) -> str:
         if self.directions == self.dimensions:
             return ""
         return f"in the {self.directions} leading of {self.dimensions} directions alone: at least so much"
 
-    def _about_covariance(self, pairs: Mapping[int, tuple[_GroupMoments, _GroupMoments]]) -> str:
-        most = max(min(one.count, other.count) for one, other in pairs.values())
+    def _about_covariance(self, most: int) -> str:
         return (
-            f"too few samples for {self.dimensions} directions of features: {self._samples()} in all and "
+            f"too few samples for {self.dimensions} directions of features: {sum(self.sizes)} in all and "
             f"at most {most} of a class in both domains, where {SAMPLES_FOR_DIRECTION * self.dimensions} and "
             f"{SAMPLES_FOR_COVARIANCE * self.dimensions + 1} are needed"
         )
 
     def _about_confidence(self) -> str:
+        if self.explainable:
+            return ""
         needed = math.ceil(2 * SAMPLES_FOR_COEFFICIENT * (self.dimensions + 1))
         return (
-            f"too few samples for {self.dimensions} directions of features: {self._samples()} in all, where "
+            f"too few samples for {self.dimensions} directions of features: {sum(self.sizes)} in all, where "
             f"{needed} are needed"
         )
 
-    def _samples(self) -> int:
-        return sum(int(count.sum()) for count in self.counts)
+    def _labels(self) -> AttributeEffects:
+        sizes = torch.tensor(self.sizes, dtype=torch.float64)
+        shares = self.counts.double() / sizes.unsqueeze(1)
+        totals, freedom = [], []
+        for own in shares:
+            mean = (own + shares) / 2
+            totals.append(((own - shares).square() / mean.clamp(min=NEGLIGIBLE)).sum(1))
+            freedom.append((mean > 0).sum(1) - 1)
+        chance = _sums(1 / sizes)
+        free = torch.stack(freedom).double()
+        effect, spread = (torch.stack(totals) - free * chance).numpy(), ((2 * free).sqrt() * chance).numpy()
+        alone = np.array(self.sizes) < 2
+        untold = alone | alone[:, None]
+        first, second = np.array(self.pairs.chosen, dtype=np.intp).reshape(-1, 2).T
+        one, other = shares[first], shares[second]
+        by_group = ((one - other).square() / ((one + other) / 2).clamp(min=NEGLIGIBLE)).numpy()
+        return _effects(
+            self.names[0],
+            np.where(untold, np.nan, effect),
+            spread,
+            untold.astype(np.intp),
+            ("", "a domain has a single sample"),
+            by_group,
+        )
 
-    def _labels(self, *counts: Tensor) -> Difference:
-        sizes = [int(count.sum()) for count in counts]
-        shares = [count.double() / size for count, size in zip(counts, sizes, strict=True)]
-        mean = (shares[0] + shares[1]) / 2
-        terms = (shares[0] - shares[1]).square() / mean.clamp(min=NEGLIGIBLE)
-        freedom = int((mean > 0).sum()) - 1
-        chance = freedom * (1 / sizes[0] + 1 / sizes[1])
-        spread = math.sqrt(2 * freedom) * (1 / sizes[0] + 1 / sizes[1])
-        return _difference(self.names[0], float(terms.sum()) - chance, spread, terms.tolist())
-
-    def _combine(
-        self,
-        name: str,
-        statistic: Callable[[_GroupMoments, _GroupMoments], tuple[float, float]],
-        pairs: Mapping[int, tuple[_GroupMoments, _GroupMoments]],
-        note: str = "",
-    ) -> Difference:
-        """Mean over groups, a group weighing more the more samples both domains have of it."""
-        by_group = [math.nan] * self.group_count
-        effect = variance = total = 0.0
-        for group, (first, second) in pairs.items():
-            value, spread = statistic(first, second)
-            weight = 1 / (1 / first.count + 1 / second.count)
-            effect, variance, total = (
-                effect + weight * value,
-                variance + (weight * spread) ** 2,
-                total + weight,
-            )
-            by_group[group] = max(0.0, value)
-        return _difference(name, effect / total, math.sqrt(variance) / total, by_group, note)
-
-
-def _difference(
-    name: str, effect: float, spread: float, by_group: Sequence[float], note: str = ""
-) -> Difference:
-    if effect <= NEGLIGIBLE:
-        z = min(0.0, effect / spread) if spread > 0 else 0.0
-    else:
-        z = effect / spread if spread > 0 else math.inf
-    return Difference(name, max(0.0, effect), z, tuple(by_group), note)
+    def _shrunk(self, features: Tensor, groups: Sequence[Tensor]) -> Array:
+        """``½ ‖S_e − S_f‖_F²``, covariances shrunk as Ledoit and Wolf do, features whitened likewise."""
+        covariance = self.effects[2].effect
+        found = np.full(len(self.pairs.chosen), np.nan)
+        wanted = [
+            place
+            for place, pair in enumerate(self.pairs.chosen)
+            if np.isnan(covariance[pair]) and min(self.sizes[index] for index in pair) > 1
+        ]
+        if not wanted or not self.dimensions:
+            return found
+        centred = [
+            _about_means(own, ids) for own, ids in zip(features.split(self.sizes), groups, strict=True)
+        ]
+        pooled = torch.cat(centred)
+        share = ledoit_wolf_shrinkage(pooled.numpy(), assume_centered=True)
+        within = pooled.T @ pooled / len(pooled)
+        values, vectors = torch.linalg.eigh(within)
+        shrunk = (1 - share) * values.clamp(min=0) + share * values.mean()
+        if not bool((shrunk > 0).all()):
+            return found
+        blocks = {
+            index: centred[index] @ (vectors / shrunk.sqrt())
+            for index in sorted({index for place in wanted for index in self.pairs.chosen[place]})
+        }
+        shares = {
+            index: float(ledoit_wolf_shrinkage(block.numpy(), assume_centered=True))
+            for index, block in blocks.items()
+        }
+        for place in wanted:
+            first, second = self.pairs.chosen[place]
+            sides = [(blocks[index], shares[index]) for index in (first, second)]
+            own = [_shrunk_product(side, side) for side in sides]
+            found[place] = max(0.0, sum(own) - 2 * _shrunk_product(*sides)) / 2
+        return found
 
 
-def _moments(features: Tensor, confidence: Tensor, unexplained: Tensor) -> _GroupMoments | None:
-    """None where there are too few samples."""
-    count = len(features)
-    if count < FEWEST_IN_GROUP:
-        return None
-    centred = features - features.mean(0)
-    covariance = centred.T @ centred / (count - 1)
-    return _GroupMoments(
-        count=count,
-        mean=features.mean(0),
-        covariance=covariance,
-        fourth=float(centred.square().sum(1).square().mean()) * (count / (count - 1)) ** 2,
-        overlap=_mean_squared_overlap(centred, covariance),
-        confidence_variance=float(confidence.var()),
-        unexplained_mean=float(unexplained.mean()),
-        unexplained_variance=float(unexplained.var()),
-    )
+def _shrunk_product(first: tuple[Tensor, float], second: tuple[Tensor, float]) -> float:
+    """``⟨(1 − s) S + s μ I, (1 − t) T + t ν I⟩`` of two covariances, neither of them formed.
+
+    Args:
+        first: Rows about their mean, ``S = Rᵀ R / n`` and ``μ = tr S / d``, and ``s``.
+        second: Likewise.
+
+    Returns:
+        The inner product.
+    """
+    (rows, s), (others, t) = first, second
+    width = rows.shape[1]
+    product = float((rows @ others.T).square().sum()) / (len(rows) * len(others))
+    traces = float(rows.square().sum()) / len(rows), float(others.square().sum()) / len(others)
+    # ⟨S, I⟩ = tr S: three of the four terms are the product of both traces over d.
+    return (1 - s) * (1 - t) * product + (s + t - s * t) * traces[0] * traces[1] / width
+
+
+def _effects(
+    name: str, effect: Array, spread: Array, note: NDArray[np.intp], notes: tuple[str, ...], by_group: Array
+) -> AttributeEffects:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = np.where(spread > 0, effect / spread, np.where(effect > NEGLIGIBLE, np.inf, 0.0))
+    z = np.where(effect <= NEGLIGIBLE, np.minimum(z, 0.0), z)
+    z[np.isnan(effect)] = np.nan
+    return AttributeEffects(name, np.maximum(effect, 0.0), z, note, notes, by_group)
+
+
+def _sums(values: Tensor) -> Tensor:
+    """``v_e + v_f`` of all pairs."""
+    return values.unsqueeze(0) + values.unsqueeze(1)
+
+
+def _mean_statistics(moments: _GroupMoments) -> tuple[Tensor, Tensor]:
+    """``‖m_e − m_f‖²`` of whitened features, less chance; and its standard deviation by chance."""
+    noise = moments.covariances / moments.counts.view(-1, 1, 1)
+    traces = noise.diagonal(dim1=1, dim2=2).sum(1)
+    squared = torch.stack([(moments.means - mean).square().sum(1) for mean in moments.means])
+    flat = noise.flatten(1)
+    products = flat @ flat.T
+    norms = (_sums(products.diagonal()) + 2 * products).clamp(min=0).sqrt()
+    return squared - _sums(traces), math.sqrt(2) * norms
+
+
+def _covariance_statistics(moments: _GroupMoments) -> tuple[Tensor, Tensor]:
+    """``½ ‖S_e − S_f‖_F²`` of whitened features, less chance; and its standard deviation by chance."""
+    covariances, counts = moments.covariances, moments.counts
+    fourth = torch.stack([values.square().sum(1).square().mean() for values in moments.centred])
+    fourth = fourth * (counts / (counts - 1)).square()
+    overlaps = [
+        _mean_squared_overlap(values, covariance)
+        for values, covariance in zip(moments.centred, covariances, strict=True)
+    ]
+    squared = torch.stack([(covariances - own).square().sum((1, 2)) for own in covariances])
+    chance = (fourth - covariances.square().sum((1, 2))) / (counts - 1)
+    spread = math.sqrt(2) * torch.tensor(overlaps, dtype=torch.float64).sqrt() / counts
+    return (squared - _sums(chance)) / 2, _sums(spread) / 2
 
 
 def _mean_squared_overlap(centred: Tensor, covariance: Tensor) -> float:
@@ -272,36 +500,24 @@ def _mean_squared_overlap(centred: Tensor, covariance: Tensor) -> float:
     return float(torch.stack(totals).mean())
 
 
-def _mean_statistic(first: _GroupMoments, second: _GroupMoments) -> tuple[float, float]:
-    """``‖m_e − m_f‖²`` of whitened features, less chance; and its standard deviation by chance."""
-    noise = first.covariance / first.count + second.covariance / second.count
-    squared = (first.mean - second.mean).square().sum()
-    return float(squared - noise.trace()), math.sqrt(2) * float(noise.norm())
-
-
-def _covariance_statistic(first: _GroupMoments, second: _GroupMoments) -> tuple[float, float]:
-    """``½ ‖S_e − S_f‖_F²`` of whitened features, less chance."""
-    squared = float((first.covariance - second.covariance).square().sum())
-    chance = sum(
-        (side.fourth - float(side.covariance.square().sum())) / (side.count - 1) for side in (first, second)
-    )
-    spread = math.sqrt(2) * (
-        math.sqrt(first.overlap) / first.count + math.sqrt(second.overlap) / second.count
-    )
-    return (squared - chance) / 2, spread / 2
-
-
-def _confidence_statistic(first: _GroupMoments, second: _GroupMoments) -> tuple[float, float]:
-    """``((c_e − c_f) / s)²``, less chance.
+def _confidence_statistics(moments: _GroupMoments) -> tuple[Tensor, Tensor]:
+    """``((c_e − c_f) / s)²``, less chance; and its standard deviation by chance.
 
     ``c``: mean confidence beyond what the features explain; ``s``: spread of the whole confidence.
+
+    Returns:
+        ``(p, p)`` each.
     """
-    spread = (first.confidence_variance + second.confidence_variance) / 2
-    if spread <= NEGLIGIBLE**2:
-        return 0.0, 0.0
-    noise = first.unexplained_variance / first.count + second.unexplained_variance / second.count
-    squared = (first.unexplained_mean - second.unexplained_mean) ** 2
-    return (squared - noise) / spread, math.sqrt(2) * noise / spread
+    spread = _sums(moments.confidence_variances) / 2
+    noise = _sums(moments.unexplained_variances / moments.counts)
+    means = moments.unexplained_means
+    squared = (means.unsqueeze(0) - means.unsqueeze(1)).square()
+    varies = spread > NEGLIGIBLE**2
+    divisor = torch.where(varies, spread, 1.0)
+    return (
+        torch.where(varies, (squared - noise) / divisor, 0.0),
+        torch.where(varies, math.sqrt(2) * noise / divisor, 0.0),
+    )
 
 
 def _confidence(logits: Tensor, targets: Tensor, loss: HeadLoss) -> Tensor:
@@ -315,6 +531,9 @@ def standardised(features: Tensor, resolution: float) -> Tensor:
     Args:
         features: ``(n, d)``, float64.
         resolution: Relative distance of neighbouring numbers in the type that they came in.
+
+    Returns:
+        ``(n, k)``, one column for each feature that varies.
     """
     largest = features.abs().amax(0)
     # In units of the largest value no square overflows or vanishes.
@@ -366,6 +585,9 @@ def _explained_logits(features: Tensor, logits: Tensor, generator: torch.Generat
         features: Standardised, ``(n, d)``.
         logits: ``(n, C)``.
         generator: Draws the halves.
+
+    Returns:
+        Like the logits.
     """
     augmented = torch.cat([features, features.new_ones(len(features), 1)], dim=1)
     order = torch.randperm(len(features), generator=generator)

@@ -52,18 +52,16 @@ def resampled_means(
     """
     results = []
     for rows, size in zip(values, sizes, strict=True):
-        centred = rows - rows.mean(0)
-        at_once = max(1, VALUES_AT_ONCE // len(rows))
-        parts = []
+        count, centred = len(rows), rows - rows.mean(0)
+        at_once = max(1, VALUES_AT_ONCE // max(count, size))
+        means = []
         for start in range(0, replicates, at_once):
-            counts = np.stack(
-                [
-                    np.bincount(generator.integers(len(rows), size=size), minlength=len(rows))
-                    for _ in range(min(at_once, replicates - start))
-                ]
-            )
-            parts.append(torch.from_numpy(counts).double() @ centred / size)
-        results.append(torch.cat(parts))
+            drawn = min(at_once, replicates - start)
+            # A replicate's counts follow those of the one before.
+            places = generator.integers(count, size=(drawn, size)) + count * np.arange(drawn)[:, None]
+            counts = np.bincount(places.ravel(), minlength=drawn * count).reshape(drawn, count)
+            means.append(torch.from_numpy(counts).double() @ centred / size)
+        results.append(torch.cat(means))
     return results
 
 
@@ -79,6 +77,9 @@ def squared_distance_interval(squared: float, noise: float, changes: Tensor, lev
         noise: ``tr Σ``: what chance adds to it on average.
         changes: First-order changes of ``D²`` in each replicate, ``(B,)``.
         level: Such as 0.95.
+
+    Returns:
+        The distance without what chance adds, and the ends of its interval.
     """
     unbiased = squared - noise
     spread = float(changes.std())
@@ -104,6 +105,9 @@ def spectral_interval(eigenvalues: Tensor, changes: Tensor, outside: float, leve
         changes: ``E*`` in each replicate, ``(B, k, k)``.
         outside: By how much chance enlarges ``λ`` outside the leading eigenvectors' space.
         level: Such as 0.95.
+
+    Returns:
+        The norm without what chance adds, and the ends of its interval.
     """
     largest = float(eigenvalues[0].abs())
     # Without their mean, which is 0 but for the finite number of replicates and would move the estimate.
@@ -129,6 +133,9 @@ def _quantiles(values: Tensor, level: float) -> tuple[float, float]:
     The quantile at ``p`` is the ``p (B + 1)``-th smallest of ``B`` values: a new value lies below it with
     probability ``p`` (Davison and Hinkley, section 2.4). The usual ``1 + p (B − 1)``-th lies nearer to the
     middle: an interval of 300 replicates would hold 94.4 % where it promises 95 %.
+
+    Returns:
+        The lower and the upper one.
     """
     low, high = np.quantile(values.numpy(), [(1 - level) / 2, (1 + level) / 2], method="weibull")
     return float(low), float(high)

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hessalign.diagnostics.plots import COLOURS, MARKERS, save_figure
+from hessalign.figures import COLOURS, domain_mark, figure_text, save_figure, save_figures
 from hessalign.runs import METRICS, SPEC, divergence, read_as, read_records
 from hessalign.training import RunSpec
 
@@ -79,7 +79,7 @@ def save_training_curves(run: Path, path: Path) -> None:
 
     Args:
         run: Folder of the run.
-        path: Of the figure; its ending tells the format.
+        path: Output path; the suffix selects the format (.png, .pdf, .svg).
 
     Raises:
         ValueError: If the folder holds no run that was evaluated, or the format is not known.
@@ -91,22 +91,46 @@ def save_training_curves(run: Path, path: Path) -> None:
     save_figure(draw_training_curves(history), path)
 
 
+def save_all_curves(runs: Sequence[Path], folder: Path) -> list[Path]:
+    """Draw the training curves of whatever is a run that was evaluated, as PNG and PDF.
+
+    Args:
+        runs: Folders of runs; others are passed over.
+        folder: Where the figures go.
+
+    Returns:
+        The PNGs' paths.
+
+    Raises:
+        ValueError: If spec or records of a run are damaged, naming the file.
+        OSError: If a file cannot be read or written.
+    """
+    histories = [history for run in runs if (history := read_history(run)) is not None]
+    names = (
+        ["training"] if len(histories) == 1 else [f"training-{count + 1}" for count in range(len(histories))]
+    )
+    return save_figures(dict(zip(names, map(draw_training_curves, histories), strict=True)), folder)
+
+
 def draw_training_curves(history: TrainingHistory) -> Figure:
     """A panel for the objective, one for each quantity reported besides, and one for accuracies.
 
     Metrics of one name that end in ``_0``, ``_1`` ..., one for each source domain, are drawn together, each
     in its domain's colour. All others have a panel of their own. A point is the mean over the steps since the
     last evaluation; where that was not finite there is none.
+
+    Returns:
+        The figure, not yet written.
     """
     panels = _panels(history)
     count = len(panels) + 1
     columns = 2 if count in (2, 4) else 3
     rows = -(-count // columns)
     figure = Figure(figsize=(3.3 * columns, 2.6 * rows), layout="constrained")
-    figure.suptitle(f"{_label(history.title)}; means between evaluations", fontsize=10)
+    figure.suptitle(f"{figure_text(history.title)}; means between evaluations", fontsize=10)
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes, (title, names) in zip(grid, panels.items(), strict=False):
-        axes.set_title(TITLES.get(title, title.replace("_", " ").replace("$", r"\$")), fontsize=9)
+        axes.set_title(TITLES.get(title, figure_text(title.replace("_", " "))), fontsize=9)
         for name in names:
             _draw_metric(axes, history, name)
         _choose_scale(axes)
@@ -155,10 +179,10 @@ def _draw_metric(axes: Axes, history: TrainingHistory, name: str) -> None:
         axes.plot(steps, values, color=COLOURS[0], linestyle="--", linewidth=1.2, label="risk")
     elif number is None:
         label = "loss" if name == "loss" else "mean"
-        axes.plot(steps, values, color="black", linewidth=1.2, label=label)
+        axes.plot(steps, values, color=COLOURS[0], linewidth=1.2, label=label)
     else:
         domain = history.domains.index(history.sources[number])
-        axes.plot(steps, values, label=_label(history.sources[number]), **_style(domain, len(steps)))
+        axes.plot(steps, values, label=figure_text(history.sources[number]), **_style(domain, len(steps)))
 
 
 def _draw_accuracies(axes: Axes, history: TrainingHistory) -> None:
@@ -169,7 +193,7 @@ def _draw_accuracies(axes: Axes, history: TrainingHistory) -> None:
         part = "in" if target else "out"
         values = [100 * _value(record["accuracies"][name][part]) for record in history.records]
         style = _style(index, len(steps)) | ({"linestyle": "--"} if target else {})
-        axes.plot(steps, values, label=_label(f"{name} (target)" if target else name), **style)
+        axes.plot(steps, values, label=figure_text(f"{name} (target)" if target else name), **style)
     axes.set_title("accuracy [%], sources held out", fontsize=9)
 
 
@@ -178,16 +202,12 @@ def _value(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
-def _label(name: str) -> str:
-    """A name as it is: Matplotlib reads dollars as formulas and hides what begins with a line below."""
-    return ("\N{ZERO WIDTH SPACE}" * name.startswith("_") + name).replace("$", r"\$")
-
-
 def _style(domain: int, points: int) -> dict[str, Any]:
     """Colour and marker of a domain; about ten markers on a line."""
+    colour, marker = domain_mark(domain)
     return {
-        "color": COLOURS[domain % len(COLOURS)],
-        "marker": MARKERS[domain % len(MARKERS)],
+        "color": colour,
+        "marker": marker,
         "markersize": 3,
         "markevery": max(1, points // 10),
         "linewidth": 1.0,

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 import torch
-from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
-from sklearn.preprocessing import StandardScaler  # type: ignore[import-untyped]
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
@@ -45,6 +45,9 @@ def run_outputs(
         device: Where to compute.
         seed: Of the samples that are drawn.
 
+    Returns:
+        Features and logits of all chosen samples, domain after domain.
+
     Raises:
         ValueError: If the algorithm's prediction is not its linear head's output.
         OSError: If a sample cannot be read.
@@ -74,6 +77,9 @@ def feature_outputs(dataset: DomainDataset, per_domain: int | None, seed: int = 
         dataset: With inputs of one axis, the features.
         per_domain: At most so many random samples of each domain; None for all.
         seed: Of the samples that are drawn.
+
+    Returns:
+        Features and logits of all chosen samples, domain after domain.
     """
     parts = []
     for number, domain in enumerate(dataset.domains):

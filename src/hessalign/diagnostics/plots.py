@@ -11,19 +11,26 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from hessalign.diagnostics.report import AlignmentReport, Plot
-from hessalign.figures import check_figure_path, figure_text, save_figure
+from hessalign.diagnostics.data import DomainReport, Plot
+from hessalign.figures import COLOURS, HEAT, domain_mark, figure_text, save_figures
 
-__all__ = ["check_figure_path", "draw", "legend_columns", "save_figure", "save_plots", "shown_name"]
-
-# Those of hessalign.figures, in an order that leaves black to what all domains share.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 HEAT_QUANTITIES = ("gradient", "Hessian diagonal", "Hessian Frobenius", "Hessian spectral")
 MOST_PAIRS = 10
+
+MOST_DOMAINS = 12
+"""Domains that a figure tells one by one; of more, their range and those that stand out."""
+
+MOST_NAMED = 40
+"""Domains whose names fit beside a heat map."""
+
+LARGEST_MAP = 4.0
+"""Inches."""
+
+STANDING_OUT = 6
+
 MOST_SIGNS = 30
 """Of a name in a figure; the tables have all of it."""
-Reports = Mapping[str, AlignmentReport]
+Reports = Mapping[str, DomainReport]
 
 
 def draw(reports: Reports, kind: Plot) -> Figure:
@@ -32,6 +39,9 @@ def draw(reports: Reports, kind: Plot) -> Figure:
     Args:
         reports: By title; a single one may have an empty title.
         kind: As [AlignmentReport.plot][hessalign.diagnostics.AlignmentReport.plot] takes it.
+
+    Returns:
+        The figure, not yet written.
 
     Raises:
         ValueError: If there is no such plot.
@@ -56,14 +66,7 @@ def save_plots(reports: Reports, folder: Path) -> list[Path]:
     Raises:
         OSError: If they cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for kind in get_args(Plot):
-        figure = draw(reports, kind)
-        paths.append(folder / f"{kind}.png")
-        for path in (paths[-1], paths[-1].with_suffix(".pdf")):
-            save_figure(figure, path)
-    return paths
+    return save_figures({kind: draw(reports, kind) for kind in get_args(Plot)}, folder)
 
 
 def shown_name(name: str) -> str:
@@ -78,6 +81,9 @@ def legend_columns(width: float, labels: Sequence[str]) -> int:
     Args:
         width: Of the figure, in inches.
         labels: All of the legend.
+
+    Returns:
+        At least 1, at most one for each label.
     """
     widest = 0.5 + 0.07 * max(map(len, labels))
     return max(1, min(len(labels), int(width / widest)))
@@ -85,48 +91,72 @@ def legend_columns(width: float, labels: Sequence[str]) -> int:
 
 def _draw_distances(reports: Reports) -> Figure:
     count = max(len(report.names) for report in reports.values())
+    named = count <= MOST_NAMED
     longest = max(len(shown_name(name)) for report in reports.values() for name in report.names)
-    side, labels = max(2.0, 0.55 * count + 0.4), 0.075 * longest + 0.2  # inches; letters in 8 points
+    # In inches; letters in 8 points.
+    side, labels = min(max(2.0, 0.55 * count + 0.4), LARGEST_MAP), (0.075 * longest if named else 0.2) + 0.2
+    quantities = [quantity for quantity in HEAT_QUANTITIES if _is_whole(reports, quantity)]
     figure = Figure(
-        figsize=(
-            (side + 0.8) * len(HEAT_QUANTITIES) + labels + 0.3,
-            (side + 0.8 * labels) * len(reports) + 0.4,
-        ),
+        figsize=((side + 0.8) * len(quantities) + labels + 0.3, (side + 0.8 * labels) * len(reports) + 0.4),
         layout="constrained",
     )
-    grid = figure.subplots(len(reports), len(HEAT_QUANTITIES), squeeze=False)
+    grid = figure.subplots(len(reports), len(quantities), squeeze=False)
+    highest = {
+        quantity: max(1e-12, *(float(distance_matrix(report, quantity).max()) for report in reports.values()))
+        for quantity in quantities
+    }
     for place, (title, report) in enumerate(reports.items()):
         row = grid[place]
-        for axes, quantity in zip(row, HEAT_QUANTITIES, strict=True):
-            matrix = distance_matrix(report, quantity)
-            image = axes.imshow(matrix, cmap="cividis", norm=Normalize(0, _highest(reports, quantity)))
+        order = _like_together(report)
+        names = [report.names[index] for index in order]
+        for axes, quantity in zip(row, quantities, strict=True):
+            matrix = distance_matrix(report, quantity)[np.ix_(order, order)]
+            image = axes.imshow(matrix, cmap=HEAT, norm=Normalize(0, highest[quantity]))
             if place == 0:
                 axes.set_title(quantity, fontsize=9)
-            _name_axes(axes, report.names, labelled=axes is row[0])
-            _write_values(axes, matrix, _highest(reports, quantity))
+            if named:
+                _name_axes(axes, names, min(8.0, 60 * side / len(names)), labelled=axes is row[0])
+            else:
+                axes.set_xlabel(f"{len(names)} domains, like ones together", fontsize=8)
+                axes.tick_params(labelsize=7)
+            if len(names) <= MOST_DOMAINS:
+                _write_values(axes, matrix, highest[quantity])
             figure.colorbar(image, ax=axes, shrink=0.75, label="distance" if axes is row[-1] else None)
         row[0].set_ylabel(shown_name(title), fontsize=9, fontweight="bold")
     return figure
 
 
-def distance_matrix(report: AlignmentReport, quantity: str) -> np.ndarray:
-    """A quantity's distances between all domains, ``(m, m)``."""
-    place = {name: index for index, name in enumerate(report.names)}
-    matrix = np.zeros((len(place), len(place)))
+def distance_matrix(report: DomainReport, quantity: str) -> np.ndarray:
+    """A quantity's distances between all domains, ``(m, m)``; NaN for pairs that have none."""
+    matrix = np.full((len(report.names), len(report.names)), np.nan)
+    np.fill_diagonal(matrix, 0.0)
+    places = {name: index for index, name in enumerate(report.names)}
     rows = report.to_frame("distances").filter(pl.col("quantity") == quantity)
-    for first, second, distance in rows.select("first", "second", "distance").iter_rows():
-        matrix[place[first], place[second]] = matrix[place[second], place[first]] = distance
+    first, second = (
+        rows[column].replace_strict(places, return_dtype=pl.Int64).to_numpy()
+        for column in ("first", "second")
+    )
+    matrix[first, second] = matrix[second, first] = rows["distance"].to_numpy()
     return matrix
 
 
-def _highest(reports: Reports, quantity: str) -> float:
-    return max(1e-12, *(float(distance_matrix(report, quantity).max()) for report in reports.values()))
+def _is_whole(reports: Reports, quantity: str) -> bool:
+    """Whether all pairs of all reports have the quantity."""
+    return not any(np.isnan(distance_matrix(report, quantity)).any() for report in reports.values())
 
 
-def _name_axes(axes: Axes, names: tuple[str, ...], *, labelled: bool) -> None:
+def _like_together(report: DomainReport) -> list[int]:
+    """Order of domains: as given, or, where there are many, like ones together."""
+    if len(report.names) <= MOST_DOMAINS:
+        return list(range(len(report.names)))
+    order: list[int] = np.argsort(report.to_frame("domains")["place"].to_numpy()).tolist()
+    return order
+
+
+def _name_axes(axes: Axes, names: Sequence[str], size: float, *, labelled: bool) -> None:
     shown = list(map(shown_name, names))
-    axes.set_xticks(range(len(names)), shown, rotation=45, ha="right", fontsize=8)
-    axes.set_yticks(range(len(names)), shown if labelled else [""] * len(names), fontsize=8)
+    axes.set_xticks(range(len(names)), shown, rotation=45, ha="right", fontsize=size)
+    axes.set_yticks(range(len(names)), shown if labelled else [""] * len(names), fontsize=size)
 
 
 def _write_values(axes: Axes, matrix: np.ndarray, highest: float) -> None:
@@ -143,13 +173,19 @@ def _draw_eigenvalues(reports: Reports) -> Figure:
     row = figure.subplots(1, len(reports), squeeze=False, sharey=True)[0]
     for axes, (title, report) in zip(row, reports.items(), strict=True):
         table = report.to_frame("eigenvalues")
-        for number, name in enumerate(report.names):
+        names = list(report.names)
+        if len(names) > MOST_DOMAINS:
+            leading = table.filter(pl.col("number") == 1).sort("eigenvalue", descending=True)["domain"]
+            names = [*leading.head(STANDING_OUT // 2), *leading.tail(STANDING_OUT // 2)]
+            _draw_range(axes, table)
+        for number, name in enumerate(names):
             values = table.filter(pl.col("domain") == name)
+            colour, marker = domain_mark(number)
             axes.plot(
                 values["number"],
                 values["eigenvalue"],
-                color=COLOURS[number % len(COLOURS)],
-                marker=MARKERS[number % len(MARKERS)],
+                color=colour,
+                marker=marker,
                 markersize=4,
                 linewidth=1,
                 label=shown_name(name),
@@ -163,6 +199,16 @@ def _draw_eigenvalues(reports: Reports) -> Figure:
     row[0].set_ylabel("eigenvalue of the head's Hessian\n[loss / weight²]")
     row[-1].legend(fontsize=8, frameon=False)
     return figure
+
+
+def _draw_range(axes: Axes, table: pl.DataFrame) -> None:
+    """Median of all domains, and what lies between their 5 % and their 95 %."""
+    column = pl.col("eigenvalue")
+    ends = table.group_by("number", maintain_order=True).agg(
+        middle=column.median(), low=column.quantile(0.05), high=column.quantile(0.95)
+    )
+    axes.fill_between(ends["number"], ends["low"], ends["high"], color="0.85", label="90 % of all domains")
+    axes.plot(ends["number"], ends["middle"], color=COLOURS[0], linewidth=1.2, label="median")
 
 
 def _draw_attributes(reports: Reports) -> Figure:
@@ -188,20 +234,23 @@ def _draw_attributes(reports: Reports) -> Figure:
                 positions,
                 [effects[pair] or 0.0 for pair in pairs[title]],
                 height=0.18,
-                color=COLOURS[number],
+                color=domain_mark(number)[0],
             )
             for bar, pair in zip(bars, pairs[title], strict=True):
                 if not found[pair]:
-                    bar.set(alpha=0.3, hatch="////", edgecolor=COLOURS[number])
+                    bar.set(alpha=0.3, hatch="////", edgecolor=domain_mark(number)[0])
             for position in positions[~np.array(told)]:
-                axes.text(0, position, " too few samples", va="center", fontsize=6, color=COLOURS[number])
+                axes.text(
+                    0, position, " too few samples", va="center", fontsize=6, color=domain_mark(number)[0]
+                )
         labels = [f"{shown_name(first)} – {shown_name(second)}" for first, second in pairs[title]]
         axes.set_yticks(range(len(labels)), labels, fontsize=8)
         axes.invert_yaxis()
         axes.set(xlabel="difference [nats a sample]", title=shown_name(title))
         axes.grid(axis="x", alpha=0.25)
+    row[0].set_xlim(left=0)
     handles = [
-        Patch(color=COLOURS[number], label=name)
+        Patch(color=domain_mark(number)[0], label=name)
         for number, name in enumerate(next(iter(reports.values())).attributes)
     ]
     handles.append(Patch(facecolor="0.85", edgecolor="0.5", hatch="////", label="may be chance"))
@@ -210,35 +259,39 @@ def _draw_attributes(reports: Reports) -> Figure:
     return figure
 
 
-def _pairs_to_draw(report: AlignmentReport) -> list[tuple[str, str]]:
-    """All pairs, or those that differ most where there are many."""
-    table = (
-        report.to_frame("attributes")
-        .group_by("first", "second", maintain_order=True)
-        .agg(pl.col("effect").sum())
-    )
-    if len(table) > MOST_PAIRS:
-        table = table.sort("effect", descending=True).head(MOST_PAIRS)
-    return list(table.select("first", "second").iter_rows())
+def _pairs_to_draw(report: DomainReport) -> list[tuple[str, str]]:
+    """All pairs; where there are many, those that differ most, by Hessian where the effects are alike."""
+    pairs = report.extremes(MOST_PAIRS)
+    if len(report.to_frame("pairs")) > MOST_PAIRS:
+        sums = report.to_frame("attributes").group_by("first", "second").agg(pl.col("effect").sum())
+        every = report.to_frame("pairs").select("first", "second")
+        summed = every.join(sums, on=["first", "second"], maintain_order="left")
+        pairs = summed.sort("effect", descending=True, maintain_order=True).head(MOST_PAIRS)
+    return list(pairs.select("first", "second").iter_rows())
 
 
 def _draw_plane(reports: Reports) -> Figure:
     figure = Figure(figsize=(3.6 * len(reports) + 0.8, 4.1), layout="constrained")
-    places = [report.to_frame("plane")[:, 1:3].to_numpy() for report in reports.values()]
-    reach = 1.2 * max(1e-12, *(float(np.abs(place).max()) for place in places))
+    coordinates = [report.to_frame("plane")[:, 1:3].to_numpy() for report in reports.values()]
+    reach = 1.2 * max(1e-12, *(float(np.abs(values).max()) for values in coordinates))
     row = figure.subplots(1, len(reports), squeeze=False, sharex=True, sharey=True)[0]
     for axes, (title, report) in zip(row, reports.items(), strict=True):
         table = report.to_frame("plane")
-        for number, (name, across, up) in enumerate(
-            table.select("domain", "first direction", "second direction").iter_rows()
-        ):
+        places = table.select("domain", "first direction", "second direction").rows()
+        if len(places) > MOST_DOMAINS:
+            axes.scatter(
+                table["first direction"], table["second direction"], s=9, color="0.6", label="others"
+            )
+            places = sorted(places, key=lambda place: -float(np.hypot(*place[1:])))[:STANDING_OUT]
+        for number, (name, across, up) in enumerate(places):
+            colour, marker = domain_mark(number)
             axes.scatter(
                 across,
                 up,
                 s=70,
                 facecolors="none",  # domains that coincide must not hide each other
-                edgecolors=COLOURS[number % len(COLOURS)],
-                marker=MARKERS[number % len(MARKERS)],
+                edgecolors=colour,
+                marker=marker,
                 linewidths=1.8,
                 zorder=3,
                 label=shown_name(name),
@@ -253,7 +306,14 @@ def _draw_plane(reports: Reports) -> Figure:
         axes.axvline(0, color="0.8", linewidth=0.8, zorder=0)
         axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
         axes.grid(alpha=0.25)
-    handles, labels = row[0].get_legend_handles_labels()
+    # Where domains are many, those that stand out differ from report to report.
+    told = [axes.get_legend_handles_labels() for axes in row]
+    shown = {label: handle for pair in reversed(told) for handle, label in zip(*pair, strict=True)}
+    if max(len(report.names) for report in reports.values()) > MOST_DOMAINS:
+        for axes in row:
+            axes.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.2), ncols=2)
+        return figure
+    handles, labels = list(shown.values()), list(shown)
     columns = legend_columns(figure.get_figwidth(), labels)
     figure.legend(handles, labels, ncols=columns, fontsize=8, frameon=False, loc="outside lower center")
     return figure

@@ -2,27 +2,21 @@ r"""What differs between domains, as the classifier's head sees it."""
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 import torch
-from torch import Tensor
 
 from hessalign import diagnostics
-from hessalign.checks import require_choice, require_number, require_whole
-from hessalign.diagnostics.attributes import (
-    AttributeComparison,
-    Difference,
-    attribute_names,
-    standardised,
-)
-from hessalign.diagnostics.distances import PairDistance, mean_distances, spectral_distances
-from hessalign.diagnostics.groups import (
+from hessalign.checks import require_number, require_whole
+from hessalign.diagnostics.attributes import AttributeComparison, attribute_names, standardised
+from hessalign.diagnostics.data import SAID, DomainReport, Plot, Table
+from hessalign.diagnostics.distances import domain_eigenvalues, mean_distances, spectral_distances
+from hessalign.diagnostics.means import Pairs, diagonal_means, gradient_means, hessian_means
+from hessalign.diagnostics.samples import (
     DomainSamples,
     ReportInput,
     check_names,
@@ -30,23 +24,22 @@ from hessalign.diagnostics.groups import (
     read_input,
     split_domains,
 )
-from hessalign.diagnostics.hessian_means import hessian_means
-from hessalign.diagnostics.means import diagonal_means, gradient_means, pairwise_differences
-from hessalign.diagnostics.spectra import domain_eigenvalues
-from hessalign.diagnostics.transfer import gradient_term, transfer_bound
+from hessalign.diagnostics.tables import (
+    attribute_table,
+    distance_table,
+    domain_table,
+    eigenvalue_table,
+    group_table,
+    pair_table,
+    part_table,
+    plane_table,
+    sample_table,
+)
 from hessalign.exceptions import UntrustworthyWarning
-from hessalign.head import HeadDerivatives, HeadLoss, SquaredError
-from hessalign.head.losses import resolve_loss
+from hessalign.head import HeadDerivatives, HeadLoss
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-Table = Literal["distances", "attributes", "groups", "parts", "eigenvalues", "samples", "plane"]
-Plot = Literal["distances", "eigenvalues", "attributes", "plane"]
-
-GRADIENT_PARTS = ("error", "error-weighted features")
-HESSIAN_PARTS = ("confidence", "confidence-weighted features", "confidence-weighted second moments")
-REGRESSION_HESSIAN_PARTS = ("curvature", "curvature-weighted features", "curvature-weighted second moments")
 
 CERTAIN_PREDICTION = 1e-9
 """Curvature below which a prediction leaves nothing to compare."""
@@ -55,47 +48,21 @@ LARGEST_SQUARE = 1e150
 """Of a sample's Hessian: its own square is needed for intervals, and must be finite in float64."""
 
 
-@dataclass(frozen=True, eq=False)
-class AlignmentReport:
+class AlignmentReport(DomainReport):
     """Tables about the differences between domains. Made by [alignment_report][hessalign.alignment_report].
 
+    ``print(report)`` is a summary, and notebooks show the table of pairs.
+
     Attributes:
-        names: Of the domains.
+        names: Names of the domains.
         sizes: Number of samples of each.
         radius: δ of the transfer bound.
-        level: Of the intervals.
-        replicates: Of the bootstrap.
+        level: Share of intervals that hold the truth.
+        replicates: Number of bootstrap replicates; 0 for no intervals.
         attributes: Names of the attributes that are told apart.
         notes: What should not be believed, or could not be told, and why; empty for most.
         tables: By name; see [to_frame][hessalign.diagnostics.AlignmentReport.to_frame].
     """
-
-    names: tuple[str, ...]
-    sizes: tuple[int, ...]
-    radius: float
-    level: float
-    replicates: int
-    attributes: tuple[str, ...]
-    notes: tuple[str, ...]
-    tables: dict[Table, pl.DataFrame]
-
-    def to_frame(self, table: Table = "distances") -> pl.DataFrame:
-        """One of the report's tables.
-
-        Args:
-            table: ``"distances"`` (default): for each pair of domains and each quantity the distance, the
-                same relative to the quantities' own norms, without what chance adds, and its interval.
-                ``"attributes"``: what differs, ranked, for each pair; where too few samples cannot tell,
-                there is neither effect nor rank, and ``note`` says so. ``"groups"``: the same by class.
-                ``"parts"``: squared distances split by attribute of Proposition 4 (or 5) and output.
-                ``"eigenvalues"``: leading ones of each domain's Hessian. ``"samples"``: those that lengthen a
-                distance most. ``"plane"``: the domains in the plane of the two leading aligned directions.
-
-        Raises:
-            ValueError: If there is no such table.
-        """
-        require_choice("table", table, get_args(Table))
-        return self.tables[table]
 
     def plot(self, kind: Plot = "distances") -> "Figure":
         """A figure for print.
@@ -105,6 +72,9 @@ class AlignmentReport:
                 Hessian. ``"attributes"``: what differs, for each pair. ``"plane"``: the domains in the plane
                 of the two leading aligned directions.
 
+        Returns:
+            The figure, to show or to save.
+
         Raises:
             ValueError: If there is no such plot.
         """
@@ -113,10 +83,20 @@ class AlignmentReport:
     def to_html(self, path: str | Path) -> None:
         """Write one page that needs nothing else: tables to sort, plots, and what each quantity means.
 
+        Of many domains the page tells the most different and the most alike; all tables then lie in a folder
+        beside it, as Parquet, whose name the page tells.
+
+        Args:
+            path: Output path of the page.
+
         Raises:
             OSError: If it cannot be written.
         """
-        diagnostics.html.write_html(Path(path), {"": self})
+        diagnostics.page.write_html(Path(path), {"": self})
+
+    def _repr_html_(self) -> str:
+        """The table of pairs, for notebooks."""
+        return diagnostics.page.overview(self)
 
 
 def alignment_report(
@@ -126,46 +106,63 @@ def alignment_report(
     domains: Any,
     names: Sequence[str] | None = None,
     *,
-    loss: str | HeadLoss = "cross_entropy",
+    loss: str | HeadLoss | None = None,
+    bias: bool | None = None,
     output_names: Sequence[str] | None = None,
     radius: float = 1.0,
     replicates: int = 1000,
     level: float = 0.95,
     eigenvalues: int = 10,
     top_samples: int = 10,
+    pairs: int = 200,
     seed: int = 0,
 ) -> AlignmentReport:
     """Compare every two domains by gradient and Hessian of the head, and tell what differs between them.
 
     Definitions, formulas and their limits: docs/diagnostics.md. Data may be tensors on any device, NumPy
     arrays, pandas or Polars frames and series, or sequences; whatever it is, it is computed on the processor
-    and in float64.
+    and in float64. A fitted linear estimator of scikit-learn's or of this package, or a pipeline that ends in
+    one, takes the place of the head: ``alignment_report(estimator, X, y, domains)``. Features are then what
+    its last step sees.
 
     Args:
-        features: Input of the linear head, ``(n, d)``.
-        logits: Output of the linear head, ``(n, C)``; ``(n,)`` for one output.
-        y: Targets as the loss takes them, ``(n,)`` or ``(n, C)``.
+        features: Input of the linear head, ``(n, d)``; or a fitted estimator.
+        logits: Output of the linear head, ``(n, C)``, ``(n,)`` for one output; with an estimator the samples
+            that it takes.
+        y: Targets as the loss takes them, ``(n,)`` or ``(n, C)``. Class labels may be strings: those of the
+            estimator, or in the order of ``output_names``, or as many as there are classes, ascending.
         domains: Domain id of each sample, ``(n,)``, in any order: integers or strings.
-        names: Of the domains in ascending order of their ids. Default: the ids, ``"domain 0"`` where they are
-            integers.
-        loss: As [HeadDerivatives.from_logits][hessalign.HeadDerivatives.from_logits] takes it.
-        output_names: Of the outputs, for classes their names; by default ``"output 0"``, ``"output 1"`` ...
+        names: Names of the domains in ascending order of their ids. Default: the ids, ``"domain 0"`` where
+            they are integers.
+        loss: As [HeadDerivatives.from_logits][hessalign.HeadDerivatives.from_logits] takes it, without class
+            weights. Default: an estimator's own; else cross-entropy, for one logit the binary one.
+        bias: Whether the head has a bias, whose derivatives then count. Default: as the estimator has it;
+            else True.
+        output_names: Names of the outputs, for classes their names; by default those of the estimator's
+            classes, or ``"output 0"``, ``"output 1"`` ...
         radius: δ of the transfer bound ``½ δ² ‖H_e − H_f‖₂``: how far the head may move, in units of its
             weights.
-        replicates: Of the bootstrap; 0 for no intervals.
-        level: Of the intervals, between 0 and 1.
+        replicates: Number of bootstrap replicates; 0 for no intervals.
+        level: Share of intervals that hold the truth, between 0 and 1.
         eigenvalues: How many of each domain.
         top_samples: How many for each pair and quantity.
-        seed: Of the bootstrap and of what is drawn from large domains.
+        pairs: Most pairs that are compared in full, default 200, all of 20 domains. Of more, the most
+            different and the most alike are, half of each, by the Hessian's Frobenius distance; all others
+            have no intervals, spectral distances, parts and samples.
+        seed: Seed of the bootstrap and of what is drawn from large domains.
+
+    Returns:
+        The report.
 
     Raises:
         ValueError: If an argument is out of range, shapes do not fit, a value is NaN or infinite, there are
-            fewer than 2 domains, a domain has a single sample, or values are so large that the report is not
-            finite.
+            fewer than 2 domains or fewer than 2 with more than one sample, an estimator is not fitted or not
+            linear, or values are so large that the report is not finite.
 
     Warns:
-        UntrustworthyWarning: If there are too few samples for some attributes or replicates, or nothing that
-            could differ: constant features, or predictions that are constant or certain.
+        UntrustworthyWarning: If there are too few samples for some attributes, domains or replicates, an
+            estimator was not fitted by cross-entropy, or nothing could differ: constant features, or
+            predictions that are constant or certain.
 
     Example:
         >>> import torch
@@ -183,60 +180,89 @@ def alignment_report(
     replicates = require_whole("replicates", replicates, least=0)
     eigenvalues = require_whole("eigenvalues", eigenvalues, least=1)
     top_samples = require_whole("top_samples", top_samples, least=0)
+    pairs = require_whole("pairs", pairs, least=1)
     seed = require_whole("seed", seed, least=0, most=2**63 - 1)
     if replicates == 1:
         raise ValueError("replicates: must be 0, for no intervals, or at least 2, got 1")
-    head_loss = resolve_loss(loss)
-    given = read_input(features, logits, y, domains)
-    split = split_domains(given, head_loss)
+    given = read_input(features, logits, y, domains, loss=loss, bias=bias, output_names=output_names)
+    split = split_domains(given)
     default = [str(each) if isinstance(each, str) else f"domain {each}" for each in given.ids]
     domain_names = check_names(names, default, "names")
     outputs = split[0].derivatives.residual.shape[1]
-    named = check_names(output_names, [f"output {number}" for number in range(outputs)], "output_names")
-    derivatives = [part.derivatives for part in split]
+    unnamed = given.output_names or [f"output {number}" for number in range(outputs)]
+    named = check_names(output_names, unnamed, "output_names")
+    derivatives = [samples.derivatives for samples in split]
     _require_range(given, derivatives)
     draws = torch.Generator().manual_seed(seed)
     bootstrap = np.random.default_rng(seed)
     spectra = domain_eigenvalues(derivatives, eigenvalues)
-    whole, whole_parts = hessian_means(derivatives, draws)
+    full = _pairs_in_full(derivatives, pairs, draws)
+    hessians, hessian_parts = hessian_means(derivatives, draws, full)
+    means = {
+        "gradient": gradient_means(derivatives, full),
+        "Hessian diagonal": diagonal_means(derivatives, full),
+        "Hessian Frobenius": hessians,
+    }
     largest = [float(values[0].abs()) for values in spectra]
     distances = {
-        "gradient": mean_distances(gradient_means(derivatives), replicates, level, bootstrap),
-        "Hessian diagonal": mean_distances(diagonal_means(derivatives), replicates, level, bootstrap),
-        "Hessian Frobenius": mean_distances(whole, replicates, level, bootstrap),
-        "Hessian spectral": spectral_distances(derivatives, largest, replicates, level, bootstrap),
+        quantity: mean_distances(each, replicates, level, bootstrap) for quantity, each in means.items()
     }
-    comparison = AttributeComparison(split, head_loss, draws, given.resolution)
-    differences = {pair: comparison.differences(*pair) for pair in combinations(range(len(split)), 2)}
-    indices = [part.indices for part in split]
+    distances["Hessian spectral"] = spectral_distances(
+        derivatives, largest, replicates, level, bootstrap, full
+    )
+    comparison = AttributeComparison(split, given.loss, draws, given.resolution, full)
+    indices = [samples.indices for samples in split]
     gradients = torch.stack([domain.gradient() for domain in derivatives])
     groups = group_names(given, named, comparison.group_count)
+    domain_column = pl.Series(domain_names, dtype=pl.String)
     tables: dict[Table, pl.DataFrame] = {
-        "distances": _distance_table(distances, domain_names, gradients, radius),
-        "attributes": _attribute_table(differences, domain_names),
-        "groups": _group_table(differences, domain_names, groups),
-        "parts": _part_table(gradients, whole_parts, domain_names, named, head_loss),
-        "eigenvalues": _eigenvalue_table(spectra, domain_names),
-        "samples": _sample_table(distances, domain_names, indices, top_samples),
-        "plane": _plane_table(derivatives, gradients, domain_names),
+        "distances": distance_table(distances, means, domain_column, gradients, radius),
+        "attributes": attribute_table(comparison, domain_column),
+        "groups": group_table(comparison, domain_column, groups),
+        "parts": part_table(gradients, hessian_parts, full, domain_names, named, given),
+        "eigenvalues": eigenvalue_table(spectra, domain_names),
+        "samples": sample_table(distances, domain_names, indices, top_samples),
+        "plane": plane_table(derivatives, gradients, domain_names),
     }
+    tables["pairs"] = pair_table(means, comparison, full, domain_column)
+    tables["domains"] = domain_table(hessians, domain_names)
     report = AlignmentReport(
         names=domain_names,
         sizes=tuple(map(len, split)),
         radius=radius,
         level=level,
         replicates=replicates,
-        attributes=attribute_names(head_loss),
+        attributes=attribute_names(given.loss),
         notes=(
+            *given.notes,
             *_about_input(given, split),
+            *_about_sizes(split, domain_names),
             *_about_replicates(replicates, level),
-            *_about_attributes(differences),
+            *(sentence for each in comparison.effects for sentence in each.summaries()),
         ),
         tables=tables,
     )
     if report.notes:
         warnings.warn(UntrustworthyWarning("alignment_report: " + " ".join(report.notes)), stacklevel=2)
     return report
+
+
+def _pairs_in_full(derivatives: Sequence[HeadDerivatives], most: int, generator: torch.Generator) -> Pairs:
+    """All pairs, or of too many the most different and the most alike, half of each."""
+    everything = Pairs.all_of(len(derivatives))
+    if len(everything.chosen) <= most:
+        return everything
+    means, _ = hessian_means(derivatives, generator, Pairs(len(derivatives), ()))
+    first, second = np.triu_indices(len(derivatives), 1)
+    sizes = (means.debiased() / means.scales()).numpy()[first, second]
+    # Pairs of which chance is not known are neither different nor alike: NaN comes last.
+    order = np.argsort(-sizes, kind="stable")
+    known = order[: int(np.isfinite(sizes).sum())]
+    alike = min(most // 2, len(known) // 2)
+    chosen = np.concatenate([known[: most - alike], known[len(known) - alike :]])
+    return Pairs(
+        len(derivatives), tuple(sorted(zip(first[chosen].tolist(), second[chosen].tolist(), strict=True)))
+    )
 
 
 def _about_input(given: ReportInput, split: Sequence[DomainSamples]) -> list[str]:
@@ -247,7 +273,7 @@ def _about_input(given: ReportInput, split: Sequence[DomainSamples]) -> list[str
     if not standardised(given.logits.reshape(len(given.logits), -1), given.resolution).shape[1]:
         notes.append("logits: the prediction is constant; domains that look alike here need not be alike.")
     elif all(
-        float(part.derivatives.curvature.diagonal().abs().amax()) < CERTAIN_PREDICTION for part in split
+        float(samples.derivatives.curvature.diagonal().abs().amax()) < CERTAIN_PREDICTION for samples in split
     ):
         notes.append(
             "logits: all predictions are certain, so that Hessians vanish; domains that look alike here need "
@@ -256,26 +282,24 @@ def _about_input(given: ReportInput, split: Sequence[DomainSamples]) -> list[str
     return notes
 
 
+def _about_sizes(split: Sequence[DomainSamples], names: Sequence[str]) -> list[str]:
+    """A single sample has distances, but nothing to tell them from chance by."""
+    alone = [name for name, samples in zip(names, split, strict=True) if len(samples) == 1]
+    if not alone:
+        return []
+    more = f" and {len(alone) - SAID} more" if len(alone) > SAID else ""
+    return [
+        f"domains: {len(alone)} of {len(names)} have a single sample ({', '.join(alone[:SAID])}{more}); "
+        "their distances cannot be told from chance, and they are not ranked."
+    ]
+
+
 def _about_replicates(replicates: int, level: float) -> list[str]:
     needed = math.ceil(2 / (1 - level) - 1e-9) - 1
     if not 0 < replicates < needed:
         return []
     return [
         f"replicates: {replicates} are too few for intervals of {100 * level:g} %; give at least {needed}."
-    ]
-
-
-def _about_attributes(differences: Mapping[tuple[int, int], Sequence[Difference]]) -> list[str]:
-    """A sentence for each attribute that is told only in part or not at all, and for how many pairs."""
-    notes: dict[tuple[str, bool, str], int] = {}
-    for difference in (each for ranked in differences.values() for each in ranked):
-        if difference.note:
-            key = difference.attribute, difference.effect is not None, difference.note
-            notes[key] = notes.get(key, 0) + 1
-    return [
-        f"{attribute}: {'told' if told else 'not told'} for {count} of {len(differences)} pairs of domains, "
-        f"{note}."
-        for (attribute, told, note), count in notes.items()
     ]
 
 
@@ -301,174 +325,4 @@ def _require_range(given: ReportInput, derivatives: Sequence[HeadDerivatives]) -
     raise ValueError(
         f"{name}: absolute values of up to {scales[name]:.3g} are too large, squares of Hessians are not "
         "finite; divide by their scale"
-    )
-
-
-def _distance_table(
-    distances: dict[str, list[PairDistance]], names: Sequence[str], gradients: Tensor, radius: float
-) -> pl.DataFrame:
-    rows = [
-        {"first": names[pair.first], "second": names[pair.second], "quantity": quantity, **_values(pair)}
-        for quantity, pairs in distances.items()
-        for pair in pairs
-    ]
-    for pair in distances["Hessian spectral"]:
-        both = {"first": names[pair.first], "second": names[pair.second]}
-        values = _values(pair)
-        bound = {
-            column: None if value is None or column == "relative" else transfer_bound(value, radius)
-            for column, value in values.items()
-        }
-        rows.append({**both, "quantity": "transfer bound", **bound})
-        slope = gradient_term(gradients[pair.first], gradients[pair.second], radius)
-        rows.append({**both, "quantity": "transfer bound, gradient term", "distance": slope})
-    schema = dict.fromkeys(("first", "second", "quantity"), pl.String)
-    numbers = dict.fromkeys(("distance", "relative", "debiased", "low", "high"), pl.Float64)
-    return pl.DataFrame(rows, schema={**schema, **numbers})
-
-
-def _values(pair: PairDistance) -> dict[str, float | None]:
-    interval = pair.interval
-    return {
-        "distance": pair.distance,
-        "relative": pair.relative,
-        "debiased": interval.estimate if interval else None,
-        "low": interval.low if interval else None,
-        "high": interval.high if interval else None,
-    }
-
-
-def _attribute_table(
-    differences: dict[tuple[int, int], list[Difference]], names: Sequence[str]
-) -> pl.DataFrame:
-    rows = [
-        {
-            "first": names[first],
-            "second": names[second],
-            "rank": None if difference.effect is None else place,
-            "attribute": difference.attribute,
-            "effect": difference.effect,
-            # Where chance has no part in a difference, there is no number of its standard deviations.
-            "z": difference.z if difference.z != math.inf else None,
-            "found": difference.found,
-            "note": difference.note,
-        }
-        for (first, second), ranked in differences.items()
-        for place, difference in enumerate(ranked, start=1)
-    ]
-    schema = {"rank": pl.Int64, "effect": pl.Float64, "z": pl.Float64}
-    return pl.DataFrame(rows, schema_overrides=schema, infer_schema_length=None)
-
-
-def _group_table(
-    differences: dict[tuple[int, int], list[Difference]],
-    names: Sequence[str],
-    groups: Sequence[str],
-) -> pl.DataFrame:
-    rows = [
-        {
-            "first": names[first],
-            "second": names[second],
-            "attribute": difference.attribute,
-            "group": group,
-            "effect": effect,
-        }
-        for (first, second), ranked in differences.items()
-        for difference in ranked
-        for group, effect in zip(groups, difference.by_group, strict=True)
-    ]
-    return pl.DataFrame(rows, schema_overrides={"effect": pl.Float64}).with_columns(
-        pl.col("effect").fill_nan(None)
-    )
-
-
-def _part_table(
-    gradients: Tensor, hessian_parts: Tensor, names: Sequence[str], outputs: Sequence[str], loss: HeadLoss
-) -> pl.DataFrame:
-    squares = pairwise_differences(gradients)
-    gradient_parts = torch.stack([squares[..., -1], squares[..., :-1].sum(-1)], dim=-1)
-    hessian_names = REGRESSION_HESSIAN_PARTS if isinstance(loss, SquaredError) else HESSIAN_PARTS
-    rows = []
-    for derivative, attributes, parts in (
-        ("gradient", GRADIENT_PARTS, gradient_parts),
-        ("Hessian", hessian_names, hessian_parts),
-    ):
-        for first, second in combinations(range(len(names)), 2):
-            total = float(parts[first, second].sum())
-            for place, attribute in enumerate(attributes):
-                for output, name in enumerate(outputs):
-                    squared = float(parts[first, second, output, place])
-                    rows.append(
-                        {
-                            "first": names[first],
-                            "second": names[second],
-                            "derivative": derivative,
-                            "attribute": attribute,
-                            "output": name,
-                            "squared distance": squared,
-                            "share": squared / total if total > 0 else 0.0,
-                        }
-                    )
-    return pl.DataFrame(rows)
-
-
-def _eigenvalue_table(spectra: Sequence[Tensor], names: Sequence[str]) -> pl.DataFrame:
-    rows = [
-        {"domain": name, "number": number, "eigenvalue": float(value)}
-        for name, values in zip(names, spectra, strict=True)
-        for number, value in enumerate(values, start=1)
-    ]
-    return pl.DataFrame(rows)
-
-
-def _sample_table(
-    distances: dict[str, list[PairDistance]], names: Sequence[str], indices: Sequence[Tensor], count: int
-) -> pl.DataFrame:
-    rows = []
-    for quantity, pairs in distances.items():
-        for pair in pairs:
-            influences = torch.cat(pair.influences)
-            sides = [
-                (names[domain], indices[domain][chosen])
-                for domain, chosen in zip((pair.first, pair.second), pair.rows, strict=True)
-            ]
-            domain_of = [name for name, chosen in sides for _ in range(len(chosen))]
-            samples = torch.cat([chosen for _, chosen in sides])
-            for place in influences.topk(min(count, len(influences))).indices.tolist():
-                rows.append(
-                    {
-                        "first": names[pair.first],
-                        "second": names[pair.second],
-                        "quantity": quantity,
-                        "domain": domain_of[place],
-                        "sample": int(samples[place]),
-                        "influence": float(influences[place]),
-                    }
-                )
-    strings = dict.fromkeys(("first", "second", "quantity", "domain"), pl.String)
-    return pl.DataFrame(rows, schema={**strings, "sample": pl.Int64, "influence": pl.Float64})
-
-
-def _plane_table(
-    derivatives: Sequence[HeadDerivatives], gradients: Tensor, names: Sequence[str]
-) -> pl.DataFrame:
-    """Principal components of the domains' gradients and diagonals, each in units of its own mean length."""
-    diagonals = torch.stack([domain.diagonal() for domain in derivatives])
-    scaled = []
-    for values in (gradients, diagonals):
-        flat = values.flatten(1).double()
-        length = float(flat.norm()) / len(names) ** 0.5
-        scaled.append((flat - flat.mean(0)) / (length if length > 0 else 1.0))
-    left, singular, _ = torch.linalg.svd(torch.cat(scaled, dim=1), full_matrices=False)
-    coordinates = left[:, :2] * singular[:2]
-    total = float(singular.square().sum())
-    shares = [float(value) ** 2 / total if total > 0 else 0.0 for value in singular[:2]]
-    return pl.DataFrame(
-        {
-            "domain": list(names),
-            "first direction": coordinates[:, 0].tolist(),
-            "second direction": coordinates[:, 1].tolist(),
-            "first share": [shares[0]] * len(names),
-            "second share": [shares[1]] * len(names),
-        }
     )

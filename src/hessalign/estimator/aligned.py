@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal, Self, get_args
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import RegressorMixin  # type: ignore[import-untyped]
-from sklearn.utils import Tags  # type: ignore[import-untyped]
+from sklearn.base import RegressorMixin
+from sklearn.utils import Tags
 from typing_extensions import override
 
 from hessalign.alignment.penalty import Method as PenaltyMethod

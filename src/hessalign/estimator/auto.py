@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, t  # type: ignore[import-untyped]
+from scipy.stats import norm, t
 
 from hessalign.estimator.data import Head
 from hessalign.estimator.problem import PATH_TOLERANCE, Plain, Problem

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse.linalg import LinearOperator  # type: ignore[import-untyped]
+from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
 from hessalign.estimator.data import Head, HeadData, product

@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import (  # type: ignore[import-untyped]
+from scipy.linalg import (
     LinAlgError,
     cho_factor,
     cho_solve,
@@ -13,8 +13,8 @@ from scipy.linalg import (  # type: ignore[import-untyped]
     lstsq,
     solve_triangular,
 )
-from scipy.optimize import OptimizeResult, minimize  # type: ignore[import-untyped]
-from scipy.sparse.linalg import LinearOperator, minres  # type: ignore[import-untyped]
+from scipy.optimize import OptimizeResult, minimize
+from scipy.sparse.linalg import LinearOperator, minres
 
 from hessalign.estimator.objective import ROWS_PER_COLUMN, Objective
 

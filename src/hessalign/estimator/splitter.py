@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.model_selection import LeaveOneGroupOut  # type: ignore[import-untyped]
+from sklearn.model_selection import LeaveOneGroupOut
 
 from hessalign.inputs import read_domains
 

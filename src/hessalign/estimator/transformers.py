@@ -7,14 +7,14 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import (  # type: ignore[import-untyped]
+from sklearn.base import (
     BaseEstimator,
     OneToOneFeatureMixin,
     TransformerMixin,
 )
-from sklearn.covariance import empirical_covariance, ledoit_wolf, oas  # type: ignore[import-untyped]
-from sklearn.utils import Tags  # type: ignore[import-untyped]
-from sklearn.utils.validation import check_is_fitted  # type: ignore[import-untyped]
+from sklearn.covariance import empirical_covariance, ledoit_wolf, oas
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted
 
 from hessalign.checks import require_choice, require_flag, require_number, require_whole
 from hessalign.estimator.inputs import HOW_TO_PASS, as_plain, checked, classes_and_codes, warn

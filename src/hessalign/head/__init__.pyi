@@ -1,7 +1,7 @@
-from .derivatives import HeadDerivatives
+from .derivatives import DomainDerivatives, HeadDerivatives
 from .losses import AutogradLoss, BinaryCrossEntropy, CrossEntropy, HeadLoss, SquaredError
 from .spectrum import hessian_distance, leading_eigenpairs, spectral_norm
-from .statistics import DomainDerivatives, Spread, Statistics
+from .statistics import Spread, Statistics
 
 __all__ = [
     "AutogradLoss",

@@ -8,19 +8,20 @@ without bias has ``z̃ = z`` and ``d`` columns where others have ``d+1``.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hessalign.checks import require_flag, require_same_length
-from hessalign.head.curvature import Curvature
+from hessalign.checks import require_flag, require_same_length, require_whole
 from hessalign.head.gram import weighted_gram, weighted_squares, weighted_sum
-from hessalign.head.losses import HeadLoss, resolve_loss
-from hessalign.inputs import as_tensor
+from hessalign.head.losses import Curvature, HeadLoss, resolve_loss
+from hessalign.inputs import as_domain_ids, as_tensor
 
 # Data of up to so many values are computed in float64 whatever their own type: it costs little there, and
 # differences of nearly equal derivatives keep their digits.
@@ -78,6 +79,9 @@ class HeadDerivatives:
             sample_weight: Weight of each sample in the mean, ``(n,)``, at least 0 and not all 0; equal by
                 default.
 
+        Returns:
+            The derivatives.
+
         Raises:
             ValueError: If there is no sample, lengths or shapes do not match, a value is NaN or infinite,
                 a target is out of range, or the loss is unknown.
@@ -111,10 +115,13 @@ class HeadDerivatives:
         Args:
             features: ``(n, d)``.
             logits: ``(n, C)``.
-            targets: As the loss takes them.
+            targets: What the loss takes.
             loss: Loss of the head.
             bias: Whether the head has a bias.
             sample_weight: Weight of each sample in the mean, ``(n,)``; equal by default.
+
+        Returns:
+            The derivatives.
         """
         return cls._of(features, logits, targets, loss, loss.encode_targets, bias, sample_weight)
 
@@ -192,6 +199,9 @@ class HeadDerivatives:
 
         The statistic that Fishr aligns (Rame et al., ICML 2022). With the features' mean ``μ`` and ``ζ = z −
         μ`` it is ``Var(r ζ) + 2 μ Cov(r ζ, r) + μ² Var(r)``: features far from 0 take no digits away.
+
+        Returns:
+            ``(C, d+1)``.
         """
         this = self.precise()
         shares, features = this.shares(), this.features
@@ -248,7 +258,7 @@ class HeadDerivatives:
         Raises:
             ValueError: If the numbers of features or outputs differ.
         """
-        from hessalign.head.statistics import DomainDerivatives, Statistics  # noqa: PLC0415 (needs this module)
+        from hessalign.head.statistics import Statistics  # noqa: PLC0415 (needs this module)
 
         statistics = Statistics(DomainDerivatives.of([self, other]), ["hessian"])
         return statistics.spread("hessian").products[0, 1].to(self.features.dtype)
@@ -286,6 +296,262 @@ class HeadDerivatives:
 
     def _mean(self, features: Tensor, weights: Tensor) -> Tensor:
         return weighted_sum(features, (weights * self.shares()).to(features.dtype), self.bias)
+
+
+class DomainDerivatives(Sequence[HeadDerivatives]):
+    """Head derivatives of ``m`` domains: one batch sorted by domain, and how many samples each domain has.
+
+    A sequence of the domains' [HeadDerivatives][hessalign.HeadDerivatives]. What is computed from it takes
+    the whole batch at once, however many domains it has.
+
+    Args:
+        batch: All samples, each domain's together.
+        sizes: Samples of each domain, at least one each.
+    """
+
+    def __init__(self, batch: HeadDerivatives, sizes: Sequence[int]) -> None:
+        self._batch: HeadDerivatives | None = batch
+        self._domains: list[HeadDerivatives] | None = None
+        self.sizes = tuple(sizes)
+
+    @classmethod
+    def of(cls, domains: Sequence[HeadDerivatives]) -> "DomainDerivatives":
+        """From the derivatives of each domain; what is one already is returned as it is.
+
+        Returns:
+            The domains together.
+
+        Raises:
+            ValueError: If there is no domain, or they differ in their numbers of features or outputs.
+        """
+        if isinstance(domains, DomainDerivatives):
+            return domains
+        if not domains:
+            raise ValueError("domains: at least 1 is needed, got none")
+        if len({(domain.shape, domain.bias) for domain in domains}) > 1:
+            shapes = sorted({(domain.features.shape[1], domain.residual.shape[1]) for domain in domains})
+            raise ValueError(
+                "domains: all must have the same numbers of features and outputs (and all a bias or none), "
+                f"got (features, outputs) = {shapes}"
+            )
+        result = cls.__new__(cls)
+        result._batch, result._domains = None, list(domains)
+        result.sizes = tuple(map(len, domains))
+        return result
+
+    @property
+    def batch(self) -> HeadDerivatives:
+        """All samples, sorted by domain."""
+        if self._batch is None:
+            self._batch = _join(self.domains)
+        return self._batch
+
+    @property
+    def domains(self) -> list[HeadDerivatives]:
+        """The domains one by one."""
+        if self._domains is None:
+            assert self._batch is not None
+            self._domains = self._batch.split(self.sizes)
+        return self._domains
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether all samples lie in one tensor already."""
+        return self._batch is not None
+
+    @property
+    def like(self) -> HeadDerivatives:
+        """Any of the derivatives at hand, for shapes and types."""
+        return self.domains[0] if self._batch is None else self._batch
+
+    def __len__(self) -> int:
+        """Number of domains."""
+        return len(self.sizes)
+
+    def __getitem__(self, index: Any) -> Any:
+        """A domain's derivatives."""
+        return self.domains[index]
+
+    def __iter__(self) -> Iterator[HeadDerivatives]:
+        """The domains one by one."""
+        return iter(self.domains)
+
+    def mean(self) -> HeadDerivatives:
+        """Derivatives of the mean over domains of their mean losses: all samples, weighted."""
+        shares = torch.cat([_column(domain) for domain in self.domains]) / len(self)
+        # Their weights sum to one domain's share each; masses that sum to 1 keep them as they are.
+        mass = torch.full_like(shares, 1 / len(shares))
+        return replace(self.batch, weight=shares, mass=mass)
+
+
+def _column(domain: HeadDerivatives) -> Tensor:
+    """A domain's shares as ``(n,)``."""
+    shares = domain.shares()
+    if isinstance(shares, Tensor):
+        return shares.squeeze(1)
+    return domain.residual.new_full((len(domain),), shares)
+
+
+def _join(domains: Sequence[HeadDerivatives]) -> HeadDerivatives:
+    weighted = any(domain.weight is not None for domain in domains)
+    weight = mass = None
+    if weighted:
+        # Shares of a domain sum to whatever its mean says; equal masses that sum to 1 keep them.
+        weight = torch.cat([_column(domain) for domain in domains])
+        mass = torch.cat([weight.new_full((len(domain),), 1 / len(domain)) for domain in domains])
+    first = domains[0]
+    return HeadDerivatives(
+        torch.cat([domain.features for domain in domains]),
+        torch.cat([domain.residual for domain in domains]),
+        first.curvature.join([domain.curvature for domain in domains[1:]]),
+        first.bias,
+        weight,
+        mass,
+    )
+
+
+@dataclass(frozen=True)
+class SortedDomains:
+    """Domains of a batch that is sorted by domain, given by their sizes in the place of ids.
+
+    With it a penalty reads no value of the batch, so that nothing waits for the device: not even NaN,
+    infinity or a class id out of range is looked for.
+
+    Attributes:
+        sizes: Samples of each domain, in the batch's order, at least one each.
+
+    Raises:
+        ValueError: If there is no domain or a size is no whole number of at least 1.
+
+    Example:
+        >>> import torch
+        >>> from hessalign import HessianAlignment
+        >>> from hessalign.alignment import SortedDomains
+        >>> features, targets = torch.randn(12, 4), torch.randint(0, 3, (12,))
+        >>> logits = torch.nn.Linear(4, 3)(features)
+        >>> value = HessianAlignment("hgp")(features, logits, targets, SortedDomains([4, 4, 4]))
+    """
+
+    sizes: Sequence[int]
+
+    def __post_init__(self) -> None:
+        sizes = tuple(require_whole("sizes", size, least=1) for size in self.sizes)
+        if not sizes:
+            raise ValueError("sizes: at least one domain is needed, got none")
+        object.__setattr__(self, "sizes", sizes)
+
+
+def derivatives_by_domain(
+    features: Any,
+    logits: Any,
+    targets: Any,
+    domains: Any,
+    loss: HeadLoss,
+    bias: bool = True,
+    sample_weight: Any = None,
+) -> DomainDerivatives:
+    """Head derivatives of each domain of a batch, in ascending order of the domains' ids.
+
+    Args:
+        features: ``(n, d)``.
+        logits: ``(n, C)``, or ``(n,)`` for one logit.
+        targets: What the loss takes.
+        domains: Domain ids, ``(n,)``, in any order, or [SortedDomains][hessalign.alignment.SortedDomains].
+        loss: Loss of the head.
+        bias: Whether the head has a bias.
+        sample_weight: Weight of each sample in its domain's mean loss, ``(n,)``; equal by default.
+
+    Returns:
+        Those of the domains.
+
+    Raises:
+        ValueError: As [HeadDerivatives.from_logits][hessalign.HeadDerivatives.from_logits] and
+            [sort_by_domain][] do, and if no sample of a domain counts.
+    """
+    features, logits = as_tensor("features", features), as_tensor("logits", logits)
+    targets = as_tensor("targets", targets)
+    if logits.ndim == 1:
+        logits = logits.unsqueeze(1)
+    check_shapes(features, logits, targets)
+    if isinstance(domains, SortedDomains):
+        if sum(domains.sizes) != len(features):
+            raise ValueError(
+                f"domains: sizes must add up to the {len(features)} samples, got {sum(domains.sizes)}"
+            )
+        batch = HeadDerivatives.from_checked(
+            features, logits, targets, loss, bias=bias, sample_weight=sample_weight
+        )
+        return DomainDerivatives(batch, domains.sizes)
+    ids = as_domain_ids("domains", domains, len(features), features.device)
+    order, sizes = sort_by_domain(ids, samples=len(features))
+    if sample_weight is not None:
+        sample_weight = as_tensor("sample_weight", sample_weight, features.device)
+    if order is not None:
+        check_finite(features, logits)
+        place = order.to(features.device)
+        features, logits, targets = features[place], logits[place], targets[order.to(targets.device)]
+        if isinstance(sample_weight, Tensor) and sample_weight.shape == (len(features),):
+            sample_weight = sample_weight[place]
+    batch = HeadDerivatives.from_logits(
+        features, logits, targets, loss, bias=bias, sample_weight=sample_weight
+    )
+    found = DomainDerivatives(batch, sizes)
+    if batch.weight is not None:
+        _check_counting(found)
+    return found
+
+
+def sort_by_domain(domains: Tensor, samples: int) -> tuple[Tensor | None, list[int]]:
+    """Order that puts each domain's samples together, and how many samples each domain has.
+
+    Args:
+        domains: Integer domain ids, ``(n,)``, in any order, not necessarily contiguous.
+        samples: ``n``, the length that ``domains`` must have.
+
+    Returns:
+        Indices that sort the batch by domain, or None where it is sorted already, and the domains' sizes in
+        ascending order of their ids.
+
+    Raises:
+        ValueError: If ``domains`` is not a tensor of ``n`` integers.
+    """
+    domains = as_domain_ids("domains", domains, samples)
+    if bool((domains[1:] >= domains[:-1]).all()):
+        order, ordered = None, domains
+    else:
+        ordered, order = domains.sort(stable=True)
+    _, sizes = torch.unique_consecutive(ordered, return_counts=True)
+    return order, sizes.tolist()
+
+
+def _check_counting(domains: DomainDerivatives) -> None:
+    weights = domains.batch.weight
+    assert weights is not None
+    counted = [float(own.sum()) for own in weights.detach().split(list(domains.sizes))]
+    if min(counted) <= 0:
+        raise ValueError(
+            "targets, sample_weight: every domain needs a sample that counts, but of the domain at position "
+            f"{counted.index(min(counted))} in ascending order all are ignored or have weight 0"
+        )
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Mixed precision off for a while; a device that knows none has none to switch off.
+
+    Args:
+        device: Where the tensors lie that are computed with.
+
+    Returns:
+        A context.
+    """
+    if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
+
+
+def at_least_single(values: Tensor) -> Tensor:
+    """The values in float32 at least; float64 stays what it is."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def precise_type(values: Tensor) -> torch.dtype:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hessalign.head.curvature import Curvature
+from hessalign.head.losses import Curvature
 
 # Rows of features multiplied at once: a group should fit a processor's cache.
 ROWS_IN_CACHE = 1024
@@ -50,6 +50,9 @@ def gram(features: Tensor, bias: bool, squares: bool = False) -> Tensor:
 
     A row of its derivative is a sum over all samples, in which those of equal domains cancel: that takes
     features in float64.
+
+    Returns:
+        ``(n, n)``.
     """
     products: Tensor = _Gram.apply(features, bias, squares)
     return products
@@ -59,6 +62,9 @@ def two_grams(features: Tensor, bias: bool) -> tuple[Tensor, Tensor]:
     """What [gram][] gives, twice: the second one has the derivative for its first factor alone.
 
     So ``z̃_j`` counts as a constant in the second one, and both need one matrix product in each direction.
+
+    Returns:
+        ``K`` and ``K``, ``(n, n)`` each.
     """
     both: tuple[Tensor, Tensor] = _TwoGrams.apply(features, bias)
     return both
@@ -79,9 +85,9 @@ def hgp_products(
     Args:
         features: ``(b, n, d)`` for each block of ``b`` domains.
         residuals: ``(b, n, C)``.
-        curvatures: Of ``b n`` samples, of one class.
+        curvatures: Those of the ``b n`` samples of each block, of one class.
         shares: Share of each sample in its domain's mean, ``(b, n, 1)``, or a number.
-        dtype: In which the products are taken.
+        dtype: Type in which the products are taken.
         bias: Whether the head has a bias.
         with_mean: Whether ``H̄ Ḡ`` is wanted.
         detached: ``H̄ Ḡ`` is a constant.
@@ -90,8 +96,8 @@ def hgp_products(
         ``G_e`` and ``H_e G_e``, ``(m, C, d+1)``, and ``H̄ Ḡ``, ``(C, d+1)``, or zeros.
     """
     values = [curvature.values for curvature in curvatures]
-    setting = (type(curvatures[0]), dtype, bias, with_mean, detached)
-    found: tuple[Tensor, ...] = _HGPProducts.apply(setting, *features, *residuals, *values, *shares)
+    config = (type(curvatures[0]), dtype, bias, with_mean, detached)
+    found: tuple[Tensor, ...] = _HGPProducts.apply(config, *features, *residuals, *values, *shares)
     return found[0], found[1], found[2].detach() if detached else found[2]
 
 
@@ -268,8 +274,8 @@ class _TwoGrams(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, None]:
         (features,) = ctx.saved_tensors
-        whole, one_sided = outputs
-        return (whole + whole.mT + one_sided) @ features, None
+        both_sided, one_sided = outputs
+        return (both_sided + both_sided.mT + one_sided) @ features, None
 
 
 def _symmetric_product(features: Tensor) -> Tensor:
@@ -344,8 +350,8 @@ class _HGPProducts(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(setting: tuple[Any, ...], *given: Tensor) -> tuple[Tensor, ...]:
-        kind, dtype, bias, with_mean, _ = setting
+    def forward(config: tuple[Any, ...], *given: Tensor) -> tuple[Tensor, ...]:
+        kind, dtype, bias, with_mean, _ = config
         features, residuals, values, shares = _quarters(given)
         blocks = [block.to(dtype) for block in features]
         gradients = torch.cat(
@@ -366,13 +372,13 @@ class _HGPProducts(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.setting, given = inputs[0], inputs[1:]
+        ctx.config, given = inputs[0], inputs[1:]
         ctx.shares = [None if isinstance(share, Tensor) else share for share in _quarters(given)[3]]
         ctx.save_for_backward(*[each for each in given if isinstance(each, Tensor)], output[0], *output[3:])
 
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
-        kind, _, bias, with_mean, detached = ctx.setting
+        kind, _, bias, with_mean, detached = ctx.config
         count = len(ctx.shares)
         saved = list(ctx.saved_tensors)
         features, residuals, values = (saved[n * count : (n + 1) * count] for n in range(3))
@@ -389,7 +395,7 @@ class _HGPProducts(torch.autograd.Function):
             slopes = torch.cat([slopes, of_mean], dim=1)
         directions = _directions(gradients, features, with_mean and not detached)
         ends = _ends(features)
-        parts, for_values, for_shares, for_directions = [], [], [], []
+        pairs, for_values, for_shares, for_directions = [], [], [], []
         for index, (z, c, a) in enumerate(zip(features, values, shares, strict=True)):
             curvature, u = kind(c), projected[index][..., :used]
             towards = _project(z, slopes[ends[index] : ends[index + 1]], bias).to(c.dtype)
@@ -399,7 +405,7 @@ class _HGPProducts(torch.autograd.Function):
             for_values.append(curvature.pull_back(u.reshape(shape).to(c.dtype), (towards * a).reshape(shape)))
             for_shares.append((towards * curved).sum(-1, keepdim=True))
             for_directions.append(_sum(z, bent, bias))
-            parts.append(((curved * a).to(dtype), bent))
+            pairs.append(((curved * a).to(dtype), bent))
         directed = torch.cat(for_directions)
         for_gradients = outputs[0].to(dtype) + directed[:, :outputs_count]
         if used > outputs_count:
@@ -409,7 +415,7 @@ class _HGPProducts(torch.autograd.Function):
         for index, (z, r, a) in enumerate(zip(features, residuals, shares, strict=True)):
             own = for_gradients[ends[index] : ends[index + 1]]
             if ctx.needs_input_grad[1 + index]:
-                left = torch.cat([*parts[index], (r * a).to(dtype)], dim=-1)
+                left = torch.cat([*pairs[index], (r * a).to(dtype)], dim=-1)
                 right = [slopes[ends[index] : ends[index + 1]], directions[index].to(dtype), own]
                 for_features.append(left @ torch.cat(right, dim=-2)[..., : z.shape[-1]])
             else:
@@ -513,9 +519,9 @@ def _groups(features: Tensor, weights: Tensor) -> list[tuple[Tensor, Tensor]]:
     return list(zip(features.split(ROWS_IN_CACHE, -2), weights.split(ROWS_IN_CACHE, -2), strict=True))
 
 
-def _joined(parts: list[Tensor], dim: int) -> Tensor:
+def _joined(pieces: list[Tensor], dim: int) -> Tensor:
     """All groups' rows; one alone is not copied."""
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim)
 
 
 def _augmented(rows: Tensor, bias: bool) -> Tensor:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from hessalign.checks import require_choice
 from hessalign.exceptions import UntrustworthyWarning
-from hessalign.head.derivatives import HeadDerivatives
-from hessalign.head.statistics import DomainDerivatives, Statistics
+from hessalign.head.derivatives import DomainDerivatives, HeadDerivatives
+from hessalign.head.statistics import Statistics
 
 MAX_LANCZOS_STEPS = 300
 DENSE_SIZE = 64

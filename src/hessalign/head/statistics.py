@@ -20,18 +20,17 @@ does so for all data that are small, and subtracts before it squares. What subtr
 derivative without cancellation, which is taken in the features' own type: see [hessalign.head.gram][].
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from hessalign.head.curvature import Curvature
-from hessalign.head.derivatives import PRECISE_VALUES, HeadDerivatives, precise_type
+from hessalign.head.derivatives import PRECISE_VALUES, DomainDerivatives, HeadDerivatives, precise_type
 from hessalign.head.gram import (
     ROWS_IN_CACHE,
     gram,
@@ -44,6 +43,7 @@ from hessalign.head.gram import (
     weighted_squares,
     weighted_sum,
 )
+from hessalign.head.losses import Curvature
 
 Quantity = Literal["gradient", "hessian", "diagonal", "hgp"]
 Way = Literal["primal", "dual"]
@@ -83,115 +83,6 @@ class Spread:
     def square_of_mean(self) -> Tensor:
         """``‖V̄‖²``, scalar."""
         return self.products.mean()
-
-
-class DomainDerivatives(Sequence[HeadDerivatives]):
-    """Head derivatives of ``m`` domains: one batch sorted by domain, and how many samples each domain has.
-
-    A sequence of the domains' [HeadDerivatives][hessalign.HeadDerivatives]. What is computed from it takes
-    the whole batch at once, however many domains it has.
-
-    Args:
-        batch: All samples, each domain's together.
-        sizes: Samples of each domain, at least one each.
-    """
-
-    def __init__(self, batch: HeadDerivatives, sizes: Sequence[int]) -> None:
-        self._batch: HeadDerivatives | None = batch
-        self._parts: list[HeadDerivatives] | None = None
-        self.sizes = tuple(sizes)
-
-    @classmethod
-    def of(cls, domains: Sequence[HeadDerivatives]) -> "DomainDerivatives":
-        """From the derivatives of each domain; what is one already is returned as it is.
-
-        Raises:
-            ValueError: If there is no domain, or they differ in their numbers of features or outputs.
-        """
-        if isinstance(domains, DomainDerivatives):
-            return domains
-        if not domains:
-            raise ValueError("domains: at least 1 is needed, got none")
-        if len({(domain.shape, domain.bias) for domain in domains}) > 1:
-            shapes = sorted({(domain.features.shape[1], domain.residual.shape[1]) for domain in domains})
-            raise ValueError(
-                "domains: all must have the same numbers of features and outputs (and all a bias or none), "
-                f"got (features, outputs) = {shapes}"
-            )
-        result = cls.__new__(cls)
-        result._batch, result._parts = None, list(domains)
-        result.sizes = tuple(map(len, domains))
-        return result
-
-    @property
-    def batch(self) -> HeadDerivatives:
-        """All samples, sorted by domain."""
-        if self._batch is None:
-            self._batch = _join(self.parts)
-        return self._batch
-
-    @property
-    def parts(self) -> list[HeadDerivatives]:
-        """The domains one by one."""
-        if self._parts is None:
-            assert self._batch is not None
-            self._parts = self._batch.split(self.sizes)
-        return self._parts
-
-    @property
-    def is_joined(self) -> bool:
-        """Whether all samples lie in one tensor already."""
-        return self._batch is not None
-
-    @property
-    def like(self) -> HeadDerivatives:
-        """Any of the derivatives at hand, for shapes and types."""
-        return self.parts[0] if self._batch is None else self._batch
-
-    def __len__(self) -> int:
-        """Number of domains."""
-        return len(self.sizes)
-
-    def __getitem__(self, index: Any) -> Any:
-        """A domain's derivatives."""
-        return self.parts[index]
-
-    def __iter__(self) -> Iterator[HeadDerivatives]:
-        """The domains one by one."""
-        return iter(self.parts)
-
-    def mean(self) -> HeadDerivatives:
-        """Derivatives of the mean over domains of their mean losses: all samples, weighted."""
-        shares = torch.cat([_column(part) for part in self.parts]) / len(self)
-        # Their weights sum to one domain's share each; masses that sum to 1 keep them as they are.
-        mass = torch.full_like(shares, 1 / len(shares))
-        return replace(self.batch, weight=shares, mass=mass)
-
-
-def _column(domain: HeadDerivatives) -> Tensor:
-    """A domain's shares as ``(n,)``."""
-    shares = domain.shares()
-    if isinstance(shares, Tensor):
-        return shares.squeeze(1)
-    return domain.residual.new_full((len(domain),), shares)
-
-
-def _join(parts: Sequence[HeadDerivatives]) -> HeadDerivatives:
-    weighted = any(part.weight is not None for part in parts)
-    weight = mass = None
-    if weighted:
-        # Shares of a domain sum to whatever its mean says; equal masses that sum to 1 keep them.
-        weight = torch.cat([_column(part) for part in parts])
-        mass = torch.cat([weight.new_full((len(part),), 1 / len(part)) for part in parts])
-    first = parts[0]
-    return HeadDerivatives(
-        torch.cat([part.features for part in parts]),
-        torch.cat([part.residual for part in parts]),
-        first.curvature.join([part.curvature for part in parts[1:]]),
-        first.bias,
-        weight,
-        mass,
-    )
 
 
 class Statistics:
@@ -466,6 +357,9 @@ def plan(
         domains: The domains.
         wanted: Quantities that will be asked for.
         unbiased: Whether U-statistics are wanted; HGP's are a sum over quadruples of samples.
+
+    Returns:
+        The way of each.
     """
     like, samples, count = domains.like, sum(domains.sizes), len(domains)
     outputs, width = like.shape
@@ -536,8 +430,11 @@ def _quadruples(
     """``⟨H_e G_e, H_e G_e⟩`` from four distinct samples each, ``(m,)``: the U-statistic.
 
     With ``T_ij = A_i r_j K_ij``, ``T_ii = 0`` and ``s_i = Σ_j T_ij`` the sum over distinct ``i, j, k, l`` of
-    ``K_ik T_ij·T_kl`` is ``Σ_ik K_ik s_i·s_k`` without its terms in which two of them agree; those with
+    ``K_ik T_ij·T_kl`` is ``Σ_ik K_ik s_i·s_k`` without its terms in which two of them are equal; those with
     ``j = k`` and with ``i = l`` are equal.
+
+    Returns:
+        Estimates that can be negative.
     """
     if len(set(sizes)) == 1:
         size, count = sizes[0], len(sizes)
@@ -583,7 +480,7 @@ def _check_distinct(domains: DomainDerivatives, wanted: Collection[Quantity]) ->
             f"unbiased: {'hgp' if fewest == 4 else 'it'} needs at least {fewest} samples of each domain, "
             f"got a domain with {min(domains.sizes)}"
         )
-    if any(part.weight is not None for part in ([domains.like] if domains.is_joined else domains.parts)):
+    if any(each.weight is not None for each in ([domains.like] if domains.is_joined else domains)):
         raise ValueError(
             "unbiased: samples must count alike; leave out sample_weight, class_weight and ignored samples"
         )
@@ -601,11 +498,11 @@ class _Block:
     Attributes:
         features: ``(b, n, d)``.
         residual: ``(b, n, C)``.
-        curvature: Of ``b n`` samples.
+        curvature: That of the ``b n`` samples.
         shares: Share of each sample in its domain's mean, ``(b, n, 1)``, or a number.
         domains: Which domains they are.
         bias: Whether the head has one.
-        dtype: In which sums over samples are taken: the features' own, or float64 where that is cheap.
+        dtype: Type in which sums over samples are taken: the features' own, or float64 where that is cheap.
     """
 
     features: Tensor
@@ -647,8 +544,8 @@ def _blocks(domains: DomainDerivatives) -> list[_Block]:
     """All domains: large ones each for itself, small ones together."""
     if min(domains.sizes) >= ROWS_IN_CACHE or len(domains) == 1:
         return [
-            _block(part, (1, len(part), -1), part.shares(), [index])
-            for index, part in enumerate(domains.parts)
+            _block(domain, (1, len(domain), -1), domain.shares(), [index])
+            for index, domain in enumerate(domains)
         ]
     batch, sizes = domains.batch, domains.sizes
     if len(set(sizes)) == 1:

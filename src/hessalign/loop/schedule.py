@@ -63,6 +63,9 @@ class WeightSchedule:
 
         Args:
             step: The step that is about to be done, counted from 0.
+
+        Returns:
+            The weight.
         """
         if any(isinstance(value, Tensor) for value in (step, self.after, self.start)):
             return self._of_tensors(step)
@@ -80,6 +83,9 @@ class WeightSchedule:
             loss: Scalar.
             penalty: Scalar, without a weight of its own.
             step: The step that is about to be done, counted from 0.
+
+        Returns:
+            A scalar to differentiate.
         """
         weight = self(step)
         if not self.divide:
@@ -92,6 +98,9 @@ class WeightSchedule:
 
         Args:
             step: The step that is about to be done, counted from 0.
+
+        Returns:
+            True or False; a tensor of either where ``start`` or the step is one.
         """
         return (self.start == step) & (self.reset_optimizer and step > 0)
 

@@ -11,8 +11,16 @@ from .layout import (
     is_started,
     latest_checkpoint,
 )
-from .records import append_record, divergence, read_records, source_accuracy, write_records
-from .seals import Seal, check_spec, finish, read_as, read_lines
+from .records import (
+    SPLITS,
+    append_record,
+    divergence,
+    parse_record,
+    read_records,
+    source_accuracy,
+    write_records,
+)
+from .seals import Seal, check_spec, finish, read_as, read_lines, whole_lines
 
 __all__ = [
     "CHECKPOINTS",
@@ -21,6 +29,7 @@ __all__ = [
     "LATEST",
     "METRICS",
     "SPEC",
+    "SPLITS",
     "HeldError",
     "Seal",
     "append_record",
@@ -31,9 +40,11 @@ __all__ = [
     "is_finished",
     "is_started",
     "latest_checkpoint",
+    "parse_record",
     "read_as",
     "read_lines",
     "read_records",
     "source_accuracy",
+    "whole_lines",
     "write_records",
 ]

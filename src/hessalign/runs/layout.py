@@ -94,6 +94,12 @@ def is_finished(folder: Path) -> bool:
 def latest_checkpoint(checkpoints: Path) -> Path | None:
     """The latest whole checkpoint, or None where there is none.
 
+    Args:
+        checkpoints: Folder of a run's checkpoints.
+
+    Returns:
+        Its folder.
+
     Raises:
         ValueError: If the file that names it does not name one that is there.
         OSError: If that file cannot be read.
@@ -106,6 +112,12 @@ def latest_checkpoint(checkpoints: Path) -> Path | None:
 
 def latest_name(checkpoints: Path) -> str | None:
     """Name of the latest checkpoint, or None where there is none.
+
+    Args:
+        checkpoints: Folder of a run's checkpoints.
+
+    Returns:
+        Name of its folder.
 
     Raises:
         ValueError: If the file that should tell it does not.

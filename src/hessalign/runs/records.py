@@ -1,9 +1,9 @@
-"""The metrics of a run as JSON lines, one for each evaluation."""
+"""The metrics of a run as JSON lines, one for each evaluation: how they are written, read and checked."""
 
 import json
 import math
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from hessalign.runs.seals import read_lines
 
 DIVERGED = "diverged"
 """Field of a record: why the run ended there, in words."""
-PARTS = {"in", "out"}
+SPLITS = ("in", "out")
+"""Of each domain: the larger one, which source domains are trained on, and what is held out."""
 
 
 def append_record(folder: Path, record: Mapping[str, Any]) -> None:
@@ -32,8 +33,14 @@ def write_records(folder: Path, records: Iterable[Mapping[str, Any]]) -> None:
 def read_records(folder: Path) -> list[dict[str, Any]]:
     """All whole lines; a last line that was torn by a kill is left out.
 
-    Accuracies are from 0 to 1, or None where a part is empty or the run had diverged. A scalar that was not
+    Accuracies are from 0 to 1, or None where a split is empty or the run had diverged. A scalar that was not
     finite is None.
+
+    Args:
+        folder: Of the run.
+
+    Returns:
+        A record for each line.
 
     Raises:
         ValueError: If a line is no record, naming file and line; or if a run that is finished, or has a
@@ -42,9 +49,38 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     """
     lines, _ = read_lines(folder)
     return [
-        _record(line, folder / METRICS, number)
+        parse_record(line, folder / METRICS, number)
         for number, line in enumerate(lines.split(b"\n")[:-1], start=1)
     ]
+
+
+def parse_record(
+    line: bytes, path: Path, number: int, to_record: Callable[[Any], Any] = lambda content: content
+) -> dict[str, Any]:
+    """A line's record, checked; a scalar that was not finite is None.
+
+    Args:
+        line: Without its end.
+        path: The file, to be named in an error.
+        number: Of the line, from 1.
+        to_record: Makes a record of what another program writes; by default the line's content is one.
+
+    Returns:
+        The record.
+
+    Raises:
+        ValueError: If it is none, naming file, line and what is wrong.
+    """
+    try:
+        record = to_record(json.loads(line))
+    except (ValueError, RecursionError):
+        problem: str | None = "it is not JSON"
+    else:
+        problem = _problem(record)
+    if problem is not None:
+        raise ValueError(f"{path}, line {number}, is not the record of an evaluation: {problem}")
+    cleaned: dict[str, Any] = _finite(record)  # records from before null was written hold Python's NaN
+    return cleaned
 
 
 def keep_records_before(folder: Path, step: int) -> None:
@@ -54,7 +90,7 @@ def keep_records_before(folder: Path, step: int) -> None:
     kept = [
         line + b"\n"
         for number, line in enumerate(whole, start=1)
-        if _record(line, folder / METRICS, number)["step"] < step
+        if parse_record(line, folder / METRICS, number)["step"] < step
     ]
     if torn or len(kept) < len(whole):
         write_atomically(folder / METRICS, b"".join(kept))
@@ -71,9 +107,9 @@ def divergence(records: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def source_accuracy(record: Mapping[str, Any], target_domains: Collection[int]) -> float:
-    """Mean accuracy on the held-out parts of the source domains, 0 to 1; NaN where one was not measured."""
-    parts = record["accuracies"].values()  # domains in index order
-    sources = [part["out"] for index, part in enumerate(parts) if index not in target_domains]
+    """Mean accuracy on the held-out splits of the source domains, 0 to 1; NaN where one was not measured."""
+    domains = record["accuracies"].values()  # in index order
+    sources = [splits["out"] for index, splits in enumerate(domains) if index not in target_domains]
     if any(value is None for value in sources):
         return math.nan
     return float(sum(sources) / len(sources))
@@ -87,18 +123,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _finite(item) for name, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _record(line: bytes, path: Path, number: int) -> dict[str, Any]:
-    """A line's record, checked."""
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        record = None
-    problem = "it is not JSON" if record is None else _problem(record)
-    if problem is not None:
-        raise ValueError(f"{path}, line {number}, is not the record of an evaluation: {problem}")
-    return _none_if_not_finite(record)
 
 
 def _problem(record: Any) -> str | None:
@@ -123,12 +147,12 @@ def _problem(record: Any) -> str | None:
 def _wrong_accuracy(accuracies: Any) -> str | None:
     if not isinstance(accuracies, dict) or not accuracies:
         return f"accuracies must be given by domain, got {accuracies!r:.80}"
-    for domain, parts in accuracies.items():
-        if not isinstance(parts, dict) or parts.keys() != PARTS:
-            return f"accuracies of {domain!r} must be those of in and out, got {parts!r:.80}"
-        for part, value in parts.items():
-            if not _is_number(value) or not (_not_finite(value) or 0 <= value <= 1):
-                return f"accuracies of {domain!r}, {part}, must be from 0 to 1, got {value!r:.80}"
+    for domain, splits in accuracies.items():
+        if not isinstance(splits, dict) or splits.keys() != set(SPLITS):
+            return f"accuracies of {domain!r} must be those of in and out, got {splits!r:.80}"
+        for split, value in splits.items():
+            if not _is_number(value) or not (_finite(value) is None or 0 <= value <= 1):
+                return f"accuracies of {domain!r}, {split}, must be from 0 to 1, got {value!r:.80}"
     return None
 
 
@@ -136,13 +160,3 @@ def _is_number(value: Any) -> bool:
     if value is None or isinstance(value, float):
         return True
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
-
-
-def _not_finite(value: float | None) -> bool:
-    return value is None or not math.isfinite(value)
-
-
-def _none_if_not_finite(record: dict[str, Any]) -> dict[str, Any]:
-    """Records from before null was written hold Python's NaN."""
-    cleaned: dict[str, Any] = _finite(record)
-    return cleaned

@@ -44,6 +44,9 @@ def seal(folder: Path, files: dict[str, str] | None = None, trained_together: in
         folder: Of the run.
         files: Digests of a checkpoint's files.
         trained_together: Number of runs that were computed at once.
+
+    Returns:
+        The seal, which is not written anywhere.
     """
     spec, metrics = (_read(folder / name) for name in (SPEC, METRICS))
     return Seal(
@@ -73,6 +76,12 @@ def finish(folder: Path, trained_together: int = 1) -> None:
 def read_lines(folder: Path) -> tuple[bytes, bool]:
     """The whole lines of a run's records, and whether there is a last one without an end.
 
+    Args:
+        folder: Of the run.
+
+    Returns:
+        As of [whole_lines][].
+
     Raises:
         ValueError: If they are not what the run wrote, naming the file.
         OSError: If they cannot be read.
@@ -85,7 +94,11 @@ def read_lines(folder: Path) -> tuple[bytes, bool]:
     else:
         problem = "missing" if text is None else "damaged: its SHA-256 is not what the run noted"
         raise ValueError(f"{folder / METRICS} is {problem}; remove {folder} to do the run again")
-    text = text or b""
+    return whole_lines(text or b"")
+
+
+def whole_lines(text: bytes) -> tuple[bytes, bool]:
+    """The lines that have an end, and whether there is a last one without."""
     end = text.rfind(b"\n") + 1
     return text[:end], end < len(text)
 
@@ -107,6 +120,12 @@ def check_spec(folder: Path) -> None:
 def read_seal(path: Path) -> Seal | None:
     """A seal; None where there is none, as in folders from before there were any.
 
+    Args:
+        path: Of the file.
+
+    Returns:
+        What was noted.
+
     Raises:
         ValueError: If the file is no seal, naming it.
     """
@@ -122,6 +141,9 @@ def read_as(model: type[Read], file: Path, text: bytes | None = None, line: int 
         file: To read, and to name in an error.
         text: What to read instead, if it was read from the file before.
         line: Which line of the file the text is; None for all of it.
+
+    Returns:
+        The model.
 
     Raises:
         ValueError: If it is not one, naming the file and what is wrong.

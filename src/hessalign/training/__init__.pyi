@@ -1,7 +1,7 @@
 from .backbone import choose_backbone
 from .checkpoint import checkpoint_about, latest_checkpoint, load_model
 from .features import ExtractionProgress, FeaturesSpec, extract_features
-from .machine import Machine
+from .machine import Machine, make_fabric
 from .predictor import Prediction, image_paths, load_trained, predict
 from .spec import CheckpointAbout, RunSpec
 from .tensorboard import TensorBoard
@@ -29,6 +29,7 @@ __all__ = [
     "latest_checkpoint",
     "load_model",
     "load_trained",
+    "make_fabric",
     "predict",
     "read_records",
     "train",

@@ -40,7 +40,7 @@ def choose_backbone(
         fields["frozen_batch_norm"] = False
     if normalization is not None:
         fields["normalization"] = normalization
-    if dataset.images != "small":
+    if dataset.search_space != "small":
         fields["dropout"] = dropout
     spec = BackboneSpec(**fields)
     if not isinstance(spec.weights, Path):

@@ -29,15 +29,18 @@ class BatchedAdam:
         self.second = {name: torch.zeros_like(value) for name, value in parameters.items()}
 
     @torch.no_grad()
-    def forget(self, runs: Tensor) -> None:
+    def forget(self, runs: Tensor, lr: Tensor | None = None) -> None:
         """Let some runs begin anew.
 
         Args:
             runs: Which, ``(R,)``, bool; on the host, for it is read there.
+            lr: Their learning rates from now on, ``(R,)``; None (default) for those they have.
         """
         if bool(runs.any()):
             for value in (self.steps, *self.first.values(), *self.second.values()):
                 value[runs.to(value.device)] = 0
+            if lr is not None:
+                self.lr = torch.where(runs.to(self.lr.device), lr.to(self.lr), self.lr)
 
     @torch.no_grad()
     def step(self, gradients: Mapping[str, Tensor]) -> None:

@@ -7,9 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hessalign.datasets.base import DomainDataset, Samples
+from hessalign.datasets.base import DomainDataset, Samples, split_indices
 from hessalign.datasets.features_file import FeatureSamples
-from hessalign.datasets.splits import split_indices
 from hessalign.loop import draw_samples
 from hessalign.training.batches import check_sizes
 from hessalign.training.evaluation import NO_CLASS

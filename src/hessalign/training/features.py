@@ -22,16 +22,15 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from hessalign.backbones import Backbone, BackboneSpec, make_backbone, network_sha256
 from hessalign.checks import require_path
-from hessalign.datasets.base import DomainDataset
+from hessalign.datasets.base import DomainDataset, seed_hash
 from hessalign.datasets.features_format import (
     DTYPES,
     SUFFIX,
-    FeaturesAbout,
+    FeaturesMetadata,
     Pieces,
-    read_about,
+    read_metadata,
     write_features,
 )
-from hessalign.datasets.splits import seed_hash
 from hessalign.files import remove_drafts, write_atomically
 from hessalign.runs import hold
 from hessalign.training.loading import seeded
@@ -80,7 +79,7 @@ class _Part(BaseModel):
     """What the folder beside the file belongs to."""
 
     spec: FeaturesSpec
-    about: FeaturesAbout
+    about: FeaturesMetadata
     sizes: tuple[int, ...]
 
 
@@ -91,7 +90,7 @@ def extract_features(
     machine: Machine,
     resume: bool = False,
     report: Callable[[ExtractionProgress], None] | None = None,
-) -> FeaturesAbout:
+) -> FeaturesMetadata:
     """Write the features of all samples of a dataset to one file.
 
     Args:
@@ -106,12 +105,13 @@ def extract_features(
         What the file tells of itself.
 
     Raises:
-        ValueError: If the path is taken, an unfinished extraction is another one, or a feature is not finite
-            in the type asked for.
+        ValueError: If the path is taken, there is no such machine here, an unfinished extraction is another
+            one, or a feature is not finite in the type asked for.
         OSError: If a sample cannot be read or a file cannot be written.
     """
     path = require_path("out", path)
     _check_path(path, resume)
+    device = make_fabric(machine).device
     backbone = _backbone(spec, dataset)
     part = _Part(spec=spec, about=_about(dataset, spec, backbone), sizes=tuple(map(len, dataset.domains)))
     folder = path.with_name(f"{path.name}.part")
@@ -124,7 +124,7 @@ def extract_features(
     with hold(folder):
         _claim(folder, part, resume)
         remove_drafts(folder)
-        _extract(dataset, spec, backbone, folder, machine, report)
+        _extract(dataset, spec, backbone, folder, device, machine.workers, report)
         about = _assemble(dataset, part, backbone.width, folder, path)
         shutil.rmtree(folder)
     return about
@@ -143,10 +143,10 @@ def _backbone(spec: FeaturesSpec, dataset: DomainDataset) -> Backbone:
     return make_backbone(spec.backbone, dataset.input_shape[0]).eval()
 
 
-def _about(dataset: DomainDataset, spec: FeaturesSpec, backbone: Backbone) -> FeaturesAbout:
+def _about(dataset: DomainDataset, spec: FeaturesSpec, backbone: Backbone) -> FeaturesMetadata:
     first = dataset.domains[0]
     prepared = backbone.preparation and backbone.preparation.describe(dataset.input_shape[1:])
-    return FeaturesAbout(
+    return FeaturesMetadata(
         class_names=dataset.class_names,
         domain_names=tuple(domain.name for domain in dataset.domains),
         dataset=dataset.name,
@@ -163,8 +163,8 @@ def _about(dataset: DomainDataset, spec: FeaturesSpec, backbone: Backbone) -> Fe
     )
 
 
-def _finished(path: Path, about: FeaturesAbout) -> FeaturesAbout:
-    found = read_about(path)
+def _finished(path: Path, about: FeaturesMetadata) -> FeaturesMetadata:
+    found = read_metadata(path)
     if found.model_copy(update={"content_sha256": about.content_sha256}) != about:
         raise ValueError(f"out: {path} holds other features; choose another name")
     return found
@@ -236,17 +236,17 @@ def _extract(
     spec: FeaturesSpec,
     backbone: Backbone,
     folder: Path,
-    machine: Machine,
+    device: torch.device,
+    workers: int,
     report: Callable[[ExtractionProgress], None] | None,
 ) -> None:
     """Compute the chunks that are missing."""
     samples = _AllViews(dataset, spec.views, spec.seed)
-    device = make_fabric(machine).device
     backbone.to(device)
     chunks = torch.arange(len(samples)).split(spec.batch_size * BATCHES_IN_CHUNK)
     missing = [number for number in range(len(chunks)) if not _chunk(folder, number).exists()]
     batches = [batch.tolist() for number in missing for batch in chunks[number].split(spec.batch_size)]
-    loader = iter(DataLoader(samples, batch_sampler=batches, num_workers=machine.workers, collate_fn=_stack))
+    loader = iter(DataLoader(samples, batch_sampler=batches, num_workers=workers, collate_fn=_stack))
     done = len(samples) - sum(map(len, batches))
     computed, started = 0, time.perf_counter()
     for number in missing:
@@ -284,7 +284,7 @@ def _check_finite(
         )
 
 
-def _assemble(dataset: DomainDataset, part: _Part, width: int, folder: Path, path: Path) -> FeaturesAbout:
+def _assemble(dataset: DomainDataset, part: _Part, width: int, folder: Path, path: Path) -> FeaturesMetadata:
     samples = sum(part.sizes)
     count = len(torch.arange(samples).split(part.spec.batch_size * BATCHES_IN_CHUNK))
     chunks = [_chunk(folder, number) for number in range(count)]

@@ -19,6 +19,8 @@ from lightning_fabric.utilities.rank_zero import rank_zero_only
 from hessalign.training.processes import Processes
 
 Strategy = Literal["auto", "ddp"]
+NUMBERED = ("cuda", "gpu", "mps")
+"""Accelerators of which there may be several."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class Machine:
     """Where and how a run is computed; nothing here belongs to its identity.
 
     Attributes:
-        accelerator: As Lightning Fabric takes it: ``"auto"``, ``"cpu"``, ``"gpu"``, ``"mps"`` ...
+        accelerator: As Lightning Fabric takes it: ``"auto"``, ``"cpu"``, ``"gpu"``, ``"mps"`` ...; or one
+            device by its number, ``"cuda:1"``.
         precision: As Lightning Fabric takes it: ``"32-true"``, ``"bf16-mixed"`` ...
         workers: Processes that load samples, for each of the devices.
         devices: Number of processes that share each update, one on each device; 1 by default.
@@ -68,11 +71,18 @@ def make_fabric(machine: Machine) -> Fabric:
             "precision: '16-mixed' needs its losses scaled, which algorithms with steps of their own do not "
             "do; use 'bf16-mixed'"
         )
+    accelerator, _, index = machine.accelerator.partition(":")
+    if ":" in machine.accelerator and not (index.isdecimal() and accelerator in NUMBERED):
+        raise ValueError(
+            f"accelerator: {machine.accelerator!r} is not known; one device is 'cuda:1', by its number"
+        )
+    if index and machine.devices > 1:
+        raise ValueError(f"devices: {machine.devices} processes cannot have {machine.accelerator!r} alone")
     try:
         precision: Any = machine.precision
         return Fabric(
-            accelerator=machine.accelerator,
-            devices=machine.devices,
+            accelerator=accelerator,
+            devices=[int(index)] if index else machine.devices,
             strategy=machine.strategy,
             precision=precision,
         )

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from hessalign.algorithms import Algorithm
 from hessalign.datasets.image_folder import ImageFinder
-from hessalign.datasets.image_reading import read_image
-from hessalign.datasets.transforms import IMAGE_SIZE, plain_transform
+from hessalign.datasets.image_reading import IMAGE_SIZE, plain_transform, read_image
 from hessalign.exceptions import DivergedError, HessalignWarning
 from hessalign.files import shown
 from hessalign.runs.layout import CHECKPOINTS, METRICS, latest_checkpoint

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from hessalign.algorithms import get_algorithm
+from hessalign.algorithms.registry import registered_name
 from hessalign.backbones import BackboneSpec
 
 
@@ -50,6 +51,11 @@ class RunSpec(BaseModel):
     holdout_fraction: float = Field(0.2, gt=0, lt=1)
     validation_images: Literal["plain", "augmented"] = "plain"
     evaluation_samples: int | None = Field(None, ge=1)
+
+    @field_validator("algorithm")
+    @classmethod
+    def _one_spelling(cls, algorithm: str) -> str:
+        return registered_name(algorithm)
 
     @field_validator("target_domains")
     @classmethod

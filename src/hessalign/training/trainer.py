@@ -19,8 +19,7 @@ from hessalign.algorithms import Algorithm, DomainBatch, get_algorithm
 from hessalign.algorithms.base import Metrics
 from hessalign.backbones import make_backbone
 from hessalign.backbones.base import IDENTITY
-from hessalign.datasets.base import DomainDataset, Samples
-from hessalign.datasets.splits import split_indices
+from hessalign.datasets.base import DomainDataset, Samples, split_indices
 from hessalign.exceptions import DivergedError
 from hessalign.files import write_atomically
 from hessalign.runs.layout import (

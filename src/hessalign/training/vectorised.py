@@ -239,6 +239,7 @@ class _Runs:
         optimizers = algorithm.make_optimizers()
         (optimizer,) = optimizers.values()
         assert isinstance(optimizer, Adam)
+        optimizer.param_groups[0]["lr"] = float(self.adam.lr[run])
         for name, parameter in algorithm.named_parameters():
             optimizer.state[parameter] = self.adam.state_of(f"algorithm.{name}", run)
         about = CheckpointAbout(
@@ -291,15 +292,16 @@ class _Runs:
             self.parameters, self.buffers, self.hparams, inputs, targets
         )
         gradients = torch.autograd.grad(losses.sum(), list(self.parameters.values()))
-        self.adam.forget(self._forgetting())
+        self.adam.forget(*self._beginning_anew())
         self.adam.step(dict(zip(self.parameters, gradients, strict=True)))
         return {"loss": losses.detach(), **metrics}
 
-    def _forgetting(self) -> Tensor:
-        """Which runs' Adam begins anew with this step, ``(R,)``, on the host."""
+    def _beginning_anew(self) -> tuple[Tensor, Tensor | None]:
+        """Which runs' Adam begins anew with this step, ``(R,)``, and its learning rates, on the host."""
         with _replaced(self.algorithm, self.hparams_at_hand):
-            forgetting = torch.as_tensor(self.algorithm.forgets_moments())
-        return forgetting.expand(len(self.specs))
+            forgetting = torch.as_tensor(self.algorithm.resets_optimizer())
+            lr = self.algorithm.lr_from_now()
+        return forgetting.expand(len(self.specs)), None if lr is None else torch.as_tensor(lr)
 
     @torch.no_grad()
     def _predict(self) -> Tensor:

@@ -1,6 +1,6 @@
 """Colored MNIST, full batch: Tables 7 and 8 of the paper's supplement.
 
-Figures are in ``figure`` and ``curves``, which import matplotlib.
+Figures are in ``figure``, which imports matplotlib.
 """
 
 import lazy_loader

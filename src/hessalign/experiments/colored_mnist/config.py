@@ -1,6 +1,8 @@
-"""What determines a restart, and so its result."""
+"""What determines a restart, and so its result; and which restarts a table needs."""
 
 import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,42 +13,88 @@ SOURCE_IMAGES = 50_000
 Hutchinson = Literal["expected", "sampled", "expected-sampled-steps", "sampled-expected-steps"]
 """Probes in expectation or drawn; the last two follow the gradient of the one in steps sized by the other."""
 
-_FORMS: dict[Hutchinson, tuple[Hutchinson, Hutchinson]] = {
-    "expected": ("expected", "expected"),
-    "sampled": ("sampled", "sampled"),
-    "expected-sampled-steps": ("expected", "sampled"),
-    "sampled-expected-steps": ("sampled", "expected"),
+PLAIN_HUTCHINSON: tuple[Hutchinson, ...] = ("expected", "sampled")
+"""Those that ``hessalign cmnist`` runs; it reads records of all."""
+
+Alignment = Literal["gradient", "hgp", "hutchinson", "diagonal", "frobenius", "spectral"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of a table; its penalty is made in [methods][hessalign.experiments.colored_mnist.methods].
+
+    Attributes:
+        label: Name as the paper prints it.
+        alignment: Method of [HessianAlignment][hessalign.HessianAlignment]; None where it is none.
+        gradients: Whether an alignment has its gradient distance, β = 1, or β = 0.
+        hessians: Whether it has its Hessian distance.
+        flat: Which elements of the Hessians are made small besides.
+    """
+
+    label: str
+    alignment: Alignment | None = None
+    gradients: bool = True
+    hessians: bool = True
+    flat: Literal["whole", "off_diagonal"] | None = None
+
+    @property
+    def uses_probes(self) -> bool:
+        """Whether the number of Hutchinson probes matters."""
+        return self.alignment == "hutchinson"
+
+    @property
+    def uses_alpha(self) -> bool:
+        """Whether there is a Hessian distance, whose weight matters."""
+        return self.alignment not in {None, "gradient"} and self.hessians
+
+    @property
+    def uses_gamma(self) -> bool:
+        """Whether there is a flatness penalty, whose weight matters."""
+        return self.flat is not None
+
+
+def _hessian_methods(alignment: Alignment, label: str) -> dict[str, Method]:
+    """An alignment with both distances, and with one of them switched off."""
+    return {
+        alignment: Method(label, alignment),
+        f"{alignment}-alpha0": Method(f"{label} (α = 0)", alignment, hessians=False),
+        f"{alignment}-beta0": Method(f"{label} (β = 0)", alignment, gradients=False),
+    }
+
+
+def _flat_methods(alignment: Alignment, label: str) -> dict[str, Method]:
+    """An alignment with both distances, beside a flat head: the whole Hessian, and its off-diagonal."""
+    return {
+        f"{alignment}-flat": Method(f"{label} + flat head", alignment, flat="whole"),
+        f"{alignment}-flat-off": Method(f"{label} + flat head, off-diagonal", alignment, flat="off_diagonal"),
+    }
+
+
+METHODS: dict[str, Method] = {
+    "erm": Method("ERM"),
+    "irm": Method("IRM"),
+    "vrex": Method("V-REx"),
+    "fishr": Method("Fishr"),
+    **_hessian_methods("hgp", "HGP"),
+    **_hessian_methods("hutchinson", "Hutchinson"),
+    "gradient": Method("Gradient", "gradient"),
+    **_hessian_methods("diagonal", "Exact diagonal"),
+    **_hessian_methods("frobenius", "Exact Hessian"),
+    **_hessian_methods("spectral", "Exact Hessian, spectral norm"),
+    **_flat_methods("gradient", "Gradient"),
+    **_flat_methods("diagonal", "Exact diagonal"),
+    **_flat_methods("frobenius", "Exact Hessian"),
 }
 
-METHOD_NAMES = (
-    "erm",
-    "irm",
-    "vrex",
-    "fishr",
-    "hgp",
-    "hgp-alpha0",
-    "hgp-beta0",
-    "hutchinson",
-    "hutchinson-alpha0",
-    "hutchinson-beta0",
-    "gradient",
-    "diagonal",
-    "diagonal-alpha0",
-    "diagonal-beta0",
-    "frobenius",
-    "frobenius-alpha0",
-    "frobenius-beta0",
-    "spectral",
-    "spectral-alpha0",
-    "spectral-beta0",
-    "gradient-flat",
-    "gradient-flat-off",
-    "diagonal-flat",
-    "diagonal-flat-off",
-    "frobenius-flat",
-    "frobenius-flat-off",
-)
-"""Keys of ``METHODS``, for those who do not wait for PyTorch."""
+# All images and the published schedule, with a sixth of the hidden units: a restart takes a tenth of the
+# time, and the network still cannot memorise the label noise, which fewer images would let it do. A narrow
+# network needs larger steps to get as far, and more Hutchinson probes: with 150 their noise term keeps its
+# few features from growing at all (50 % target accuracy).
+FAST_HIDDEN = 64
+FAST_LEARNING_RATE_FACTOR = 4.0
+FAST_PROBES = 2000
+FAST_METHODS = ("erm", "hgp", "hutchinson", "diagonal", "frobenius")
+TABLE_METHODS = ("erm", "irm", "vrex", "fishr", "hgp", "hutchinson")
 
 PUBLISHED_STEPS = 501
 PUBLISHED_ANNEAL_STEP = 190
@@ -62,7 +110,7 @@ class Setting(BaseModel):
             ``steps − 1`` updates precede them.
         anneal_step: First step with the full penalty weight; the weight is 1 before.
         hidden: Width of both hidden layers.
-        learning_rate: Of Adam.
+        learning_rate: Adam's, the same throughout.
         weight_norm: Coefficient of ``Σ‖w‖²`` over all parameters.
         penalty_weight: ``λ`` from ``anneal_step`` on, where the whole loss is divided by it.
         fresh_optimizer: Whether Adam forgets its running averages when the full weight sets in, as it does
@@ -101,7 +149,7 @@ class RestartSpec(Setting):
 
     Attributes:
         method: A key of ``METHODS``.
-        seed: Of data, initial weights and probes.
+        seed: From which data, initial weights and probes are drawn.
         probes: Hutchinson probes for each estimate; None where the method has none.
         hutchinson: Whether the probes are drawn, or their expectation is taken in closed form, or the one is
             followed in steps that are sized by the other.
@@ -125,14 +173,91 @@ class RestartSpec(Setting):
         """What the restarts of one row share: the same restart with seed 0."""
         return self.model_copy(update={"seed": 0})
 
-    def hutchinson_forms(self) -> tuple["RestartSpec", "RestartSpec"]:
-        """This restart in the form whose gradient is followed, and in the one that sizes the steps."""
-        followed, sizing = _FORMS[self.hutchinson]
-        return (
-            self.model_copy(update={"hutchinson": followed}),
-            self.model_copy(update={"hutchinson": sizing}),
-        )
-
     def identity(self) -> str:
         """Short hash of everything that is not at its default: a setting added later keeps old identities."""
         return hashlib.sha256(self.model_dump_json(exclude_defaults=True).encode()).hexdigest()[:12]
+
+
+def fast_setting(split: Split) -> Setting:
+    """A reduced setting that keeps the ranking of the methods."""
+    published = Setting(split=split)
+    learning_rate = FAST_LEARNING_RATE_FACTOR * published.learning_rate
+    return published.model_copy(update={"hidden": FAST_HIDDEN, "learning_rate": learning_rate})
+
+
+def describe_reduction(setting: Setting, probes: int | None = None) -> str | None:
+    """How a setting differs from the published one, in words; None where it does not.
+
+    Args:
+        setting: What all restarts share.
+        probes: Number of Hutchinson probes for each estimate; None where no method has any.
+
+    Returns:
+        The differences, in a list with commas; None where there is none.
+    """
+    published = Setting(split=setting.split)
+    published_probes = PUBLISHED_PROBES[setting.split]
+    changes = [
+        f"{name.replace('_', ' ')} {value:.4g} instead of {getattr(published, name):.4g}"
+        for name, value in setting
+        if value != getattr(published, name) and name not in ("fresh_optimizer", "subsample")
+    ]
+    if setting.fresh_optimizer:
+        changes.append("fresh optimizer")
+    if setting.subsample is not None:
+        changes.append(f"{setting.subsample} source images instead of {SOURCE_IMAGES}")
+    if probes is not None and probes != published_probes:
+        changes.append(f"Hutchinson probes {probes} instead of {published_probes}")
+    return ", ".join(changes) or None
+
+
+def plan_restarts(
+    setting: Setting,
+    methods: Iterable[str],
+    seeds: Iterable[int],
+    probes: int,
+    hutchinson: Hutchinson = "expected",
+    alpha: float = 1.0,
+    gamma: float | None = None,
+) -> list[RestartSpec]:
+    """The restarts of a table, seed by seed, so that an unfinished table has all methods.
+
+    Args:
+        setting: What all restarts share.
+        methods: Keys of ``METHODS``.
+        seeds: One for each restart of a method.
+        probes: Number of Hutchinson probes for each estimate.
+        hutchinson: Variant of the Hutchinson methods.
+        alpha: Weight of the Hessian distance of the methods that have one.
+        gamma: Weight of the flatness of the methods that have it; ``2 / probes`` where it is None.
+
+    Returns:
+        One spec for each seed and method.
+    """
+    names = list(methods)
+    weight = implied_gamma(probes) if gamma is None else gamma
+    return [
+        RestartSpec(
+            **dict(setting),
+            method=name,
+            seed=seed,
+            probes=probes if METHODS[name].uses_probes else None,
+            hutchinson=hutchinson if METHODS[name].uses_probes else "expected",
+            alpha=alpha if METHODS[name].uses_alpha else 1.0,
+            gamma=weight if METHODS[name].uses_gamma else None,
+        )
+        for seed in seeds
+        for name in names
+    ]
+
+
+def implied_gamma(probes: int) -> float:
+    """Weight of the off-diagonal flatness that ``k`` probes amount to where Hessians agree, ``2/k``.
+
+    Two, because both a domain's estimate and that of the mean are noisy
+    (see [hessalign.alignment.flatness][]).
+
+    Returns:
+        The weight.
+    """
+    return 2 / probes

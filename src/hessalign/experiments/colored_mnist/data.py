@@ -8,6 +8,8 @@ image of colour ``c`` fills channel ``c``; the other channel is zero.
 
 import math
 from dataclasses import dataclass, replace
+from functools import cache
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -96,8 +98,11 @@ def make_colored_mnist(
             says, 95 % of one class and 5 % of the other in each domain, both of one size.
         generator: Source of every random draw, on the CPU.
         subsample: Source images in all, the first of the shuffled ones; None for all.
+
+    Returns:
+        Two source domains and the target, with the same pixels left out of all.
     """
-    digits = load_mnist("train")
+    digits = _digits("train")
     order = torch.randperm(SOURCE_IMAGES, generator=generator)[:subsample]
     sources = _source_domains(Digits(digits.images[order], digits.digits[order]), split, generator)
     target = Digits(digits.images[SOURCE_IMAGES:], digits.digits[SOURCE_IMAGES:])
@@ -111,9 +116,18 @@ def make_held_out_sources(split: Split, generator: torch.Generator) -> tuple[Col
     Args:
         split: How images are dealt to the two domains.
         generator: Source of every random draw, on the CPU.
+
+    Returns:
+        Two domains.
     """
-    first, second = _without_dark_pixels(*_source_domains(load_mnist("test"), split, generator))
+    first, second = _without_dark_pixels(*_source_domains(_digits("test"), split, generator))
     return first, second
+
+
+@cache
+def _digits(split: Literal["train", "test"]) -> Digits:
+    """MNIST, read once for all restarts of a process."""
+    return load_mnist(split)
 
 
 def _source_domains(

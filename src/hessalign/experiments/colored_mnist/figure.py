@@ -1,5 +1,6 @@
 """Source against target accuracy, one mark for each method."""
 
+import hashlib
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,14 +9,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hessalign.experiments.colored_mnist.curves import fingerprint
-from hessalign.experiments.colored_mnist.summary import Row
+from hessalign.experiments.colored_mnist.table import Row
 from hessalign.figures import COLOURS
 from hessalign.figures import save_figure as write_figure
 
 INVARIANT_CEILING = 75.0  # a quarter of all labels is flipped
 MARKERS = ("o", "s", "^", "D")
 LEGEND_WIDTH = 32  # characters: longer names go on below, lest the legend leave no room for the marks
+
+
+def fingerprint(drawn: object) -> str:
+    """Short hash of what a figure shows, written into it: it tells whether the figure is up to date."""
+    return hashlib.sha256(repr(drawn).encode()).hexdigest()[:16]
 
 
 def save_figure(rows: Sequence[Row], title: str, note: str | None, path: Path) -> None:
@@ -25,7 +30,7 @@ def save_figure(rows: Sequence[Row], title: str, note: str | None, path: Path) -
         rows: At least one.
         title: What the figure shows.
         note: A caveat to print below the title.
-        path: Of the PNG; its folder must exist.
+        path: Output path of the PNG; its folder must exist.
     """
     figure = draw_figure(rows, title, note)
     write_figure(figure, path, dpi=150, description=fingerprint(tuple(rows)))
@@ -38,6 +43,9 @@ def draw_figure(rows: Sequence[Row], title: str, note: str | None) -> Figure:
         rows: At least one.
         title: What the figure shows.
         note: A caveat to print below the title.
+
+    Returns:
+        The figure.
     """
     figure = Figure(figsize=(8, 5.5), layout="constrained")
     axes = figure.add_subplot()

@@ -1,19 +1,26 @@
-r"""The methods of Tables 7 and 8 and ours: each a penalty over the source domains.
+r"""Penalties of the methods over the source domains, and what the head penalties are made of.
 
-Every method minimises ``mean loss + 0.0011 Σ‖w‖² + λ · penalty`` (see [restart][]); here are the penalties.
+Every method minimises ``mean loss + 0.0011 Σ‖w‖² + λ · penalty`` (see [restart][]).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from statistics import fmean
 
 import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from hessalign.algorithms.fishr import squared_deviations
+from hessalign.algorithms.irm import slopes
 from hessalign.alignment import HessianAlignment, HessianFlatness
-from hessalign.alignment.flatness import Part
-from hessalign.experiments.colored_mnist.config import RestartSpec
+from hessalign.experiments.colored_mnist.config import METHODS, RestartSpec
 from hessalign.head import HeadDerivatives
+
+FOLLOWING_THE_EXPECTATION = ("expected", "expected-sampled-steps")
+"""Variants of Hutchinson whose gradient is that of the expectation, whatever sizes the steps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,85 +59,80 @@ class DomainOutput:
 Penalty = Callable[[Sequence[DomainOutput]], Tensor]
 
 
-@dataclass(frozen=True)
-class Method:
-    """A row of the table.
-
-    Attributes:
-        label: Name as the paper prints it.
-        penalty: Makes the penalty for a restart; None for ERM.
-        uses_probes: Whether the number of Hutchinson probes matters.
-        uses_alpha: Whether there is a Hessian distance, whose weight matters.
-        uses_gamma: Whether there is a flatness penalty, whose weight matters.
-    """
-
-    label: str
-    penalty: Callable[[RestartSpec, torch.Generator], Penalty] | None
-    uses_probes: bool = False
-    uses_alpha: bool = False
-    uses_gamma: bool = False
-
-
 def irm(outputs: Sequence[DomainOutput]) -> Tensor:
     """Mean over domains of ``(∂/∂s loss at s·logits, s = 1)²``, the derivative being the mean of ``r_i a_i``.
 
     Arjovsky et al., "Invariant Risk Minimization", 2019.
+
+    Returns:
+        Scalar.
     """
-    slopes = [((output.logits.sigmoid() - output.labels) * output.logits).mean() for output in outputs]
-    return torch.stack(slopes).square().mean()
+    means = []
+    for output in outputs:
+        residual = output.logits.sigmoid() - output.labels
+        means.append(slopes(residual.unsqueeze(1), output.logits.unsqueeze(1)).mean())
+    return torch.stack(means).square().mean()
 
 
 def vrex(outputs: Sequence[DomainOutput]) -> Tensor:
     """``Σ_e (R_e − R̄)²`` times 2: for two domains, the squared difference of their losses.
 
     Krueger et al., "Out-of-Distribution Generalization via Risk Extrapolation", ICML 2021.
+
+    Returns:
+        Scalar.
     """
-    losses = torch.stack([output.loss for output in outputs])
-    return 2 * (losses - losses.mean()).square().sum()
+    return 2 * squared_deviations(torch.stack([output.loss for output in outputs])).sum()
 
 
 def fishr(outputs: Sequence[DomainOutput]) -> Tensor:
     """``Σ_e ‖v_e − v̄‖²``, ``v_e`` the variance over samples of each element of the head's gradient.
 
     Rame et al., "Fishr: Invariant Gradient Variances for Out-of-Distribution Generalization", ICML 2022.
+
+    Returns:
+        Scalar.
     """
     variances = torch.stack([output.derivatives().gradient_variance() for output in outputs])
-    return (variances - variances.mean(0)).square().sum()
+    return squared_deviations(variances).sum()
 
 
-def _alignment(
-    spec: RestartSpec,
-    generator: torch.Generator,
-    alignment: str,
-    hessian: bool = True,
-    beta: float = 1.0,
-    flat: Part | None = None,
-) -> Penalty:
-    """Head alignment as the Colored MNIST script does it: summed over domains, centre not detached.
+WITHOUT_HESSIANS: dict[str, Penalty] = {"irm": irm, "vrex": vrex, "fishr": fishr}
+
+
+def make_penalty(spec: RestartSpec, generator: torch.Generator) -> Penalty | None:
+    """The penalty that a restart follows; None for ERM.
+
+    Head alignment is that of the Colored MNIST script: summed over domains, centre not detached.
 
     Args:
-        spec: Gives the weight of the Hessian distance, that of the flatness, and the probes.
+        spec: Gives the method, the weights of its distances and of its flatness, and the probes.
         generator: Source of the probes.
-        alignment: Method of [HessianAlignment][hessalign.HessianAlignment].
-        hessian: Whether there is a Hessian distance.
-        beta: Weight of the gradient distance.
-        flat: Part of the Hessians that is made small besides.
+
+    Returns:
+        What takes the outputs of the source domains and gives a scalar; None for ERM.
+
+    Raises:
+        ValueError: If the method has a flatness penalty and the spec no weight for it.
     """
+    method = METHODS[spec.method]
+    if method.alignment is None:
+        return WITHOUT_HESSIANS.get(spec.method)
     penalty = HessianAlignment(
-        alignment,  # type: ignore[arg-type]
-        spec.alpha if hessian else 0.0,
-        beta,
+        method.alignment,
+        spec.alpha if method.hessians else 0.0,
+        1.0 if method.gradients else 0.0,
         probes=spec.probes,
-        expected=spec.probes is not None and spec.hutchinson == "expected",
+        expected=spec.probes is not None and spec.hutchinson in FOLLOWING_THE_EXPECTATION,
         detach_centre=False,
         reduction="sum",
         loss="binary_cross_entropy",
     )
-    if flat is None:
+    if method.flat is None:
         return lambda outputs: penalty.from_derivatives(_derivatives(outputs), generator)
     if spec.gamma is None:
         raise ValueError(f"gamma: {spec.method!r} needs the weight of its flatness penalty, got None")
-    flatness = HessianFlatness(spec.gamma, flat, reduction="sum", loss="binary_cross_entropy")
+    flatness = HessianFlatness(spec.gamma, method.flat, reduction="sum", loss="binary_cross_entropy")
 
     def both(outputs: Sequence[DomainOutput]) -> Tensor:
         domains = _derivatives(outputs)
@@ -143,46 +145,109 @@ def _derivatives(outputs: Sequence[DomainOutput]) -> list[HeadDerivatives]:
     return [output.derivatives() for output in outputs]
 
 
-def _plain(penalty: Penalty) -> Callable[[RestartSpec, torch.Generator], Penalty]:
-    return lambda _spec, _generator: penalty
+class PenaltyTerms(BaseModel):
+    """Terms of the head penalties over ``m`` source domains, and accuracy on held-out images of these.
+
+    Whichever of them a method minimises: for explanations, and for choosing without the target domain.
+
+    Attributes:
+        step: Counted from 0.
+        gradient_distance: ``Σ_e ‖G_e − Ḡ‖²``.
+        hgp_distance: ``Σ_e ‖H_e G_e − H̄ Ḡ‖²``.
+        diagonal_distance: ``Σ_e ‖D_e − D̄‖²``.
+        hessian_distance: ``Σ_e ‖H_e − H̄‖_F²``.
+        hessian_square: ``‖H_e‖_F²``, mean over domains.
+        off_diagonal: ``off(H_e) = ‖H_e‖_F² − ‖D_e‖²``, mean over domains.
+        off_diagonal_of_mean: ``off(H̄)``.
+        feature_square: Mean of ``‖z‖²`` over images, then domains: one way for a head to be flat.
+        curvature: Mean of ``p (1 − p)``, likewise: confident predictions are the other way.
+        source_losses: Mean cross-entropy of each source domain.
+        held_out_accuracies: In percent, on source-domain images that were not trained on.
+        held_out_images: Number of these in each domain.
+        held_out_losses: Mean cross-entropy on them, by domain; empty in records from before it was measured.
+        held_out_loss_errors: Standard error of each of these means.
+        held_out_class_accuracies: In percent, by domain, of the images with label 0 and with label 1; empty
+            in records from before it was measured.
+        held_out_class_images: Number of these, likewise. Both tell how many of each label were predicted as
+            either.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step: int
+    gradient_distance: float
+    hgp_distance: float
+    diagonal_distance: float
+    hessian_distance: float
+    hessian_square: float
+    off_diagonal: float
+    off_diagonal_of_mean: float
+    feature_square: float
+    curvature: float
+    source_losses: tuple[float, ...]
+    held_out_accuracies: tuple[float, ...]
+    held_out_images: tuple[int, ...]
+    held_out_losses: tuple[float, ...] = ()
+    held_out_loss_errors: tuple[float, ...] = ()
+    held_out_class_accuracies: tuple[tuple[float, float], ...] = ()
+    held_out_class_images: tuple[tuple[int, int], ...] = ()
 
 
-def _hessian_methods(alignment: str, label: str, uses_probes: bool = False) -> dict[str, Method]:
-    """A Hessian alignment with both parts, and with one of them switched off."""
-    make = partial(_alignment, alignment=alignment)
-    return {
-        alignment: Method(label, make, uses_probes, uses_alpha=True),
-        f"{alignment}-alpha0": Method(f"{label} (α = 0)", partial(make, hessian=False), uses_probes),
-        f"{alignment}-beta0": Method(
-            f"{label} (β = 0)", partial(make, beta=0.0), uses_probes, uses_alpha=True
-        ),
-    }
+@torch.no_grad()
+def measure_terms(
+    step: int, outputs: Sequence[DomainOutput], held_out: Sequence[DomainOutput]
+) -> PenaltyTerms:
+    """Measure the terms.
+
+    The Hessians are formed: they are small here, and inner products would lose the distance of two that
+    nearly agree to rounding.
+
+    Args:
+        step: Counted from 0, to be noted.
+        outputs: What the network makes of each source domain.
+        held_out: The same for images of the source domains that were not trained on.
+
+    Returns:
+        The terms, as numbers.
+    """
+    domains = [output.derivatives() for output in outputs]
+    hessians = torch.stack([domain.hessian() for domain in domains])
+    gradients = torch.stack([domain.gradient().flatten() for domain in domains])
+    diagonals = hessians.diagonal(dim1=1, dim2=2)
+    products = torch.stack(
+        [hessian @ gradient for hessian, gradient in zip(hessians, gradients, strict=True)]
+    )
+    mean_hessian, mean_gradient = hessians.mean(0), gradients.mean(0)
+    return PenaltyTerms(
+        step=step,
+        gradient_distance=_square(gradients - mean_gradient),
+        hgp_distance=_square(products - mean_hessian @ mean_gradient),
+        diagonal_distance=_square(diagonals - diagonals.mean(0)),
+        hessian_distance=_square(hessians - mean_hessian),
+        hessian_square=_square(hessians) / len(domains),
+        off_diagonal=(_square(hessians) - _square(diagonals)) / len(domains),
+        off_diagonal_of_mean=_square(mean_hessian) - _square(mean_hessian.diagonal()),
+        feature_square=fmean(float(domain.features.square().sum(1).mean()) for domain in domains),
+        curvature=fmean(float(domain.curvature.diagonal().mean()) for domain in domains),
+        source_losses=tuple(float(output.loss) for output in outputs),
+        held_out_accuracies=tuple(output.accuracy() for output in held_out),
+        held_out_images=tuple(len(output.labels) for output in held_out),
+        held_out_losses=tuple(float(output.loss) for output in held_out),
+        held_out_loss_errors=tuple(_standard_error(output) for output in held_out),
+        held_out_class_accuracies=tuple(output.class_accuracies() for output in held_out),
+        held_out_class_images=tuple(_class_images(output) for output in held_out),
+    )
 
 
-def _flat_methods(alignment: str, label: str, uses_alpha: bool = True) -> dict[str, Method]:
-    """An alignment with both parts, beside a flat head: the whole Hessian, and its off-diagonal part."""
-    make = partial(_alignment, alignment=alignment)
-    settings = {"uses_alpha": uses_alpha, "uses_gamma": True}
-    return {
-        f"{alignment}-flat": Method(f"{label} + flat head", partial(make, flat="whole"), **settings),
-        f"{alignment}-flat-off": Method(
-            f"{label} + flat head, off-diagonal", partial(make, flat="off_diagonal"), **settings
-        ),
-    }
+def _standard_error(output: DomainOutput) -> float:
+    losses = F.binary_cross_entropy_with_logits(output.logits, output.labels, reduction="none")
+    return float(losses.double().std()) / math.sqrt(len(losses))
 
 
-METHODS: dict[str, Method] = {
-    "erm": Method("ERM", None),
-    "irm": Method("IRM", _plain(irm)),
-    "vrex": Method("V-REx", _plain(vrex)),
-    "fishr": Method("Fishr", _plain(fishr)),
-    **_hessian_methods("hgp", "HGP"),
-    **_hessian_methods("hutchinson", "Hutchinson", uses_probes=True),
-    "gradient": Method("Gradient", partial(_alignment, alignment="gradient")),
-    **_hessian_methods("diagonal", "Exact diagonal"),
-    **_hessian_methods("frobenius", "Exact Hessian"),
-    **_hessian_methods("spectral", "Exact Hessian, spectral norm"),
-    **_flat_methods("gradient", "Gradient", uses_alpha=False),
-    **_flat_methods("diagonal", "Exact diagonal"),
-    **_flat_methods("frobenius", "Exact Hessian"),
-}
+def _class_images(output: DomainOutput) -> tuple[int, int]:
+    ones = int((output.labels > 0.5).sum())
+    return len(output.labels) - ones, ones
+
+
+def _square(values: Tensor) -> float:
+    return float(values.double().square().sum())

@@ -1,11 +1,21 @@
-"""The multi-layer perceptron of the Colored MNIST experiment."""
+"""The multi-layer perceptron of the Colored MNIST experiment: made, saved with its restart, and looked at."""
+
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from hessalign.experiments.colored_mnist.data import PIXELS, ColoredImages
+from hessalign.experiments.colored_mnist.config import RestartSpec
+from hessalign.experiments.colored_mnist.data import PIXELS, ColoredImages, make_colored_mnist
+from hessalign.files import write_atomically
+from hessalign.runs.seals import sha256
 
+KIND = "hessalign Colored MNIST"
 # Images handled together: activations of a group stay in the processor's cache, which makes the matrix
 # products about 1.5 times as fast as one call over the whole domain.
 IMAGES_IN_CACHE = 2500
@@ -46,3 +56,87 @@ class ColoredMLP(nn.Module):
                 groups.append(F.linear(activations, second, second_bias).relu_())
         features = torch.cat(groups)[:, :hidden]
         return features, self.head(features).squeeze(1)
+
+
+@dataclass(frozen=True, eq=False)
+class ModelOutputs:
+    """What a network makes of the two source domains and the target.
+
+    Attributes:
+        features: Input of the head, ``(n, d)``.
+        logits: ``(n,)``.
+        labels: 0 or 1, ``(n,)``, float32.
+        domains: 0 and 1 for the sources, 2 for the target, ``(n,)``.
+    """
+
+    features: Tensor
+    logits: Tensor
+    labels: Tensor
+    domains: Tensor
+
+
+def save_model(network: ColoredMLP, spec: RestartSpec, path: Path) -> None:
+    """Write the weights, and the restart in the file's header, at once.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Made in memory first: on a full disk the library's own writer raises an error of its own.
+    about = {"kind": KIND, "spec": spec.model_dump_json(), "sha256": _digest(weights, spec)}
+    write_atomically(path, save(weights, metadata=about))
+
+
+def load_model(path: Path) -> tuple[ColoredMLP, RestartSpec]:
+    """The network in evaluation mode, and the restart it is of.
+
+    Returns:
+        Network and restart.
+
+    Raises:
+        ValueError: If the file is not such a network.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            if about.get("kind") != KIND:
+                raise ValueError(f"{path}: not a network of hessalign cmnist --save-models")
+            spec = RestartSpec.model_validate_json(about["spec"])
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if about.get("sha256", _digest(weights, spec)) != _digest(weights, spec):
+            raise ValueError(f"{path}: is damaged, for its SHA-256 is not the one it tells")
+        network = ColoredMLP(spec.hidden, torch.Generator())
+        network.load_state_dict(weights)
+    except (SafetensorError, OSError, KeyError, ValidationError, RuntimeError, MemoryError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"{path}: cannot be read as a network of hessalign cmnist ({reason})") from error
+    return network.eval(), spec
+
+
+def _digest(weights: dict[str, Tensor], spec: RestartSpec) -> str:
+    """Of what a file says; files from before there was one have none."""
+    return sha256(save(weights, metadata={"spec": spec.model_dump_json()}))
+
+
+@torch.no_grad()
+def model_outputs(network: ColoredMLP, spec: RestartSpec, per_domain: int | None) -> ModelOutputs:
+    """Features and logits on the data that the restart was trained and tested on, drawn again from its seed.
+
+    Args:
+        network: In evaluation mode.
+        spec: Gives split and seed.
+        per_domain: At most so many random images of each domain; None for all.
+
+    Returns:
+        Features, logits, labels and domains of all images, the domains one after another.
+    """
+    data = make_colored_mnist(spec.split, torch.Generator().manual_seed(spec.seed), spec.subsample)
+    draws = torch.Generator().manual_seed(0)
+    outputs = []
+    for number, images in enumerate((*data.sources, data.target)):
+        features, logits = network(images)
+        chosen = torch.randperm(len(logits), generator=draws)[:per_domain]
+        domain = torch.full((len(chosen),), number)
+        outputs.append((features[chosen], logits[chosen], images.labels[chosen], domain))
+    return ModelOutputs(*map(torch.cat, zip(*outputs, strict=True)))

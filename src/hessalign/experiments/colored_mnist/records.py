@@ -25,7 +25,7 @@ class RecordStore:
     """The restarts in a folder.
 
     Args:
-        folder: Of the experiment; records lie in its sub-folder ``restarts``.
+        folder: The experiment's; records lie in its sub-folder ``restarts``.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -96,6 +96,9 @@ class RecordStore:
     def diverged(self, spec: RestartSpec) -> DivergedRestart | None:
         """What is known of a restart that diverged; None where it did not, or was not run.
 
+        Returns:
+            The restart as it was written down, or None.
+
         Raises:
             ValueError: If the file is damaged, naming it.
         """
@@ -116,6 +119,9 @@ class RecordStore:
     def load_all(self) -> list[RestartRecord]:
         """Every record in the folder, in the order of the file names.
 
+        Returns:
+            The records.
+
         Raises:
             ValueError: If a file is not a record of a finished restart, or two are of the same one.
             OSError: If it cannot be read.
@@ -130,6 +136,9 @@ class RecordStore:
 
     def load(self, spec: RestartSpec) -> RestartRecord:
         """The record of a finished restart.
+
+        Returns:
+            The record.
 
         Raises:
             ValueError: If the file is not the record of that restart.
@@ -166,9 +175,9 @@ def _read(kind: type[Kept], path: Path) -> Kept:
 
 
 def _sealed(kept: RestartRecord | DivergedRestart) -> str:
-    document = {DIGEST: _digest(kept), **kept.model_dump(mode="json")}
+    document = {DIGEST: _digest(kept), **kept.model_dump(mode="json", by_alias=True)}
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _digest(kept: RestartRecord | DivergedRestart) -> str:
-    return sha256(kept.model_dump_json().encode())
+    return sha256(kept.model_dump_json(by_alias=True).encode())

@@ -17,15 +17,21 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from hessalign.exceptions import DivergedError
-from hessalign.experiments.colored_mnist.config import RestartSpec
+from hessalign.experiments.colored_mnist.config import PLAIN_HUTCHINSON, RestartSpec
 from hessalign.experiments.colored_mnist.data import ColoredImages, make_colored_mnist, make_held_out_sources
-from hessalign.experiments.colored_mnist.methods import METHODS, DomainOutput, Penalty
+from hessalign.experiments.colored_mnist.methods import (
+    DomainOutput,
+    Penalty,
+    PenaltyTerms,
+    make_penalty,
+    measure_terms,
+)
 from hessalign.experiments.colored_mnist.network import ColoredMLP
-from hessalign.experiments.colored_mnist.parts import PenaltyParts, measure_parts
-from hessalign.experiments.colored_mnist.sized_adam import SizedAdam
 from hessalign.loop import WeightSchedule
 
 STEPS_BETWEEN_EVALUATIONS = 10
+TERMS_ON_DISK = "parts"
+"""What records call the terms: those on disk are found and sealed by it."""
 HELD_OUT_SEED = 2**32
 """Added to a restart's seed: no restart's own generator starts there."""
 
@@ -53,10 +59,10 @@ class RestartRecord(BaseModel):
         seconds: Wall time.
         finished: When, UTC.
         environment: Versions, device and threads: results repeat bit for bit where these are equal.
-        parts: Parts of the penalty at the steps of the history, where they were asked for.
+        terms: Terms of the penalty at the steps of the history, where they were asked for.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     spec: RestartSpec
     final: Metrics
@@ -64,7 +70,7 @@ class RestartRecord(BaseModel):
     seconds: float
     finished: str
     environment: dict[str, str | int]
-    parts: tuple[PenaltyParts, ...] = ()
+    terms: tuple[PenaltyTerms, ...] = Field((), alias=TERMS_ON_DISK)
 
 
 class DivergedRestart(BaseModel):
@@ -103,21 +109,59 @@ class RestartDivergedError(DivergedError):
         self.restart = restart
 
 
+Update = Callable[[int, Tensor, Sequence[DomainOutput]], None]
+"""One step of an optimizer, given the number of the step, the objective and the source domains' outputs."""
+
+
+def adam(spec: RestartSpec, network: ColoredMLP, generator: torch.Generator) -> Update:
+    """Steps of Adam down the objective.
+
+    Args:
+        spec: Gives the learning rate.
+        network: What to train.
+        generator: Source of the probes; not used.
+
+    Returns:
+        What does a step.
+
+    Raises:
+        ValueError: If the restart is one whose steps another gradient sizes.
+    """
+    if spec.hutchinson not in PLAIN_HUTCHINSON:
+        raise ValueError(
+            f"hutchinson: {spec.hutchinson!r} needs an optimizer of its own, which python -m "
+            f"papers.colored_mnist has in a checkout of hessalign; here {', '.join(PLAIN_HUTCHINSON)} can run"
+        )
+    optimizer = torch.optim.Adam(network.parameters(), lr=spec.learning_rate)
+
+    def update(_step: int, loss: Tensor, _outputs: Sequence[DomainOutput]) -> None:
+        network.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return update
+
+
 def run_restart(
     spec: RestartSpec,
     device: torch.device,
     report: Callable[[int, Metrics], None] | None = None,
-    log_parts: bool = False,
+    log_terms: bool = False,
     keep: Callable[[ColoredMLP], None] | None = None,
+    make_update: Callable[[RestartSpec, ColoredMLP, torch.Generator], Update] = adam,
 ) -> RestartRecord:
     """Train and evaluate one restart.
 
     Args:
         spec: What to run.
         device: Where to run it.
-        report: Called at every step with the step and the latest metrics.
-        log_parts: Whether to measure the parts of the penalty wherever accuracies are; training is the same.
-        keep: Called with the trained network.
+        report: Called at every step with the step and the latest metrics; None (default) for silence.
+        log_terms: Whether to measure the terms of the penalty wherever accuracies are; training is the same.
+        keep: Called with the trained network; None (default) to drop it.
+        make_update: Makes the optimizer, once more where it starts afresh; [adam][] by default.
+
+    Returns:
+        What is to be kept of it.
 
     Raises:
         RestartDivergedError: If a loss, the penalty or a weight is no longer finite.
@@ -126,16 +170,14 @@ def run_restart(
     generator = torch.Generator().manual_seed(spec.seed)
     data = make_colored_mnist(spec.split, generator, spec.subsample).to(device)
     network = ColoredMLP(spec.hidden, generator).to(device)
-    followed, sizing = spec.hutchinson_forms()
-    penalty_of = _make_penalty(followed, generator)
-    sizing_of = None if sizing == followed else _make_penalty(sizing, generator)
-    optimizer, schedule = _make_optimizer(spec, network), schedule_of(spec)
-    held_out = _held_out_sources(spec, device) if log_parts else ()
+    penalty_of = make_penalty(spec, generator)
+    update, schedule = make_update(spec, network, generator), schedule_of(spec)
+    held_out = _held_out_sources(spec, device) if log_terms else ()
     history: list[Metrics] = []
-    parts: list[PenaltyParts] = []
+    terms: list[PenaltyTerms] = []
     for step in range(spec.steps):
         if schedule.resets(step):
-            optimizer = _make_optimizer(spec, network)
+            update = make_update(spec, network, generator)
         outputs = [forward_domain(network, images) for images in data.sources]
         losses = {f"loss of source domain {place}": output.loss for place, output in enumerate(outputs)}
         _require_finite(spec, step, device, losses)
@@ -144,21 +186,13 @@ def run_restart(
         last = step == spec.steps - 1
         if last or step % STEPS_BETWEEN_EVALUATIONS == 0:
             history.append(_evaluate(step, loss, penalty, outputs, network, data.target))
-            if log_parts:
+            if log_terms:
                 unseen = [_without_gradients(network, images) for images in held_out]
-                parts.append(measure_parts(step, outputs, unseen))
+                terms.append(measure_terms(step, outputs, unseen))
         if report is not None:
             report(step, history[-1])
         if not last:
-            network.zero_grad()
-            if isinstance(optimizer, SizedAdam):
-                sizing_loss, _ = objective(spec, step, outputs, network, sizing_of)
-                sizes = torch.autograd.grad(sizing_loss, optimizer.parameters, retain_graph=True)
-                loss.backward()
-                optimizer.step(sizes)
-            else:
-                loss.backward()
-                optimizer.step()
+            update(step, loss, outputs)
     if keep is not None:
         keep(network)
     return RestartRecord(
@@ -168,7 +202,7 @@ def run_restart(
         seconds=round(time.perf_counter() - started, 1),
         finished=_now(),
         environment=_environment(device),
-        parts=tuple(parts),
+        terms=tuple(terms),
     )
 
 
@@ -191,9 +225,12 @@ def objective(
     Args:
         spec: Gives the weights and the anneal step.
         step: Counted from 0.
-        outputs: Of the source domains.
-        network: For the norm of its weights.
+        outputs: What the network makes of each source domain.
+        network: Its weights have the norm.
         penalty_of: The method's penalty; None for ERM.
+
+    Returns:
+        Loss and penalty, scalars.
     """
     weight_norm = torch.stack([weights.square().sum() for weights in network.parameters()]).sum()
     loss = torch.stack([output.loss for output in outputs]).mean() + spec.weight_norm * weight_norm
@@ -212,18 +249,6 @@ def schedule_of(spec: RestartSpec) -> WeightSchedule:
         divide=True,
         reset_optimizer=spec.fresh_optimizer,
     )
-
-
-def _make_penalty(spec: RestartSpec, generator: torch.Generator) -> Penalty | None:
-    make = METHODS[spec.method].penalty
-    return None if make is None else make(spec, generator)
-
-
-def _make_optimizer(spec: RestartSpec, network: ColoredMLP) -> torch.optim.Adam | SizedAdam:
-    followed, sizing = spec.hutchinson_forms()
-    if followed != sizing:
-        return SizedAdam(network.parameters(), spec.learning_rate)
-    return torch.optim.Adam(network.parameters(), lr=spec.learning_rate)
 
 
 def _require_finite(spec: RestartSpec, step: int, device: torch.device, losses: Mapping[str, Tensor]) -> None:

@@ -1,0 +1,151 @@
+"""docs/colored-mnist.md: prose written by hand, in ``page.md.jinja``, around what the records say."""
+
+import re
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+
+from jinja2 import Environment, StrictUndefined
+
+from hessalign.experiments.colored_mnist import Setting, fast_setting, label_of, published
+from hessalign.files import write_atomically
+from papers.colored_mnist import evidence, tables
+from papers.colored_mnist.evidence import FIGURES, ROOT, Evidence
+
+PAGE = ROOT / "docs" / "colored-mnist.md"
+WIDTH = 116
+"""Of the lines of prose."""
+GLUE = "\0"
+"""A space at which no line ends."""
+TEMPLATE = Path(__file__).with_name("page.md.jinja")
+OF_THE_RECORDS: tuple[Callable[..., object], ...] = (
+    tables.paper_table,
+    tables.reproduced,
+    tables.aligned_table,
+    tables.variants_table,
+    tables.left_gradients_table,
+    tables.histories,
+    tables.drawn_probes,
+    tables.drawn_table,
+    tables.same_way_table,
+    tables.sized_table,
+    tables.drawn_figure,
+    tables.without_gradients,
+    tables.collapse_table,
+    tables.sweeps,
+    tables.configurations,
+    tables.over_probes,
+    tables.as_flat,
+    tables.runs_of,
+    tables.choose,
+    tables.best_alphas,
+    tables.beyond,
+)
+"""What the template calls by name; each takes the evidence first, which the template does not name."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """The page in full.
+
+    Attributes:
+        text: In Markdown.
+        evidence: What it was made from, with its figures.
+    """
+
+    text: str
+    evidence: Evidence
+
+
+def make_page() -> Page:
+    """The page, from template and records.
+
+    Returns:
+        Its text, and the evidence with the figures that are to be drawn.
+
+    Raises:
+        ValueError: If a sentence no longer holds, or a record is missing.
+        jinja2.UndefinedError: If the template names what there is not.
+    """
+    records = Evidence()
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.do"]
+    )
+    environment.filters["signed"] = lambda points: f"{points:+.1f}"
+    environment.filters["short"] = lambda value: f"{value:.2g}"
+    environment.filters["power"] = lambda value: f"{value:.1e}"
+    environment.filters["one"] = lambda value: f"{value:.1f}"
+    environment.globals.update({of.__name__: partial(of, records) for of in OF_THE_RECORDS})
+    environment.globals.update(
+        holds=_holds,
+        run=records.run,
+        ended=evidence.ended,
+        cite=records.cite,
+        footnotes=records.footnotes,
+        find=records.find,
+        mean=fmean,
+        published=published,
+        best_of_paper=evidence.best_of_paper,
+        setting=Setting,
+        reduced=fast_setting,
+        label_of=label_of,
+        titles=tables.TITLES,
+        questions=tables.questions(),
+        rules_table=tables.rules_table,
+        choices=tables.choices,
+        by_target=tables.by_target,
+        nearest_step=tables.nearest_step,
+        off_diagonals=tables.off_diagonals,
+        rises=tables.rises,
+        added_by_diagonals=tables.added_by_diagonals,
+    )
+    text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render()
+    return Page("\n\n".join(map(_wrapped, re.split(r"\n{2,}", text.strip()))) + "\n", records)
+
+
+def write() -> None:
+    """Write the text and all figures, and remove figures that no longer belong to it."""
+    page = make_page()
+    folder = PAGE.parent / FIGURES
+    folder.mkdir(exist_ok=True)
+    for name, (draw, _) in page.evidence.figures.items():
+        draw(folder / name)
+    for path in folder.glob("*.png"):
+        if path.name not in page.evidence.figures:
+            path.unlink()
+    write_atomically(PAGE, page.text)
+
+
+def _holds(condition: bool, sentence: str) -> str:
+    """Nothing, in place of a condition that a sentence of the template rests on.
+
+    Returns:
+        The empty string.
+
+    Raises:
+        ValueError: If it is not met: the sentence has to be written anew.
+    """
+    if not condition:
+        raise ValueError(f"{TEMPLATE.name}: the records no longer say that {sentence}")
+    return ""
+
+
+def _wrapped(block: str) -> str:
+    """A paragraph or a list in lines of one length; tables, headings, figures and code stay as they are."""
+    if block.startswith(("|", "#", "!", "    ", "[^")):
+        return block
+    return "\n".join(map(_filled, re.split(r"\n(?=\* )", block)))
+
+
+def _filled(text: str) -> str:
+    """One paragraph or item; numbers stay with their signs and units, and code in one piece."""
+    joined = re.sub(r"(?<=\S) (?=[=±/%]( |$))|(?<=[=±/]) (?=\S)", GLUE, " ".join(text.split()))
+    joined = re.sub(r"`[^`]*`", lambda code: code[0].replace(" ", GLUE), joined)
+    indent = "  " if text.startswith("* ") else ""
+    filled = textwrap.fill(
+        joined, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    return filled.replace(GLUE, " ")

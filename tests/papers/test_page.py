@@ -1,0 +1,102 @@
+"""docs/colored-mnist.md is what template and records make, and says what the records say."""
+
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from hessalign.experiments.colored_mnist.figure import fingerprint
+from papers.colored_mnist import page as page_of
+from papers.colored_mnist.evidence import FIGURES, RESULTS, all_records, mark
+from papers.colored_mnist.page import PAGE, TEMPLATE, Page, make_page
+from papers.colored_mnist.panels import Curve, Panel, save_panels
+
+
+@pytest.fixture(scope="module")
+def page() -> Page:
+    return make_page()
+
+
+def test_the_page_is_what_the_records_say(page: Page) -> None:
+    assert page.text == PAGE.read_text(encoding="utf-8")
+    folder, figures = PAGE.parent / FIGURES, page.evidence.figures
+    assert sorted(figures) == sorted(path.name for path in folder.iterdir())
+    for name, (_, shown) in figures.items():
+        with Image.open(folder / name) as image:
+            assert image.info["Description"] == fingerprint(shown), f"{name} is out of date"
+
+
+@pytest.mark.slow
+def test_it_is_written_byte_for_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice: the figures repeat where matplotlib is the same. A figure of another page is removed."""
+    written = []
+    for _ in range(2):
+        monkeypatch.setattr(page_of, "PAGE", tmp_path / PAGE.name)
+        (tmp_path / FIGURES).mkdir(exist_ok=True)
+        (tmp_path / FIGURES / "old.png").touch()
+        page_of.write()
+        written.append({path.name: path.read_bytes() for path in (tmp_path / FIGURES).iterdir()})
+    assert written[0] == written[1] != {}
+    assert "old.png" not in written[0]
+    assert (tmp_path / PAGE.name).read_bytes() == PAGE.read_bytes()
+
+
+def test_no_number_of_a_result_is_written_by_hand() -> None:
+    """What stands in the template's prose was chosen, not measured: sizes, seeds, thresholds."""
+    text = TEMPLATE.read_text(encoding="utf-8").partition("## How to add")[0]
+    text = re.sub(r"\{[{%].*?[%}]\}", " ", text, flags=re.DOTALL)
+    numbers = set(re.findall(r"(?<![\w.])[+-]?\d+(?:\.\d+)?", text))
+    assert numbers <= {"0", "1", "7", "8", "2", "55", "64", "75", "150", "300", "500", "2023"}
+
+
+def test_every_note_names_records_that_exist() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    notes = dict(re.findall(r"^\[\^(\d+)\]: (.*)$", text, flags=re.MULTILINE))
+    used = set(re.findall(r"\[\^(\d+)\](?!:)", text))
+    assert used == set(notes) != set()
+    links = [link for note in notes.values() for link in re.findall(r"\]\((.*?)\)", note)]
+    assert all((PAGE.parent / link).is_file() for link in links)
+    assert len(all_records()) >= len(set(links)) > 150
+
+
+def test_what_is_said_in_short_names_its_records_or_the_tables_below() -> None:
+    section = PAGE.read_text(encoding="utf-8").partition("## In short\n\n")[2].partition("\n\n")[0]
+    items = re.split(r"\n(?=\* )", section)
+    assert len(items) > 5
+    for item in items:
+        assert re.search(r"(\[\^\d+\]|The tables below mark every row\.)$", item), item
+        assert len(item.split()) < 100, item
+
+
+def test_a_sentence_that_no_longer_holds_stops_the_writer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_of.tables, "rises", lambda values: False)
+    with pytest.raises(ValueError, match=r"the records no longer say that off\(H\) rises with k"):
+        make_page()
+
+
+def test_recorded_restarts_are_found_under_their_names() -> None:
+    """Every record of both folders lies where its identity says."""
+    records = all_records()
+    assert len(records) > 150
+    on_disk = sorted(path.relative_to(RESULTS).as_posix() for path in RESULTS.rglob("restarts/*.json"))
+    assert {*records} <= {*on_disk}
+    names = [Path(path).name for path in on_disk]
+    specs = [record.spec for record in records.values()]
+    assert {f"{spec.method}-seed{spec.seed}-{spec.identity()}.json" for spec in specs} == {*names}
+
+
+@pytest.mark.parametrize(
+    ("ours", "verdict"),
+    [(69.4, "inside"), (70.74, "inside"), (70.76, "off by +1.4"), (68.1, "inside"), (68.04, "off by -1.4")],
+)
+def test_marks(ours: float, verdict: str) -> None:
+    assert mark(ours, 69.4, 1.3) == verdict
+
+
+def test_figures_tell_what_they_were_drawn_from(tmp_path: Path) -> None:
+    panels = [Panel("t", "x", (Curve("a", (1.0, 2.0), (3.0, 4.0)),), log_x=True, marks=True)]
+    other = [Panel("t", "x", (Curve("a", (1.0, 2.0), (3.0, 4.5)),), log_x=True, marks=True)]
+    save_panels(panels, tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.info["Description"] == fingerprint(tuple(panels)) != fingerprint(tuple(other))
