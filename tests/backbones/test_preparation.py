@@ -19,6 +19,10 @@ from hessalign.exceptions import HessalignWarning
 from hessalign.training import RunSpec, choose_backbone
 from tests.training.tiny_domains import tiny_spec
 
+ONE_SIZE = "test_vit_relpos"
+needs_one_size = pytest.mark.skipif(
+    ONE_SIZE not in timm.list_models(), reason=f"timm {timm.__version__} has no {ONE_SIZE}"
+)
 LITE0 = {"name": "timm:tf_efficientnet_lite0", "weights": "package"}
 
 
@@ -96,7 +100,12 @@ def test_a_normalization_that_is_nowhere_is_refused(choices: dict, channels: int
 
 
 @pytest.mark.parametrize(
-    "name", ["timm:vit_tiny_patch16_384", "timm:test_vit_relpos", "torchvision:vit_b_16"]
+    "name",
+    [
+        "timm:vit_tiny_patch16_384",
+        pytest.param(f"timm:{ONE_SIZE}", marks=needs_one_size),
+        "torchvision:vit_b_16",
+    ],
 )
 def test_networks_of_one_size_get_images_of_that_size(name: str) -> None:
     """On meta tensors: the shapes alone are of interest."""
@@ -117,33 +126,34 @@ def test_networks_that_take_other_sizes_get_images_as_they_are(name: str) -> Non
         assert make_backbone(BackboneSpec(name=name), 3).preparation is None
 
 
+@needs_one_size
 def test_looking_for_the_size_draws_nothing() -> None:
     torch.manual_seed(0)
-    weights, drawn = make_backbone(BackboneSpec(name="timm:test_vit_relpos"), 3).state_dict(), torch.rand(())
+    weights, drawn = make_backbone(BackboneSpec(name=f"timm:{ONE_SIZE}"), 3).state_dict(), torch.rand(())
     torch.manual_seed(0)
-    expected = timm.create_model("test_vit_relpos", num_classes=0).state_dict()
+    expected = timm.create_model(ONE_SIZE, num_classes=0).state_dict()
     assert all(torch.equal(weights[f"network.{key}"], value) for key, value in expected.items())
     assert drawn == torch.rand(())
 
 
+@needs_one_size
 def test_an_image_of_another_size_is_resized(tmp_path: Path) -> None:
-    backbone = make_backbone(BackboneSpec(name="timm:test_vit_relpos"), 3).eval()
+    backbone = make_backbone(BackboneSpec(name=f"timm:{ONE_SIZE}"), 3).eval()
     images = torch.rand(2, 3, 224, 224)
     resized = torch.nn.functional.interpolate(images, (160, 160), mode="bicubic", antialias=True)
     with torch.no_grad():
         torch.testing.assert_close(backbone(images), backbone.network(resized))
     path = tmp_path / "w.safetensors"
-    save_file(timm.create_model("test_vit_relpos").state_dict(), path)
-    again = make_backbone(
-        BackboneSpec(name="timm:test_vit_relpos", weights=path, normalization="imagenet"), 3
-    )
+    save_file(timm.create_model(ONE_SIZE).state_dict(), path)
+    again = make_backbone(BackboneSpec(name=f"timm:{ONE_SIZE}", weights=path, normalization="imagenet"), 3)
     algorithm = get_algorithm("erm")
     hparams = algorithm.hparams_class.with_defaults("large")
     assert algorithm(again, again.width, 2, 1, hparams)(images).shape == (2, 2)
 
 
+@needs_one_size
 def test_an_assertion_of_a_network_is_one_sentence() -> None:
-    backbone = make_backbone(BackboneSpec(name="timm:test_vit_relpos"), 3)
+    backbone = make_backbone(BackboneSpec(name=f"timm:{ONE_SIZE}"), 3)
     backbone.preparation = None
     with pytest.raises(ValueError, match=r"name: the network does not take inputs of shape \(3, 224, 224\)"):
         backbone(torch.rand(2, 3, 224, 224))

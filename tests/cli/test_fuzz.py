@@ -78,6 +78,7 @@ GOOD = {
     "inspect": ["run", "--dataset", "features.safetensors"],
     "sweep": ["--datasets", "features.safetensors", "--algorithms", "erm,hgp", "--out", "sweep"],
     "collect": ["run"],
+    "algorithms": ["irm"],
     "datasets list": [],
     "datasets verify": ["features_file", "--root", "features.safetensors"],
     "datasets download": ["pacs", "--root", "data", "--source", "spec.json"],

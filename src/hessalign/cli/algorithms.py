@@ -24,8 +24,9 @@ def algorithms_command(
         Literal["small", "large", "domain_net", "features"],
         option(
             Panel.DATA,
-            "Whose defaults and search to show: images of 28 pixels, larger ones, DomainNet's, frozen "
-            "features.",
+            "Whose defaults and search to show: small (images of 28 pixels), large, domain_net or "
+            "features (frozen).",
+            metavar="IMAGES",
         ),
     ] = "large",
     as_json: Json = False,
