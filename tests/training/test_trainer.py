@@ -115,8 +115,10 @@ LENGTHENED = ("dann", "fishr", "group_dro", "hutchinson")
 def test_a_lengthened_run_is_one_long_run(tmp_path: Path, algorithm: str) -> None:
     """Its former last steps are one between two regular evaluations, and a regular one."""
     hparams = small_hparams(algorithm)
-    changes = {"discriminator_steps": 2, "variant": "domainbed", "probes": 3, "anneal_steps": 6}
+    changes = {"discriminator_steps": 2, "probes": 3, "anneal_steps": 6}
     hparams |= {name: value for name, value in changes.items() if name in hparams}
+    if algorithm == "hutchinson":
+        hparams["variant"] = "domainbed"  # which draws
     spec = tiny_spec(algorithm=algorithm, hparams=hparams, steps=9, evaluate_every=3)
     train(spec, TinyDomains(), tmp_path / "whole", CPU)
     for steps in (2, 4, 6, 9):

@@ -18,16 +18,10 @@ from hessalign.datasets.registry import find_data
 from hessalign.memory import keep_freed_memory
 
 SECONDS_BETWEEN_DRAWINGS = 0.25
-SAID = (
-    "algorithm", "target", "backbone", "rank", "weights", "normalization", "train_batch_norm", "settings",
-    "steps", "evaluate_every", "evaluate_samples", "seed", "trial_seed",
-)  # fmt: skip
-"""Options that a spec tells, too."""
 
 
 def train_command(
     *,
-    context: typer.Context,
     dataset: Annotated[
         str | None, option(Panel.DATA, f"{options.KINDS_OF_DATA}; a file of hessalign features.")
     ] = None,
@@ -37,13 +31,13 @@ def train_command(
     ] = None,
     root: options.Root = None,
     trial_seed: Annotated[
-        int,
+        int | None,
         option(
             Panel.DATA,
-            "Of the splits of the domains, and of what the MNIST datasets draw.",
+            "Of the splits of the domains, and of what the MNIST datasets draw. Default: 0.",
             callback=whole(0),
         ),
-    ] = 0,
+    ] = None,
     backbone: Annotated[
         str | None,
         option(
@@ -74,9 +68,11 @@ def train_command(
     evaluate_every: options.EvaluateEvery = None,
     evaluate_samples: options.EvaluateSamples = None,
     seed: Annotated[
-        int,
-        option(Panel.TRAINING, "Of weights, batches and the algorithm's draws.", callback=whole(0)),
-    ] = 0,
+        int | None,
+        option(
+            Panel.TRAINING, "Of weights, batches and the algorithm's draws. Default: 0.", callback=whole(0)
+        ),
+    ] = None,
     device: options.Device = "auto",
     devices: Annotated[
         int,
@@ -141,13 +137,27 @@ def train_command(
     try:
         with reported(console):
             if recorded is not None:
-                said = _said(context, algorithm=algorithm, settings=overrides)
+                said = {
+                    "algorithm": algorithm,
+                    "target": target,
+                    "backbone": backbone,
+                    "rank": rank,
+                    "weights": weights,
+                    "normalization": normalization,
+                    "train_batch_norm": train_batch_norm or None,
+                    "settings": overrides or None,
+                    "steps": steps,
+                    "evaluate_every": evaluate_every,
+                    "evaluate_samples": evaluate_samples,
+                    "seed": seed,
+                    "trial_seed": trial_seed,
+                }
                 spec, data = training.open_recorded(recorded, said, dataset, root, longer=resume)
             else:
                 assert dataset is not None  # as are algorithm and target where nothing is recorded
                 assert algorithm is not None
                 assert target is not None
-                data = find_data(dataset, root).open(trial_seed)
+                data = find_data(dataset, root).open(trial_seed or 0)
                 hparams = _hparams(algorithm, data, overrides)
                 spec = training.RunSpec(
                     dataset=data.name,
@@ -158,8 +168,8 @@ def train_command(
                         data, backbone, weights, train_batch_norm, hparams["dropout"], rank, normalization
                     ),
                     hparams=hparams,
-                    seed=seed,
-                    trial_seed=trial_seed,
+                    seed=seed or 0,
+                    trial_seed=trial_seed or 0,
                     steps=data.steps if steps is None else steps,
                     evaluate_every=data.checkpoint_every if evaluate_every is None else evaluate_every,
                     evaluation_samples=evaluate_samples,
@@ -202,13 +212,6 @@ def _recorded(
     raise ValueError(
         f"{missing}: is missing; --dataset, --algorithm and --target tell a new run, --spec a recorded one"
     )
-
-
-def _said(context: typer.Context, **checked: Any) -> dict[str, Any]:
-    """What was given by hand of what a spec tells, some of it as it was checked."""
-    # By name: some versions of Typer bring a click of their own, whose sources are not click's.
-    sources = {name: getattr(context.get_parameter_source(name), "name", "") for name in SAID}
-    return {name: checked.get(name, context.params[name]) for name in SAID if sources[name] == "COMMANDLINE"}
 
 
 def _check_plot(plot: Path | None, out: Path) -> None:

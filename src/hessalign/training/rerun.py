@@ -47,8 +47,9 @@ def open_recorded(
     Args:
         path: A file with the spec of a run, or with several runs as ``hessalign collect --export-best``
             writes them; or the folder of a run or of a checkpoint.
-        said: What was said besides, by the names of ``hessalign train``'s options; ``settings`` are
-            hyper-parameters by name. It may contradict nothing, and chooses among several runs.
+        said: What was said besides, by the names of ``hessalign train``'s options, None for nothing;
+            ``settings`` are hyper-parameters by name. It may contradict nothing, and chooses among several
+            runs.
         dataset: Name of the dataset, or where it lies; None for the name in the spec.
         root: Folder that holds a dataset given by name.
         longer: Whether more ``steps`` than the spec's may be said, which then are the run's.
@@ -63,7 +64,8 @@ def open_recorded(
     """
     specs = read_specs(path)
     source = None if dataset is None else find_data(dataset, root)
-    told = dict(said) if source is None else {"dataset": source.name, **said}
+    given = {name: value for name, value in said.items() if value is not None}
+    told = given if source is None else {"dataset": source.name, **given}
     target = told.pop("target", None)
     specs = _agreeing(path, specs, {name: (told[name], _agrees(name, told[name], longer)) for name in told})
     if len({spec.dataset for spec in specs}) > 1:
