@@ -9,11 +9,10 @@ import pytest
 from filelock import FileLock
 
 from hessalign.algorithms import algorithm_names
-from hessalign.benchmark.arrangement import arrange
 from hessalign.benchmark.engines import LocalEngine
 from hessalign.benchmark.job import Job, last_failure, perform
 from hessalign.benchmark.protocol import RunConfig, SweepSpec, applicable_algorithms
-from hessalign.benchmark.sweep import perform_all
+from hessalign.benchmark.sweep import arrange, perform_all
 from hessalign.datasets.registry import find_data
 from hessalign.training import Machine, read_records
 from tests.training.tiny_domains import TinyDomains
@@ -55,6 +54,17 @@ def test_every_job_is_in_one_group_of_jobs_alike(features: Path, tmp_path: Path)
     for group in groups:
         assert len({len(job.spec.target_domains) for job in group}) == 1
         assert [job for job in all_jobs if job in group] == list(group)
+
+
+def test_what_trains_together_goes_first(features: Path, tmp_path: Path) -> None:
+    """By alphabet the plan begins with what must be trained alone, at many times the cost."""
+    algorithms = ("and_mask", "erm", "mixup", "vrex")
+    groups = arrange(jobs(features, tmp_path, algorithms), 60)
+    order = list(dict.fromkeys(group[0].spec.algorithm for group in groups))
+    assert order == ["erm", "vrex", "and_mask", "mixup"]
+    assert [len(group) > 1 for group in groups] == [True] * 4 + [False] * 120
+    one_by_one = arrange(jobs(features, tmp_path, algorithms), 1)
+    assert one_by_one[0][0].spec.algorithm == "and_mask"  # nothing is quicker than anything else
 
 
 def test_groups_are_as_small_as_asked(features: Path, tmp_path: Path) -> None:

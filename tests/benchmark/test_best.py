@@ -1,7 +1,6 @@
 """Exported configurations give the same accuracies again, from Python and from the command line."""
 
 import json
-import shlex
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 from PIL import Image
 
 from hessalign.algorithms import get_algorithm
-from hessalign.benchmark.best import BestRun, best_runs, rerun_command
+from hessalign.benchmark.best import BestRun, best_runs
 from hessalign.benchmark.readers import read_sweep
 from hessalign.datasets.registry import make_dataset
 from hessalign.exceptions import NoEffectWarning
@@ -92,60 +91,22 @@ def test_the_configuration_runs_again_from_python(sweep: Path, images: Path, tmp
     assert 100 * record["accuracies"][run.target]["in"] == run.test
 
 
-def test_the_command_runs_it_again(sweep: Path, images: Path, tmp_path: Path) -> None:
-    run = best(sweep)
-    assert run.command is not None
-    folder = tmp_path / "again"
-    place = {"DATA": str(images), "runs/hgp": str(folder)}
-    words = [place.get(word, word) for word in shlex.split(run.command)]
-    assert words[:2] == ["hessalign", "train"]
-    result = hessalign(*words[1:], "--accelerator", "cpu")
+def test_the_command_line_runs_it_again(sweep: Path, images: Path, tmp_path: Path) -> None:
+    best = best_runs(read_sweep(sweep), ["source-validation"], sweep)
+    (tmp_path / "best.json").write_text(best.model_dump_json())
+    folder, again = sweep / best.runs[0].folder, tmp_path / "again"
+    arguments = ["--spec", tmp_path / "best.json", "--dataset", images, "--out", again]
+    result = hessalign("train", *arguments, "--accelerator", "cpu")
     assert result.returncode == 0, result.stderr
-    first = [record["accuracies"] for record in read_records(sweep / run.folder)]
-    assert [record["accuracies"] for record in read_records(folder)] == first
-    ran = RunSpec.model_validate_json((folder / "spec.json").read_text())
-    # A command cannot tell which draw it was; the fixture's run has no fingerprint of its data.
-    assert ran == spec(hparams_seed=0, data=ran.data)
-
-
-def test_pretrained_weights_and_a_named_dataset_in_commands() -> None:
-    backbone = {"name": "resnet18", "weights": "hub", "frozen_batch_norm": False}
-    command = rerun_command(spec(dataset="pacs", backbone=backbone).model_dump(mode="json"))
-    assert command is not None
-    assert "--dataset pacs --root DATA" in command
-    assert "--backbone resnet18 --weights hub" in command
-    assert "--train-batch-norm" in command
-    assert "--normalization" not in command
-    own = rerun_command(spec(backbone={**backbone, "normalization": "weights"}).model_dump(mode="json"))
-    assert "--normalization weights" in (own or "")
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"holdout_fraction": 0.5},
-        {"validation_images": "augmented"},
-    ],
-)
-def test_what_a_command_cannot_tell_has_none(change: dict) -> None:
-    assert rerun_command(spec(**change).model_dump(mode="json")) is None
-
-
-def test_an_adapters_rank_has_no_option() -> None:
-    adapter = spec(backbone={"name": "adapter:linear"}).model_dump(mode="json")
-    assert "--backbone adapter:linear" in (rerun_command(adapter) or "")
-    assert rerun_command(spec(backbone={"name": "adapter:linear", "rank": 3}).model_dump(mode="json")) is None
-
-
-def test_fields_that_are_yet_to_come_have_no_command() -> None:
-    assert rerun_command({**spec().model_dump(mode="json"), "variant": "reference"}) is None
-    assert rerun_command({**spec().model_dump(mode="json"), "variant": None}) is not None
+    assert "the spec does not tell which data the run had" in result.stderr
+    first = [record["accuracies"] for record in read_records(folder)]
+    assert [record["accuracies"] for record in read_records(again)] == first
+    assert (again / "spec.json").read_bytes() == (folder / "spec.json").read_bytes()
 
 
 def test_domainbeds_choices_have_its_own_configuration(tmp_path: Path) -> None:
     write_domainbed_run(tmp_path / "a", {0: [(0.5, 0.5)] * 3}, trial_seed=2)
     run = best(tmp_path)
-    assert run.command is None
     assert run.configuration["args"]["trial_seed"] == 2
     assert run.configuration["hparams"]["lr"] == 5e-05
     json.loads(run.model_dump_json(), parse_constant=pytest.fail)

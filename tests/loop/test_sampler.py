@@ -7,12 +7,16 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+from hessalign.exceptions import UntrustworthyWarning
 from hessalign.loop import DomainBalancedSampler
 from hessalign.loop.sampler import draw_samples
 
 DOMAINS = ["b", "a", "b", "b", "c", "a", "b", "b", "b", "c"]
+repeats = pytest.mark.filterwarnings("ignore:samples_per_domain. domain 'a' and . others have fewer samples")
+"""Domains a and c have two samples each."""
 
 
+@repeats
 def test_every_batch_has_as_many_samples_of_every_domain() -> None:
     dataset = TensorDataset(torch.arange(10))
     sampler = DomainBalancedSampler(DOMAINS, 3, batches=20)
@@ -23,6 +27,7 @@ def test_every_batch_has_as_many_samples_of_every_domain() -> None:
     assert {int(row) for (rows,) in batches for row in rows} == set(range(10))
 
 
+@repeats
 def test_a_pass_sees_as_many_samples_as_there_are() -> None:
     assert len(DomainBalancedSampler(np.arange(600) % 3, 32)) == 600 // 96
     assert len(DomainBalancedSampler(DOMAINS, 32)) == 1
@@ -43,6 +48,7 @@ def test_it_goes_on_where_it_stopped() -> None:
     assert list(DomainBalancedSampler(DOMAINS, 2, batches=2, seed=5, first_step=4)) == whole[4:]
 
 
+@repeats
 def test_without_replacement_all_come_before_one_comes_again() -> None:
     batches = list(DomainBalancedSampler(DOMAINS, 3, batches=4, replacement=False, seed=1))
     rows = [row for batch in batches for row in batch]
@@ -50,6 +56,16 @@ def test_without_replacement_all_come_before_one_comes_again() -> None:
     assert {counts[row] for row in range(10) if DOMAINS[row] == "b"} == {2}
     assert {counts[row] for row in range(10) if DOMAINS[row] != "b"} == {6}
     assert batches[0] != batches[2]
+
+
+@pytest.mark.parametrize("replacement", [True, False])
+@pytest.mark.parametrize(("share", "world_size"), [(3, 1), (2, 2)])
+def test_repeats_within_a_batch_are_told(replacement: bool, share: int, world_size: int) -> None:
+    ids = np.repeat([7, 8], [10, 2])
+    told = rf"domain 8 has fewer samples \(2\) than each domain gives to a batch \({share * world_size}\)"
+    with pytest.warns(UntrustworthyWarning, match=told):
+        DomainBalancedSampler(ids, share, replacement=replacement, world_size=world_size)
+    DomainBalancedSampler(ids, 2, replacement=replacement)
 
 
 @pytest.mark.parametrize("replacement", [True, False])

@@ -43,7 +43,7 @@ from hessalign.training import (
     train,
     train_together,
 )
-from hessalign.training.trainer import what_diverged
+from hessalign.training.evaluation import what_diverged
 from tests.benchmark.run_folders import write_own_run
 from tests.training.tiny_domains import TinyDomains, tiny_spec
 from tests.training.tiny_features import feature_spec, tiny_features

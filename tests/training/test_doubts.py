@@ -127,3 +127,24 @@ def test_runs_trained_together_say_it_once_that_there_is_one_source(tmp_path: Pa
         train_together(specs, dataset, [tmp_path / str(run) for run in range(2)], CPU)
     ((category, _),) = told(caught)
     assert category is NoEffectWarning
+
+
+@pytest.mark.parametrize(("algorithm", "scalar"), [("erm", "loss"), ("hgp", "risk")])
+def test_a_finite_but_huge_loss_is_told(tmp_path: Path, algorithm: str, scalar: str) -> None:
+    spec = feature_spec(algorithm, {"lr": 1e5}, steps=12, evaluate_every=6)
+    ((category, words), *_) = warnings_of(spec, tmp_path)
+    huge = next(record for record in read_records(tmp_path / "run") if record[scalar] > 1000 * math.log(3))
+    assert category is UntrustworthyWarning
+    assert words == (
+        f"loss: at step {huge['step']} the loss of {algorithm} is {huge[scalar]:.3g}, "
+        f"{huge[scalar] / math.log(3):.3g} times that of guessing: finite, but as good as diverged; choose a "
+        "smaller lr"
+    )
+
+
+@pytest.mark.parametrize(("steps", "doubted"), [(19, False), (20, True), (30, True)])
+def test_a_short_run_is_looked_at_after_its_last_update(tmp_path: Path, steps: int, doubted: bool) -> None:
+    """No step is at 50 or beyond."""
+    told = warnings_of(feature_spec("hgp", COLLAPSING, steps=steps, evaluate_every=100), tmp_path)
+    words = [words for _, words in told if words.startswith("predictions: ")]
+    assert [f"predictions: at step {steps - 1} all" in word for word in words] == [True] * doubted

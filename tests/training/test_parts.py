@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from hessalign.runs.records import append_record, keep_records_before, read_records
 from hessalign.training.batches import check_sizes, domain_batches
 from hessalign.training.checkpoint import (
-    checkpoint_about,
+    checkpoint_metadata,
     latest_checkpoint,
     load_model,
     resume,
@@ -96,7 +96,7 @@ def test_a_checkpoint_restores_everything(tmp_path: Path) -> None:
     model, optimizers = trained()
     path = save_checkpoint(tmp_path, 7, model, optimizers, {"run": {"a": 1}})
     assert latest_checkpoint(tmp_path) == path
-    assert checkpoint_about(path) == {"step": 7, "run": {"a": 1}}
+    assert checkpoint_metadata(path) == {"step": 7, "run": {"a": 1}}
     expected_draw = torch.rand(3)
 
     other, other_optimizers = trained()
@@ -143,7 +143,7 @@ def test_checkpoints_of_others_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"checkpoint: .*model.safetensors cannot be read"):
         load_model(path, model)
     with pytest.raises(ValueError, match="holds no readable checkpoint"):
-        checkpoint_about(tmp_path)
+        checkpoint_metadata(tmp_path)
     assert latest_checkpoint(tmp_path / "nothing") is None
 
 

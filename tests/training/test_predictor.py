@@ -11,8 +11,7 @@ from PIL import Image
 from hessalign.backbones import BackboneSpec
 from hessalign.exceptions import HessalignWarning
 from hessalign.training import image_paths, predict
-from hessalign.training.spec import CheckpointAbout
-from hessalign.training.trainer import build_algorithm
+from hessalign.training.spec import CheckpointMetadata, build_algorithm
 from tests.datasets.images import write_image
 from tests.training.tiny_domains import tiny_spec
 
@@ -48,7 +47,7 @@ def test_predict_sees_what_training_sees(tmp_path: Path) -> None:
     hparams = {"lr": 1e-3, "batch_size": 2}
     spec = tiny_spec(algorithm="erm", backbone=backbone, hparams=hparams)
     shape = (3, 224, 224)
-    about = CheckpointAbout(run=spec, class_names=("x", "y"), input_shape=shape, source_domains=2)
+    about = CheckpointMetadata(run=spec, class_names=("x", "y"), input_shape=shape, source_domains=2)
     torch.manual_seed(0)
     algorithm = build_algorithm(spec, shape, 2, 2).eval()
     ramp = np.tile(np.linspace(0, 255, 224).astype(np.uint8), (224, 1))

@@ -11,8 +11,7 @@ from torch import nn
 from hessalign.algorithms import algorithm_names
 from hessalign.backbones import Backbone
 from hessalign.training import Machine, train
-from hessalign.training.processes import ALONE, Processes
-from hessalign.training.spread import check_spreadable, rows_of
+from hessalign.training.processes import ALONE, Processes, check_spreadable, rows_of
 from tests.processes import METHOD
 from tests.training.tiny_domains import TinyDomains, tiny_spec
 from tests.training.two_processes import COUNT, answer
@@ -84,7 +83,7 @@ def test_one_process_spreads_nothing() -> None:
     before = backbone.apply_network
     ALONE.spread(backbone)
     assert backbone.apply_network is before
-    assert ALONE.total(3) == 3
+    assert ALONE.all_reduce(3) == 3
     with pytest.raises(OSError, match="full"), Processes().together():
         raise OSError("full")
 

@@ -11,10 +11,25 @@ import torch
 from safetensors.torch import load_file
 
 from hessalign.algorithms import algorithm_names, get_algorithm
-from hessalign.training import Machine, Progress, latest_checkpoint, read_records, train
+from hessalign.benchmark import read_sweep
+from hessalign.exceptions import DivergedError, HessalignWarning
+from hessalign.runs import check_spec
+from hessalign.runs.seals import company_of
+from hessalign.training import (
+    Machine,
+    Progress,
+    check_unasked,
+    is_finished,
+    latest_checkpoint,
+    load_trained,
+    read_records,
+    train,
+    train_together,
+)
 from tests.algorithms.images import WAITS
 from tests.processes import start
 from tests.training.tiny_domains import NAMES, TinyDomains, tiny_spec
+from tests.training.tiny_features import feature_spec, tiny_features
 
 CPU = Machine(accelerator="cpu")
 
@@ -86,6 +101,119 @@ def test_every_algorithm_resumes_to_the_same_bits(tmp_path: Path, algorithm: str
         train(spec, TinyDomains(), tmp_path / "parts", CPU, stop)
     train(spec, TinyDomains(), tmp_path / "parts", CPU)
     assert_same(tmp_path / "whole", tmp_path / "parts")
+
+
+LENGTHENED = ("dann", "fishr", "group_dro", "hutchinson")
+"""Two optimisers, a reset of Adam and moving averages, weights of domains, drawn probes."""
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [pytest.param(name, marks=() if name in LENGTHENED else pytest.mark.slow) for name in algorithm_names()],
+)
+@pytest.mark.filterwarnings("ignore::hessalign.exceptions.UntrustworthyWarning")
+def test_a_lengthened_run_is_one_long_run(tmp_path: Path, algorithm: str) -> None:
+    """Its former last steps are one between two regular evaluations, and a regular one."""
+    hparams = small_hparams(algorithm)
+    changes = {"discriminator_steps": 2, "probes": 3, "anneal_steps": 6}
+    hparams |= {name: value for name, value in changes.items() if name in hparams}
+    if algorithm == "hutchinson":
+        hparams["variant"] = "domainbed"  # which draws
+    spec = tiny_spec(algorithm=algorithm, hparams=hparams, steps=9, evaluate_every=3)
+    train(spec, TinyDomains(), tmp_path / "whole", CPU)
+    for steps in (2, 4, 6, 9):
+        train(spec.with_steps(steps), TinyDomains(), tmp_path / "parts", CPU)
+    assert_same(tmp_path / "whole", tmp_path / "parts")
+    ours, theirs = (read_records(tmp_path / name) for name in ("parts", "whole"))
+    assert [list(record) for record in ours] == [list(record) for record in theirs]
+
+
+def test_a_run_that_is_being_lengthened_is_in_order_at_every_moment(tmp_path: Path) -> None:
+    spec, run = feature_spec("hgp", steps=8, evaluate_every=3), tmp_path / "run"
+    dataset = tiny_features(tmp_path / "f.safetensors")
+    train(spec, dataset, tmp_path / "whole", CPU)
+    train(spec.with_steps(5), dataset, run, CPU)
+
+    def stop(progress: Progress) -> None:
+        assert progress.step == 5
+        raise StopError
+
+    for _ in range(2):
+        with pytest.raises(StopError):
+            train(spec, dataset, run, CPU, stop)
+        assert not is_finished(run)
+        check_spec(run)
+        assert [record["step"] for record in read_records(run)] == [0, 3]
+        assert load_trained(run)[1].step == 5
+        assert run in [each.folder for each in read_sweep(tmp_path, True).runs]
+    with pytest.raises(ValueError, match="has 8 steps; it can be lengthened, but not shortened to 5"):
+        train(spec.with_steps(5), dataset, run, CPU)
+    train(spec, dataset, run, CPU)
+    assert_same(tmp_path / "whole", run)
+
+
+def test_what_cannot_be_lengthened_is_refused_and_unharmed(tmp_path: Path) -> None:
+    dataset, spec = tiny_features(tmp_path / "f.safetensors"), feature_spec("hgp", steps=4)
+    train(spec, dataset, tmp_path / "run", CPU)
+    train(spec, dataset, tmp_path / "bare", CPU, keep_checkpoint=False)
+    diverging = feature_spec("irm", {"lr": 1e37}, steps=6, evaluate_every=2)
+    with pytest.raises(DivergedError):
+        train(diverging, dataset, tmp_path / "diverged", CPU)
+
+    def content() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    before = content()
+    for folder, other, problem in (
+        ("run", spec.with_steps(3), "it can be lengthened, but not shortened to 3"),
+        ("run", spec.with_steps(5).model_copy(update={"seed": 1}), "holds another run"),
+        ("run", spec.with_steps(5).model_copy(update={"evaluate_every": 2}), "holds another run"),
+        (
+            "bare",
+            spec.with_steps(5),
+            "kept no checkpoint to go on from; do the longer run in a folder of its",
+        ),
+        ("diverged", diverging.with_steps(9), "diverged: the loss was .* at step 2"),
+    ):
+        with pytest.raises((ValueError, DivergedError), match=problem):
+            train(other, dataset, tmp_path / folder, CPU)
+    with pytest.raises(ValueError, match="has 4 steps, not 5; train lengthens it with --resume"):
+        check_unasked(tmp_path / "run", spec.with_steps(5))
+    with pytest.raises(ValueError, match="has 4 steps, not 5"):
+        train_together([spec.with_steps(5)], dataset, [tmp_path / "run"], CPU)
+    assert content() == before
+
+
+def test_a_run_of_many_goes_on_alone_and_says_so(tmp_path: Path) -> None:
+    dataset = tiny_features(tmp_path / "f.safetensors")
+    specs = [feature_spec("hgp", seed=seed, steps=5, evaluate_every=3) for seed in range(2)]
+    exact = Machine("cpu", precision="64-true")
+    train_together(specs, dataset, [tmp_path / f"{seed}" for seed in range(2)], exact)
+    with pytest.warns(HessalignWarning, match="was trained together with 1 others and goes on alone"):
+        train(specs[0].with_steps(8), dataset, tmp_path / "0", exact)
+    train(specs[0].with_steps(8), dataset, tmp_path / "whole", exact)
+    for ours, theirs in zip(results(tmp_path / "0")[0], results(tmp_path / "whole")[0], strict=True):
+        assert ours.pop("accuracies") == theirs.pop("accuracies")
+        assert ours == pytest.approx(theirs, rel=1e-10)
+    assert company_of(tmp_path / "0") == 2
+
+
+def test_a_run_from_before_lengthening_lacks_only_means(tmp_path: Path) -> None:
+    dataset, spec = tiny_features(tmp_path / "f.safetensors"), feature_spec("hgp", steps=8, evaluate_every=3)
+    train(spec, dataset, tmp_path / "whole", CPU)
+    train(spec.with_steps(5), dataset, tmp_path / "run", CPU)
+    checkpoint = latest_checkpoint(tmp_path / "run" / "checkpoints")
+    assert checkpoint is not None
+    (checkpoint / "sums.safetensors").unlink()
+    seal = json.loads((checkpoint / "seal.json").read_text())
+    del seal["files"]["sums.safetensors"]
+    (checkpoint / "seal.json").write_text(json.dumps(seal))
+    with pytest.warns(HessalignWarning, match="the means in the next record are those since its last step"):
+        train(spec, dataset, tmp_path / "run", CPU)
+    (ours, weights), (theirs, others) = results(tmp_path / "run"), results(tmp_path / "whole")
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+    assert [record["accuracies"] for record in ours] == [record["accuracies"] for record in theirs]
+    assert [one == other for one, other in zip(ours, theirs, strict=True)] == [True, True, False, True]
 
 
 def long_run(folder: Path, algorithm: str) -> None:

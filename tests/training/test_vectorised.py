@@ -19,7 +19,7 @@ from hessalign.training import (
     train,
     train_together,
 )
-from hessalign.training.batched_adam import BatchedAdam
+from hessalign.training.vectorised import BatchedAdam
 from tests.training.tiny_domains import TinyDomains, tiny_spec
 from tests.training.tiny_features import feature_spec, tiny_features
 
@@ -301,11 +301,11 @@ def test_adam_is_torchs_run_by_run() -> None:
     ]
     for step in range(20):
         gradients = torch.randn(3, 4, 2).double()
-        forgetting = torch.tensor([False, step == 7, step in (3, 9)])
-        ours.forget(forgetting)
+        resetting = torch.tensor([False, step == 7, step in (3, 9)])
+        ours.reset(resetting)
         ours.step({"w": gradients})
         for run, optimizer in enumerate(theirs):
-            if forgetting[run]:
+            if resetting[run]:
                 optimizer.state.clear()
             parameters[run].grad = gradients[run]
             optimizer.step()

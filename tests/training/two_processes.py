@@ -146,7 +146,7 @@ def batches(processes: Processes) -> dict:
     sets = [domain.augmented for domain in TinyDomains().domains]
     whole = list(domain_batches(sets, 3, 0, range(2)))
     shares = domain_batches(sets, 3, 0, range(2), 0, processes.rank, processes.count)
-    found = [processes.whole(share, 9) for share in shares]
+    found = [processes.all_gather(share, 9) for share in shares]
     return {
         "same": all(
             torch.equal(getattr(a, part), getattr(b, part))
@@ -183,7 +183,7 @@ def failures(processes: Processes) -> dict:
 def agreement(processes: Processes) -> dict:
     model = nn.Linear(2, 2)
     nn.init.constant_(model.weight, float(processes.rank + 7))
-    processes.agree(model)
+    processes.broadcast(model)
     return {"weight": float(model.weight[0, 0])}
 
 

@@ -1,22 +1,25 @@
-"""What a sweep will cost, from a few steps of real runs on a few of the real samples."""
+"""What a sweep will cost, from a few steps of real runs on a few real samples; and what is left of it."""
 
 import math
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from hessalign.benchmark.job import Job, Outcome
 from hessalign.datasets import Domain, DomainDataset, Samples
 from hessalign.datasets.base import held_out_count
 from hessalign.exceptions import UntrustworthyWarning
 from hessalign.runs import CHECKPOINTS, METRICS, SPEC
-from hessalign.training import Machine, Progress, RunSpec, train, train_together
+from hessalign.training import Machine, Progress, RunSpec, can_train_together, train, train_together
 
 STEPS = 4
 """Of a measured run; the first warms up and the last evaluates."""
@@ -91,6 +94,9 @@ def measure(spec: RunSpec, dataset: DomainDataset, machine: Machine) -> Cost:
         dataset: Its dataset; a few samples of each domain are read.
         machine: Where.
 
+    Returns:
+        What its parts cost.
+
     Raises:
         ValueError: If the run cannot be done.
         OSError: If an image cannot be read.
@@ -140,6 +146,9 @@ def measure_together(specs: Sequence[RunSpec], dataset: DomainDataset, machine: 
         dataset: Of features, which all of them name.
         machine: Where.
 
+    Returns:
+        The seconds.
+
     Raises:
         ValueError: If the runs cannot be trained together.
     """
@@ -162,6 +171,98 @@ def _of_no_meaning() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UntrustworthyWarning)
         yield
+
+
+Kind = tuple[str, str, str]
+"""Dataset, fingerprint and algorithm: runs of one kind cost the same but for steps and batch size."""
+
+
+class TimeLeft:
+    """How long a sweep will still take, from what its runs have taken so far.
+
+    A run costs what others of its algorithm and data have cost. As long as there are none, it costs what the
+    runs known so far do; but one that must be trained alone costs then as much as a whole group that is
+    trained together, for a step of such a group takes hardly less than one of its own.
+
+    Args:
+        jobs: All of the sweep.
+    """
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self._left: Counter[Kind] = Counter()
+        self._examples = {_kind(job): job for job in jobs}
+        for job in jobs:
+            self._left[_kind(job)] += job.work
+        self._alone = cache(lambda kind: can_train_together(self._examples[kind].spec) is None)
+        self._work: Counter[Kind] = Counter()
+        self._seconds: dict[Kind, float] = {}
+        self._company: dict[Kind, int] = {}
+        self._seen: dict[str, tuple[float, float]] = {}
+
+    def add(self, outcome: Outcome) -> None:
+        """Take an outcome into account; a job that is held has none yet."""
+        kind = _kind(outcome.job)
+        self._left[kind] -= outcome.job.work
+        if outcome.seconds is not None:
+            self._work[kind] += outcome.job.work
+            self._seconds[kind] = self._seconds.get(kind, 0.0) + outcome.seconds
+            self._company[kind] = max(outcome.together, self._company.get(kind, 1))
+
+    def seconds(self, running: Sequence[Sequence[Job]]) -> float | None:
+        """The estimate; None before anything is known.
+
+        Args:
+            running: Groups that are being done at this moment, side by side.
+
+        Returns:
+            Seconds, of all runs whose outcome is not known.
+        """
+        now = time.monotonic()
+        shares = [_share_done(group[0]) if len(group) == 1 else 0.0 for group in running]
+        self._seen = {  # when a group was first seen, and how much of it was done then
+            group[0].identity: self._seen.get(group[0].identity, (now, share))
+            for group, share in zip(running, shares, strict=True)
+        }
+        spent = [now - self._seen[group[0].identity][0] for group in running]
+        rates = self._rates(running, spent, shares)
+        if not rates:
+            return None
+        left = sum(work * self._rate(kind, rates) for kind, work in self._left.items())
+        for group, seconds, share in zip(running, spent, shares, strict=True):
+            cost = sum(job.work * self._rate(_kind(job), rates) for job in group)
+            left -= share * cost if share > 0 else min(seconds, cost)
+        return max(left, 0.0) / max(1, len(running))
+
+    def _rates(
+        self, running: Sequence[Sequence[Job]], spent: Sequence[float], shares: Sequence[float]
+    ) -> dict[Kind, float]:
+        """Seconds of a unit of work of a run, by kind, of those kinds of which something is known."""
+        rates = {kind: seconds / self._work[kind] for kind, seconds in self._seconds.items()}
+        for group, elapsed, share in zip(running, spent, shares, strict=True):
+            job, done = group[0], share - self._seen[group[0].identity][1]
+            if done > 0 and _kind(job) not in self._seconds:
+                rates[_kind(job)] = elapsed / (done * job.work)
+        return rates
+
+    def _rate(self, kind: Kind, rates: Mapping[Kind, float]) -> float:
+        if kind in rates:
+            return rates[kind]
+        alike = [known for known in rates if self._alone(known) == self._alone(kind)] or list(rates)
+        near = [known for known in alike if known[:2] == kind[:2]] or alike
+        company = {known: self._company.get(known, 1) if self._alone(kind) else 1 for known in near}
+        return sum(rates[known] * company[known] for known in near) / len(near)
+
+
+def _kind(job: Job) -> Kind:
+    return job.spec.dataset, job.spec.data, job.spec.algorithm
+
+
+def _share_done(job: Job) -> float:
+    """By the latest evaluation; 0 for the first, which tells of the start more than of the steps."""
+    with suppress(ValueError, OSError):  # the run will say so itself
+        done = job.share_done()
+        return done if done * job.spec.steps > 1 else 0.0
+    return 0.0
 
 
 def _few_steps(spec: RunSpec) -> RunSpec:

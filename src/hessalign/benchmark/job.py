@@ -1,14 +1,15 @@
 """Runs of a sweep: each done in a folder of its own, by one process at a time."""
 
 import math
+import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from pydantic import BaseModel
@@ -20,6 +21,7 @@ from hessalign.files import write_atomically
 from hessalign.memory import keep_freed_memory
 from hessalign.runs import (
     ERROR,
+    RUNS,
     HeldError,
     divergence,
     hold,
@@ -30,8 +32,6 @@ from hessalign.runs import (
     source_accuracy,
 )
 from hessalign.training import Machine, RunSpec, train, train_together
-
-RUNS = "runs"
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,24 @@ class Job:
         """Of the run alone."""
         return self.out / RUNS / self.identity
 
+    @property
+    def work(self) -> int:
+        """What runs of one algorithm on one dataset cost, up to a factor."""
+        return self.spec.steps * int(self.spec.hparams["batch_size"])
+
+    def share_done(self) -> float:
+        """How much of the run is done, 0 to 1, by its latest evaluation.
+
+        Returns:
+            The share.
+
+        Raises:
+            ValueError: If its records are damaged.
+            OSError: If they cannot be read.
+        """
+        records = read_records(self.folder)
+        return (records[-1]["step"] + 1) / self.spec.steps if records else 0.0
+
     def __str__(self) -> str:
         """For a person."""
         spec = self.spec
@@ -81,11 +99,29 @@ class Outcome:
         status: ``"finished"`` now; ``"diverged"`` now, which ends a run, too; ``"skipped"``, since it was
             done before; ``"held"``, since another process is at it; or ``"failed"``.
         error: What went wrong, in one sentence.
+        seconds: What all steps of the run take a process, measured, as its share of what is trained together;
+            None (default) where it was not done here and now.
+        together: Number of runs that were trained together; 1 by default.
     """
 
     job: Job
     status: Literal["finished", "diverged", "skipped", "held", "failed"]
     error: str = ""
+    seconds: float | None = None
+    together: int = 1
+
+
+class Engine(Protocol):
+    """Does groups of jobs, several at a time, failed ones again as often as it was told."""
+
+    def perform(self, groups: Sequence[Sequence[Job]]) -> Iterator[Outcome]:
+        """The outcome of each job of each group, as they come in."""
+
+    def running(self) -> list[Sequence[Job]]:
+        """The groups that are being done now, as far as is known."""
+
+    def close(self) -> None:
+        """Stop at once; runs that are being done can be resumed from their checkpoints."""
 
 
 class Failure(BaseModel):
@@ -113,7 +149,7 @@ def perform(jobs: Sequence[Job]) -> list[Outcome]:
     end with the process, however that ends.
 
     Args:
-        jobs: One, or several that [arrange][hessalign.benchmark.arrangement.arrange] puts together.
+        jobs: One, or several that [arrange][hessalign.benchmark.sweep.arrange] puts together.
 
     Returns:
         The outcome of each, in any order.
@@ -139,6 +175,9 @@ def perform_as_worker(jobs: Sequence[Job], threads: int) -> list[Outcome]:
     Args:
         jobs: As for [perform][].
         threads: Of PyTorch.
+
+    Returns:
+        The outcome of each.
     """
     torch.set_num_threads(threads)
     if jobs[0].machine.computes_here:
@@ -167,6 +206,9 @@ def outcome_of_former(job: Job) -> Outcome:
 
 def outcome_of_finished(job: Job) -> Outcome:
     """How a run that is done has ended.
+
+    Returns:
+        Its status tells it.
 
     Raises:
         ValueError: If its records are damaged.
@@ -197,6 +239,9 @@ def record_failure(job: Job, error: str, trace: str = "") -> Outcome:
 def last_failure(job: Job) -> Failure | None:
     """What the run's folder tells of its last failure; None if there was none, or the run succeeded since.
 
+    Returns:
+        The note, or None.
+
     Raises:
         ValueError: If the file is damaged, naming it.
     """
@@ -211,15 +256,24 @@ def best_validation(folder: Path, targets: tuple[int, ...]) -> float | None:
 
 
 def _perform(jobs: Sequence[Job]) -> list[Outcome]:
+    started = time.perf_counter()
     try:
+        before = jobs[0].share_done() if len(jobs) == 1 else 0.0
         _train(jobs)
-        outcomes = [outcome_of_finished(job) for job in jobs]
+        seconds = (time.perf_counter() - started) / max(1, len(jobs))
+        outcomes = [_measured(outcome_of_finished(job), seconds, before, len(jobs)) for job in jobs]
     except Exception as error:  # whatever an algorithm raises must not end the sweep
         trace = traceback.format_exc()
         return [record_failure(job, _sentence(error), trace) for job in jobs]
     for job in jobs:
         (job.folder / ERROR).unlink(missing_ok=True)
     return outcomes
+
+
+def _measured(outcome: Outcome, seconds: float, before: float, together: int) -> Outcome:
+    """With the time of all steps, from that of the steps that were done now."""
+    done = outcome.job.share_done() - before if together == 1 else 1.0
+    return replace(outcome, seconds=seconds / done if done > 0 else None, together=together)
 
 
 def _train(jobs: Sequence[Job]) -> None:

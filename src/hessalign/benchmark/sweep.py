@@ -2,20 +2,19 @@
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hessalign.backbones.weights import FILE_SUFFIXES, file_sha256
-from hessalign.benchmark.arrangement import arrange
-from hessalign.benchmark.engines.base import Engine
-from hessalign.benchmark.job import Job, Outcome, is_held, outcome_of_former
+from hessalign.benchmark.job import Engine, Job, Outcome, is_held, outcome_of_former
 from hessalign.benchmark.protocol import RunConfig, SweepSpec
 from hessalign.files import write_atomically
-from hessalign.runs import hold, is_finished
+from hessalign.runs import SWEEP, hold, is_finished
+from hessalign.training import can_train_together
 
-SWEEP, CONFIG = "sweep.json", "settings"
-"""What was asked for, and the field of it that is the same for all runs."""
+CONFIG = "settings"
+"""Field of what was asked for that is the same for all runs."""
 SECONDS_FOR_CLAIMS = 60.0
 """To wait for others that claim the folder at this moment, which takes each of them less than one."""
 SECONDS_BETWEEN_LOOKS = 2.0
@@ -49,7 +48,10 @@ def perform_all(jobs: Sequence[Job], engine: Engine, most_together: int) -> Iter
     Args:
         jobs: All of the sweep.
         engine: What does them.
-        most_together: See [arrange][hessalign.benchmark.arrangement.arrange].
+        most_together: Runs in a group that is trained together; 1 for one by one.
+
+    Yields:
+        The outcomes.
     """
     left = []
     for job in jobs:
@@ -68,6 +70,37 @@ def perform_all(jobs: Sequence[Job], engine: Engine, most_together: int) -> Iter
         held = [job for job in held if job not in left]
         if held and not left:
             time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def arrange(jobs: Sequence[Job], most_together: int) -> list[tuple[Job, ...]]:
+    """Put jobs together whose runs can be trained together, and let these go first.
+
+    They take a fraction of the time of the others, so that tables are there early.
+
+    Args:
+        jobs: Of one sweep.
+        most_together: Runs in a group; 1 for one by one. What a kill loses grows with it, and memory.
+
+    Returns:
+        Groups, each in the order of the jobs and none empty: first those of runs that can be trained
+        together, then those that must be trained alone, a group each; both ordered by their first jobs.
+    """
+    together: list[list[Job]] = []
+    alone: list[list[Job]] = []
+    open_groups: dict[Hashable, list[Job]] = {}
+    for job in jobs:
+        alike = can_train_together(job.spec) if most_together > 1 else None
+        if alike is None:
+            alone.append([job])
+            continue
+        key = (alike, job.source, job.machine, job.keep_checkpoint)
+        group = open_groups.get(key)
+        if group is None or len(group) == most_together:
+            group = []
+            together.append(group)
+            open_groups[key] = group
+        group.append(job)
+    return [tuple(group) for group in (*together, *alone)]
 
 
 def _by_content(config: RunConfig) -> dict[str, Any]:

@@ -26,8 +26,7 @@ from hessalign.cli.terminal import INTERRUPTED, Console, reported
 from hessalign.datasets.registry import find_data
 
 if TYPE_CHECKING:
-    from hessalign.benchmark.engines import Engine
-    from hessalign.benchmark.job import Job
+    from hessalign.benchmark.job import Engine, Job
 
 
 def sweep_command(

@@ -16,10 +16,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from hessalign.benchmark.arrangement import arrange
-from hessalign.benchmark.engines import Engine
-from hessalign.benchmark.estimate import measure, measure_together
-from hessalign.benchmark.job import Job, Outcome, best_validation
+from hessalign.benchmark.estimate import TimeLeft, measure, measure_together
+from hessalign.benchmark.job import Engine, Job, Outcome, best_validation
+from hessalign.benchmark.sweep import arrange
 from hessalign.cli.terminal import Console
 from hessalign.datasets import DomainDataset
 from hessalign.runs import divergence, read_records
@@ -139,21 +138,19 @@ class Overview:
         for job in jobs:
             self._rows[_row(job)].runs += 1
         self._started = time.monotonic()
-        self._work_left = float(sum(map(_work, jobs)))
-        self._work_done = 0.0
-        self._under_way = (float("-inf"), 0.0)
+        self._time_left = TimeLeft(jobs)
+        self._estimate: tuple[float, float | None] = (float("-inf"), None)
 
     def add(self, outcome: Outcome) -> None:
         """Take an outcome into account."""
         job, row = outcome.job, self._rows[_row(outcome.job)]
         self.counts[outcome.status] += 1
         row.counts[outcome.status] += 1
-        self._work_left -= _work(job)
+        self._time_left.add(outcome)
+        self._estimate = (float("-inf"), None)
         if outcome.status == "failed":
             self.failures.append(outcome)
             return
-        if outcome.status in ("finished", "diverged"):
-            self._work_done += _work(job)
         if divergence(read_records(job.folder)) is not None:
             self.diverged.append(job)
             row.diverged += 1
@@ -166,11 +163,12 @@ class Overview:
         return len(self.jobs) - self.counts.total()
 
     def seconds_left(self) -> float | None:
-        """From what was done so far; None before anything was."""
-        under_way = self._work_under_way()
-        done = self._work_done + under_way
-        elapsed = time.monotonic() - self._started
-        return max(self._work_left - under_way, 0) * elapsed / done if done > 0 else None
+        """From what was done so far, read now and then; None before anything was."""
+        estimated_at, seconds = self._estimate
+        if time.monotonic() - estimated_at > SECONDS_BETWEEN_READINGS:
+            seconds = self._time_left.seconds(self.engine.running())
+            self._estimate = (time.monotonic(), seconds)
+        return seconds
 
     def line(self, outcome: Outcome) -> str:
         """An outcome, and where the sweep stands, for output that is not a terminal."""
@@ -180,7 +178,7 @@ class Overview:
 
     def __rich__(self) -> RenderableType:
         """The overview of this moment."""
-        running = len(self.engine.running())
+        running = sum(map(len, self.engine.running()))
         done = self.counts.total() - self.counts["failed"]
         diverged = f" ({len(self.diverged)} diverged)" if self.diverged else ""
         counts = (
@@ -250,14 +248,6 @@ class Overview:
             "diverged": diverged,
         }
 
-    def _work_under_way(self) -> float:
-        """Work of the runs that are running, by their latest evaluation; read now and then."""
-        read_at, work = self._under_way
-        if time.monotonic() - read_at > SECONDS_BETWEEN_READINGS:
-            work = sum(map(_share_done, self.engine.running()))
-            self._under_way = (time.monotonic(), work)
-        return work
-
 
 class _Row:
     def __init__(self) -> None:
@@ -285,16 +275,3 @@ def dataset_label(spec: RunSpec) -> str:
 def _row(job: Job) -> tuple[str, str]:
     spec = job.spec
     return dataset_label(spec), spec.algorithm
-
-
-def _work(job: Job) -> float:
-    """What a run costs, up to a factor."""
-    return job.spec.steps * int(job.spec.hparams["batch_size"])
-
-
-def _share_done(job: Job) -> float:
-    try:
-        records = read_records(job.folder)
-    except (ValueError, OSError):  # the run will say so itself
-        return 0.0
-    return _work(job) * (records[-1]["step"] + 1) / job.spec.steps if records else 0.0

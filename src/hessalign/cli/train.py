@@ -22,20 +22,22 @@ SECONDS_BETWEEN_DRAWINGS = 0.25
 
 def train_command(
     *,
-    dataset: Annotated[str, option(Panel.DATA, f"{options.KINDS_OF_DATA}; a file of hessalign features.")],
+    dataset: Annotated[
+        str | None, option(Panel.DATA, f"{options.KINDS_OF_DATA}; a file of hessalign features.")
+    ] = None,
     target: Annotated[
-        str,
+        str | None,
         option(Panel.DATA, "Domain that is never trained on, by name or number; several with commas."),
-    ],
+    ] = None,
     root: options.Root = None,
     trial_seed: Annotated[
-        int,
+        int | None,
         option(
             Panel.DATA,
-            "Of the splits of the domains, and of what the MNIST datasets draw.",
+            "Of the splits of the domains, and of what the MNIST datasets draw. Default: 0.",
             callback=whole(0),
         ),
-    ] = 0,
+    ] = None,
     backbone: Annotated[
         str | None,
         option(
@@ -51,15 +53,26 @@ def train_command(
     weights: options.Weights = None,
     normalization: options.Normalization = None,
     train_batch_norm: options.TrainBatchNorm = False,
-    algorithm: Annotated[str, option(Panel.TRAINING, f"{', '.join(algorithm_names())}.")],
+    algorithm: Annotated[str | None, option(Panel.TRAINING, f"{', '.join(algorithm_names())}.")] = None,
+    spec_file: Annotated[
+        Path | None,
+        option(
+            Panel.TRAINING,
+            "Do a recorded run again: its spec.json or folder, or a file of collect --export-best. Other "
+            "options choose among several runs; they may contradict nothing.",
+            "--spec",
+        ),
+    ] = None,
     settings: options.Settings = None,
     steps: options.Steps = None,
     evaluate_every: options.EvaluateEvery = None,
     evaluate_samples: options.EvaluateSamples = None,
     seed: Annotated[
-        int,
-        option(Panel.TRAINING, "Of weights, batches and the algorithm's draws.", callback=whole(0)),
-    ] = 0,
+        int | None,
+        option(
+            Panel.TRAINING, "Of weights, batches and the algorithm's draws. Default: 0.", callback=whole(0)
+        ),
+    ] = None,
     device: options.Device = "auto",
     devices: Annotated[
         int,
@@ -91,7 +104,8 @@ def train_command(
     """Train one algorithm on the source domains of a dataset and evaluate it on all domains.
 
     The folder keeps what was run (spec.json), an evaluation on each line of metrics.jsonl, and the latest
-    checkpoint. A run that was interrupted at any moment goes on with --resume and ends with the same numbers.
+    checkpoint. A run that was interrupted at any moment goes on with --resume and ends with the same numbers;
+    with --resume and more --steps it is lengthened.
 
     [b]Examples[/b]
 
@@ -104,41 +118,64 @@ def train_command(
     hessalign train --dataset my/images --algorithm coral --target hospital_3 --loaders 2 --out runs/own
 
     hessalign train --dataset domain_net --root data --algorithm hgp --target sketch --devices 4 --out runs/d
+
+    hessalign train --resume --steps 600 --out runs/hgp
+
+    hessalign train --spec runs/hgp/spec.json --out runs/again
     """
     with reported(Console(stderr=True)):
-        algorithm = require_algorithm(algorithm)
+        recorded = _recorded(spec_file, out if resume else None, dataset, algorithm, target)
+        if algorithm is not None:
+            algorithm = require_algorithm(algorithm)
         overrides = parse_settings(settings or [])
         require_there("root", root)
-        source = find_data(dataset, root)
+        if dataset is not None:
+            find_data(dataset, root)
         _check_plot(plot, out)
     machine = training.Machine(device, precision, loaders, devices, strategy)
     console = Console(stderr=True, quiet=not machine.is_first_process)
     try:
         with reported(console):
-            data = source.open(trial_seed)
-            hparams = _hparams(algorithm, data, overrides)
-            spec = training.RunSpec(
-                dataset=data.name,
-                data=data.fingerprint,
-                algorithm=algorithm,
-                target_domains=_targets(target, data),
-                backbone=training.choose_backbone(
-                    data, backbone, weights, train_batch_norm, hparams["dropout"], rank, normalization
-                ),
-                hparams=hparams,
-                seed=seed,
-                trial_seed=trial_seed,
-                steps=data.steps if steps is None else steps,
-                evaluate_every=data.checkpoint_every if evaluate_every is None else evaluate_every,
-                evaluation_samples=evaluate_samples,
-            )
-            if (
-                machine.is_first_process
-                and training.is_started(out)
-                and not resume
-                and not training.is_finished(out)
-            ):
-                raise ValueError(f"out: {out} holds an unfinished run; add --resume to go on with it")
+            if recorded is not None:
+                said = {
+                    "algorithm": algorithm,
+                    "target": target,
+                    "backbone": backbone,
+                    "rank": rank,
+                    "weights": weights,
+                    "normalization": normalization,
+                    "train_batch_norm": train_batch_norm or None,
+                    "settings": overrides or None,
+                    "steps": steps,
+                    "evaluate_every": evaluate_every,
+                    "evaluate_samples": evaluate_samples,
+                    "seed": seed,
+                    "trial_seed": trial_seed,
+                }
+                spec, data = training.open_recorded(recorded, said, dataset, root, longer=resume)
+            else:
+                assert dataset is not None  # as are algorithm and target where nothing is recorded
+                assert algorithm is not None
+                assert target is not None
+                data = find_data(dataset, root).open(trial_seed or 0)
+                hparams = _hparams(algorithm, data, overrides)
+                spec = training.RunSpec(
+                    dataset=data.name,
+                    data=data.fingerprint,
+                    algorithm=algorithm,
+                    target_domains=training.target_indices(target, data),
+                    backbone=training.choose_backbone(
+                        data, backbone, weights, train_batch_norm, hparams["dropout"], rank, normalization
+                    ),
+                    hparams=hparams,
+                    seed=seed or 0,
+                    trial_seed=trial_seed or 0,
+                    steps=data.steps if steps is None else steps,
+                    evaluate_every=data.checkpoint_every if evaluate_every is None else evaluate_every,
+                    evaluation_samples=evaluate_samples,
+                )
+            if machine.is_first_process and not resume:
+                training.check_unasked(out, spec)
             scalars = training.TensorBoard(out) if tensorboard else None
             if machine.computes_here:
                 keep_freed_memory()
@@ -156,6 +193,27 @@ def train_command(
         Console().print(_table(record, spec, data))
 
 
+def _recorded(
+    spec_file: Path | None,
+    resumed: Path | None,
+    dataset: str | None,
+    algorithm: str | None,
+    target: str | None,
+) -> Path | None:
+    """Where the run is recorded; None where the options tell it."""
+    if spec_file is not None:
+        return spec_file
+    needed = {"dataset": dataset, "algorithm": algorithm, "target": target}
+    missing = next((name for name, value in needed.items() if value is None), None)
+    if missing is None:
+        return None
+    if resumed is not None and runs.is_started(resumed):
+        return resumed
+    raise ValueError(
+        f"{missing}: is missing; --dataset, --algorithm and --target tell a new run, --spec a recorded one"
+    )
+
+
 def _check_plot(plot: Path | None, out: Path) -> None:
     """Before any work: a figure that cannot be written would be noticed at the very end."""
     if plot is None:
@@ -169,22 +227,6 @@ def _draw(run: Path, plot: Path, console: Console) -> None:
     with reported(console):
         diagnostics.curves.save_training_curves(run, plot)
     console.print(f"Curves: {plot}", highlight=False)
-
-
-def _targets(names: str, data: "datasets.DomainDataset") -> tuple[int, ...]:
-    known = [domain.name for domain in data.domains]
-    chosen = []
-    for name in (part.strip() for part in names.split(",")):
-        if name in known:
-            chosen.append(known.index(name))
-        elif name.isdecimal() and int(name) < len(known):
-            chosen.append(int(name))
-        else:
-            raise ValueError(
-                f"target: {name!r} is not a domain; allowed are {', '.join(known)} or 0 to {len(known) - 1}"
-                f"{did_you_mean(name, known)}"
-            )
-    return tuple(chosen)
 
 
 def _hparams(algorithm: str, data: "datasets.DomainDataset", overrides: dict[str, str]) -> dict[str, Any]:

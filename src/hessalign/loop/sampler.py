@@ -1,5 +1,6 @@
 """Batches with equally many samples of every domain, each a function of seed and step alone."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from hessalign.checks import require_flag, require_whole
+from hessalign.exceptions import UntrustworthyWarning
 from hessalign.inputs import read_domains
 
 Indices = NDArray[np.int64]
@@ -36,7 +38,8 @@ class DomainBalancedSampler(Sampler[list[int]]):
     A domain of three samples counts as much as one of three thousand, as the mean over domains of an
     alignment penalty does, and no batch lacks a domain. A batch depends on the seed and its number only:
     a run that goes on at step ``t`` with ``first_step=t`` sees what the uninterrupted run would have seen.
-    With replacement the draws are those of ``hessalign train``.
+    With replacement the draws are those of ``hessalign train``. A domain with fewer samples than its share of
+    a batch repeats some in every batch, which gives a warning.
 
     Args:
         domains: Domain id of each sample of the dataset, ``(n,)``, integers or strings, in any order.
@@ -56,10 +59,10 @@ class DomainBalancedSampler(Sampler[list[int]]):
     Example:
         >>> import torch
         >>> from hessalign.loop import DomainBalancedSampler
-        >>> sampler = DomainBalancedSampler(["a", "a", "a", "b"], samples_per_domain=2, seed=1)
+        >>> sampler = DomainBalancedSampler(["a", "a", "a", "b", "b"], samples_per_domain=2, seed=1)
         >>> [len(batch) for batch in sampler]
         [4]
-        >>> data = torch.utils.data.TensorDataset(torch.arange(4))
+        >>> data = torch.utils.data.TensorDataset(torch.arange(5))
         >>> loader = torch.utils.data.DataLoader(data, batch_sampler=sampler)
     """
 
@@ -78,7 +81,7 @@ class DomainBalancedSampler(Sampler[list[int]]):
         samples = len(domains)
         if samples == 0:
             raise ValueError("domains: at least one sample is needed, got none")
-        codes = read_domains("domains", domains, samples).codes
+        read = read_domains("domains", domains, samples)
         self.samples_per_domain = require_whole("samples_per_domain", samples_per_domain, least=1)
         self.world_size = require_whole("world_size", world_size, least=1)
         self.rank = require_whole("rank", rank, least=0, most=world_size - 1)
@@ -86,8 +89,9 @@ class DomainBalancedSampler(Sampler[list[int]]):
         self.seed = require_whole("seed", seed, least=0)
         self.step = require_whole("first_step", first_step, least=0)
         self._members: Sequence[Indices] = [
-            np.flatnonzero(codes == code).astype(np.int64) for code in range(codes.max() + 1)
+            np.flatnonzero(read.codes == code).astype(np.int64) for code in range(len(read.names))
         ]
+        self._warn_of_repeats(read.names.tolist())
         in_batch = self.samples_per_domain * self.world_size * len(self._members)
         if batches is None:
             self.batches = max(1, samples // in_batch)
@@ -107,6 +111,20 @@ class DomainBalancedSampler(Sampler[list[int]]):
                 for domain, members in enumerate(self._members)
                 for index in members[self._draw(step, domain, len(members))]
             ]
+
+    def _warn_of_repeats(self, names: Sequence[Any]) -> None:
+        share = self.samples_per_domain * self.world_size
+        small = [place for place, members in enumerate(self._members) if len(members) < share]
+        if small:
+            first = small[0]
+            others = f" and {len(small) - 1} others have" if len(small) > 1 else " has"
+            warnings.warn(
+                f"samples_per_domain: domain {names[first]!r}{others} fewer samples "
+                f"({len(self._members[first])}) than each domain gives to a batch ({share}): every batch "
+                "repeats some of them, and statistics within a domain count these twice",
+                UntrustworthyWarning,
+                stacklevel=3,
+            )
 
     def _draw(self, step: int, domain: int, size: int) -> Indices:
         count = self.samples_per_domain * self.world_size

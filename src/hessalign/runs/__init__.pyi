@@ -1,10 +1,14 @@
+from .checkpoints import check_whole, checkpoint_metadata, write_checkpoint
 from .layout import (
     CHECKPOINTS,
     DONE,
     ERROR,
     LATEST,
     METRICS,
+    RUNS,
     SPEC,
+    SWEEP,
+    TENSORBOARD,
     HeldError,
     hold,
     is_finished,
@@ -20,7 +24,7 @@ from .records import (
     source_accuracy,
     write_records,
 )
-from .seals import Seal, check_spec, finish, read_as, read_lines, whole_lines
+from .seals import Seal, check_spec, finish, read_as, read_lines, reopen, whole_lines
 
 __all__ = [
     "CHECKPOINTS",
@@ -28,12 +32,17 @@ __all__ = [
     "ERROR",
     "LATEST",
     "METRICS",
+    "RUNS",
     "SPEC",
     "SPLITS",
+    "SWEEP",
+    "TENSORBOARD",
     "HeldError",
     "Seal",
     "append_record",
     "check_spec",
+    "check_whole",
+    "checkpoint_metadata",
     "divergence",
     "finish",
     "hold",
@@ -44,7 +53,9 @@ __all__ = [
     "read_as",
     "read_lines",
     "read_records",
+    "reopen",
     "source_accuracy",
     "whole_lines",
+    "write_checkpoint",
     "write_records",
 ]

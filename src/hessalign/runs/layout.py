@@ -1,4 +1,4 @@
-"""Names in a run's folder, and the lock of whoever writes there."""
+"""Names in the folders of runs and sweeps, and the lock of whoever writes there."""
 
 import re
 import shutil
@@ -13,6 +13,9 @@ from filelock import FileLock, Timeout
 from hessalign.files import remove_drafts
 
 SPEC, METRICS, CHECKPOINTS, DONE, ERROR = "spec.json", "metrics.jsonl", "checkpoints", "done", "error.json"
+TENSORBOARD = "tensorboard"
+RUNS, SWEEP = "runs", "sweep.json"
+"""In a sweep's folder: the folders of its runs, and what was asked for."""
 LATEST, LOCK = "latest", ".lock"
 CHECKPOINT_NAME = re.compile(r"step-\d{6,}")
 

@@ -37,16 +37,17 @@ class Seal(BaseModel):
     trained_together: int = 1
 
 
-def seal(folder: Path, files: dict[str, str] | None = None, trained_together: int = 1) -> Seal:
+def seal(folder: Path, files: dict[str, str] | None = None, together: int | None = None) -> Seal:
     """A seal of a run's folder as it is now.
 
     Args:
         folder: Of the run.
         files: Digests of a checkpoint's files.
-        trained_together: Number of runs that were computed at once.
+        together: Number of runs that were computed at once; None (default) for what was noted before, of a
+            run that goes on.
 
     Returns:
-        The seal, which is not written anywhere.
+        The seal, which is not written yet.
     """
     spec, metrics = (_read(folder / name) for name in (SPEC, METRICS))
     return Seal(
@@ -54,7 +55,7 @@ def seal(folder: Path, files: dict[str, str] | None = None, trained_together: in
         metrics=sha256(metrics or b""),
         metrics_bytes=len(metrics or b""),
         files=files or {},
-        trained_together=trained_together,
+        trained_together=company_of(folder) if together is None else together,
     )
 
 
@@ -63,14 +64,49 @@ def sha256(content: bytes | memoryview) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def finish(folder: Path, trained_together: int = 1) -> None:
+def finish(folder: Path, together: int | None = None) -> None:
     """Mark a run as done, and seal it.
 
     Args:
         folder: Of the run.
-        trained_together: Number of runs that were computed at once.
+        together: As [seal][] takes it.
     """
-    write_atomically(folder / DONE, seal(folder, trained_together=trained_together).model_dump_json())
+    write_atomically(folder / DONE, seal(folder, together=together).model_dump_json())
+
+
+def company_of(folder: Path) -> int:
+    """How many runs were computed at once with a run, itself included, as it noted; 1 for a run alone."""
+    sealed = _latest_seal(folder)
+    return 1 if sealed is None else sealed.trained_together
+
+
+def reopen(folder: Path, checkpoint: Path, records: int) -> None:
+    """Let a run go on from its checkpoint with another spec, as one that is lengthened.
+
+    At every moment the folder is in order: the checkpoint's seal holds whether or not the spec is replaced,
+    and whether or not later records are dropped, which whoever goes on does next.
+
+    Args:
+        folder: Of the run.
+        checkpoint: Its latest.
+        records: How many of the first records stay.
+
+    Raises:
+        ValueError: If the records are damaged.
+        OSError: If a file cannot be written.
+    """
+    lines, _ = read_lines(folder)
+    kept = b"".join(lines.splitlines(keepends=True)[:records])
+    written, latest = read_seal(checkpoint / SEAL), _latest_seal(folder)
+    if written is not None and latest is not None:
+        changes = {
+            "spec": "",
+            "metrics": sha256(kept),
+            "metrics_bytes": len(kept),
+            "trained_together": latest.trained_together,
+        }
+        write_atomically(checkpoint / SEAL, written.model_copy(update=changes).model_dump_json(indent=1))
+    (folder / DONE).unlink(missing_ok=True)
 
 
 def read_lines(folder: Path) -> tuple[bytes, bool]:

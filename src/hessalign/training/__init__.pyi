@@ -1,15 +1,30 @@
-from .backbone import choose_backbone
-from .checkpoint import checkpoint_about, latest_checkpoint, load_model
+from .checkpoint import (
+    check_unasked,
+    checkpoint_metadata,
+    is_finished,
+    is_started,
+    latest_checkpoint,
+    load_model,
+    read_records,
+)
 from .features import ExtractionProgress, FeaturesSpec, extract_features
 from .machine import Machine, make_fabric
 from .predictor import Prediction, image_paths, load_trained, predict
-from .spec import CheckpointAbout, RunSpec
+from .rerun import open_recorded
+from .spec import (
+    CheckpointMetadata,
+    RunSpec,
+    build_algorithm,
+    check_algorithm,
+    choose_backbone,
+    target_indices,
+)
 from .tensorboard import TensorBoard
-from .trainer import Progress, build_algorithm, check_algorithm, is_finished, is_started, read_records, train
+from .trainer import Progress, train
 from .vectorised import can_train_together, train_together
 
 __all__ = [
-    "CheckpointAbout",
+    "CheckpointMetadata",
     "ExtractionProgress",
     "FeaturesSpec",
     "Machine",
@@ -20,7 +35,8 @@ __all__ = [
     "build_algorithm",
     "can_train_together",
     "check_algorithm",
-    "checkpoint_about",
+    "check_unasked",
+    "checkpoint_metadata",
     "choose_backbone",
     "extract_features",
     "image_paths",
@@ -30,8 +46,10 @@ __all__ = [
     "load_model",
     "load_trained",
     "make_fabric",
+    "open_recorded",
     "predict",
     "read_records",
+    "target_indices",
     "train",
     "train_together",
 ]

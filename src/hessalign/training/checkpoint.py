@@ -1,41 +1,69 @@
-"""Checkpoints that survive being killed at any moment, and are read without executing anything in them.
+"""A run's folder: whose it is, the checkpoint that the run goes on from, and its last record.
 
-A checkpoint is a folder ``step-000300`` with
-
-* ``model.safetensors``: parameters and buffers,
-* ``optimizers.pt``: the optimisers' states, read back with ``weights_only=True``,
-* ``random.safetensors``: states of the random generators,
-* ``state.json``: the step and what the run was,
-* ``seal.json``: digests of all these, and of the run's records so far (absent before there were seals).
-
-It is written under another name first and renamed when all of it is on disk; the file ``latest`` then
-names it. Older ones are removed last.
+Checkpoints are read without executing anything in them; how they lie on disk: [hessalign.runs.checkpoints][].
 """
 
-import json
-import shutil
+import warnings
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from hessalign.files import flush, write_atomically
-from hessalign.runs.layout import LATEST, latest_checkpoint
-from hessalign.runs.seals import SEAL, read_seal, seal, sha256
+from hessalign.algorithms import Algorithm
+from hessalign.exceptions import DivergedError, HessalignWarning
+from hessalign.files import write_atomically
+from hessalign.runs.checkpoints import (
+    OPTIMIZERS,
+    RANDOM,
+    SUMS,
+    WEIGHTS,
+    check_whole,
+    checkpoint_metadata,
+    write_checkpoint,
+)
+from hessalign.runs.layout import (
+    CHECKPOINTS,
+    METRICS,
+    SPEC,
+    is_finished,
+    is_started,
+    latest_checkpoint,
+)
+from hessalign.runs.records import divergence, evaluated_steps, keep_records_before, read_records
+from hessalign.runs.seals import check_spec, company_of, reopen
+from hessalign.training.spec import RunSpec
 
-__all__ = ["check_whole", "checkpoint_about", "latest_checkpoint", "load_model", "resume", "save_checkpoint"]
-
-WEIGHTS, OPTIMIZERS, RANDOM, STATE = "model.safetensors", "optimizers.pt", "random.safetensors", "state.json"
+__all__ = [
+    "check_unasked",
+    "checkpoint_metadata",
+    "claim",
+    "claim_or_lengthen",
+    "go_on",
+    "is_finished",
+    "is_started",
+    "last_record",
+    "latest_checkpoint",
+    "load_model",
+    "read_records",
+    "resume",
+    "save_checkpoint",
+]
 
 
 def save_checkpoint(
-    folder: Path, step: int, model: nn.Module, optimizers: Mapping[str, Optimizer], about: Mapping[str, Any]
+    folder: Path,
+    step: int,
+    model: nn.Module,
+    optimizers: Mapping[str, Optimizer],
+    metadata: Mapping[str, Any],
+    sums: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Write a checkpoint and make it the latest one.
 
@@ -44,7 +72,8 @@ def save_checkpoint(
         step: Number of updates done.
         model: Its ``state_dict`` is kept.
         optimizers: By name.
-        about: What the run was, as JSON.
+        metadata: What the run was, as JSON.
+        sums: Of the scalars since the last regular evaluation, where this is none.
 
     Returns:
         The checkpoint's folder.
@@ -52,74 +81,17 @@ def save_checkpoint(
     Raises:
         OSError: If it cannot be written; the latest checkpoint then stays what it was.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    final, draft = folder / f"step-{step:06d}", folder / f".step-{step:06d}.draft"
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir()
     # Made in memory first: on a full disk the libraries' own writers do not say what is wrong.
-    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
     states = BytesIO()
     torch.save({name: optimizer.state_dict() for name, optimizer in optimizers.items()}, states)
-    contents: dict[str, bytes | memoryview] = {
-        WEIGHTS: save(weights),
+    files: dict[str, bytes | memoryview] = {
+        WEIGHTS: save({name: value.contiguous() for name, value in model.state_dict().items()}),
         OPTIMIZERS: states.getbuffer(),
         RANDOM: save(_random_states()),
-        STATE: json.dumps({**about, "step": step}, indent=1).encode(),
     }
-    digests = {name: sha256(content) for name, content in contents.items()}
-    contents[SEAL] = seal(folder.parent, digests).model_dump_json(indent=1).encode()
-    try:
-        for name, content in contents.items():
-            (draft / name).write_bytes(content)
-            flush(draft / name)
-        shutil.rmtree(final, ignore_errors=True)
-        draft.rename(final)
-        write_atomically(folder / LATEST, final.name)
-    except BaseException as error:
-        shutil.rmtree(draft, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise OSError(f"{final}: the checkpoint cannot be written ({error.strerror})") from error
-        raise
-    for other in folder.glob("step-*"):
-        if other != final:
-            shutil.rmtree(other, ignore_errors=True)
-    return final
-
-
-def check_whole(checkpoint: Path) -> None:
-    """Refuse a checkpoint whose files are not those that were written; one without a seal is taken as it is.
-
-    Raises:
-        ValueError: Naming the file.
-        OSError: If one cannot be read.
-    """
-    sealed = read_seal(checkpoint / SEAL)
-    for name, digest in ({} if sealed is None else sealed.files).items():
-        path = checkpoint / name
-        if not path.is_file():
-            raise ValueError(f"checkpoint: {path} is missing")
-        if sha256(path.read_bytes()) != digest:
-            raise ValueError(f"checkpoint: {path} is damaged (its SHA-256 is not the one in {SEAL})")
-
-
-def checkpoint_about(checkpoint: Path) -> dict[str, Any]:
-    """What is known of the run: its step and what was given to [save_checkpoint][].
-
-    Raises:
-        ValueError: If the folder holds no checkpoint.
-    """
-    try:
-        about = json.loads((checkpoint / STATE).read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(
-            f"checkpoint: {checkpoint} holds no readable checkpoint ({STATE}: {_one_line(error)})"
-        ) from error
-    step = about.get("step") if isinstance(about, dict) else None
-    if not isinstance(step, int) or isinstance(step, bool) or step < 1:
-        raise ValueError(
-            f"checkpoint: {checkpoint / STATE} must tell a step, a whole number above 0, got {step!r:.80}"
-        )
-    return dict(about)
+    if sums:
+        files[SUMS] = save(dict(sums))
+    return write_checkpoint(folder, step, files, metadata)
 
 
 def load_model(checkpoint: Path, model: nn.Module) -> None:
@@ -151,7 +123,7 @@ def resume(checkpoint: Path, model: nn.Module, optimizers: Mapping[str, Optimize
         ValueError: If the checkpoint is damaged, belongs to another architecture or cannot be read.
     """
     check_whole(checkpoint)
-    about = checkpoint_about(checkpoint)
+    metadata = checkpoint_metadata(checkpoint)
     load_model(checkpoint, model)
     try:
         states = torch.load(checkpoint / OPTIMIZERS, weights_only=True, map_location="cpu")
@@ -162,7 +134,192 @@ def resume(checkpoint: Path, model: nn.Module, optimizers: Mapping[str, Optimize
         raise ValueError(
             f"checkpoint: {checkpoint} does not go with this run or is damaged ({_one_line(error)})"
         ) from error
-    return int(about["step"])
+    return int(metadata["step"])
+
+
+def claim(folder: Path, spec: RunSpec) -> None:
+    """Make the folder this run's own.
+
+    Raises:
+        ValueError: If it holds another run.
+    """
+    path = folder / SPEC
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, spec.model_dump_json(indent=1))
+        return
+    held = _held(folder)
+    if held is not None and held.steps != spec.steps:
+        if spec.extends(held):
+            raise ValueError(
+                f"steps: the run in {folder} has {held.steps} steps, not {spec.steps}; train lengthens it "
+                "with --resume"
+            )
+        if held.extends(spec):
+            raise ValueError(
+                f"steps: the run in {folder} has {held.steps} steps; it can be lengthened, but not shortened "
+                f"to {spec.steps}"
+            )
+    if held is None or held.identity() != spec.identity():
+        raise ValueError(f"out: {folder} holds another run (see its {SPEC}); choose a folder of its own")
+    if is_finished(folder):
+        check_spec(folder)
+
+
+def claim_or_lengthen(folder: Path, spec: RunSpec) -> None:
+    """Make the folder this run's own; one that holds the same run with fewer steps is to go on.
+
+    No algorithm knows how many steps there will be, so the first steps of the longer run are those of the
+    shorter one.
+
+    Raises:
+        ValueError: If it holds another run, or one that cannot go on.
+        DivergedError: If it holds a run that diverged.
+    """
+    held = _held(folder) if is_started(folder) else None
+    if held is None or not spec.extends(held) or held.steps == spec.steps:
+        claim(folder, spec)
+        return
+    checkpoint = latest_checkpoint(folder / CHECKPOINTS)
+    if is_finished(folder):
+        check_spec(folder)
+        last_record(folder, held)
+        if checkpoint is None:
+            raise ValueError(
+                f"steps: the run in {folder} kept no checkpoint to go on from; do the longer run in a folder "
+                "of its own"
+            )
+        if (company := company_of(folder)) > 1:
+            warnings.warn(
+                f"steps: the run in {folder} was trained together with {company - 1} others and goes on "
+                "alone; sums are taken in another order, so last bits may differ from those of one long run",
+                HessalignWarning,
+                stacklevel=3,
+            )
+    if checkpoint is not None:
+        check_whole(checkpoint)
+        done = checkpoint_metadata(checkpoint)["step"]
+        kept = [step for step in evaluated_steps(spec.steps, spec.evaluate_every) if step < done]
+        reopen(folder, checkpoint, len(kept))
+    write_atomically(folder / SPEC, spec.model_dump_json(indent=1))
+
+
+def check_unasked(folder: Path, spec: RunSpec) -> None:
+    """Refuse to go on with the run in a folder, as somebody does who has not asked for that.
+
+    Raises:
+        ValueError: If the run is not finished, or has fewer steps.
+    """
+    if not is_started(folder):
+        return
+    if not is_finished(folder):
+        raise ValueError(f"out: {folder} holds an unfinished run; add --resume to go on with it")
+    claim(folder, spec)
+
+
+def go_on(
+    folder: Path, spec: RunSpec, algorithm: Algorithm, optimizers: Mapping[str, Optimizer], first: bool
+) -> tuple[int, dict[str, Tensor]]:
+    """Go back to the latest checkpoint, and leave the records until there.
+
+    Args:
+        folder: Of the run.
+        spec: Of the run.
+        algorithm: Brought to the checkpoint's state.
+        optimizers: Likewise.
+        first: Whether this process is the one that writes.
+
+    Returns:
+        Number of updates done; and for a run that is lengthened from a last step between two regular
+        evaluations the sums of the scalars since the former.
+
+    Raises:
+        ValueError: If the checkpoint or the records are not those of the run at one of its evaluations.
+    """
+    checkpoint = latest_checkpoint(folder / CHECKPOINTS)
+    if checkpoint is None:
+        if first:
+            (folder / METRICS).unlink(missing_ok=True)
+        return 0, {}
+    done = resume(checkpoint, algorithm, optimizers)
+    written = _run_of(checkpoint)
+    if written is None or not spec.extends(written):
+        raise ValueError(
+            f"checkpoint: {checkpoint} is of another run; remove {folder / CHECKPOINTS} to begin anew"
+        )
+    evaluated = [step for step in evaluated_steps(spec.steps, spec.evaluate_every) if step < done]
+    between = done == written.steps < spec.steps and evaluated[-1] != done - 1
+    known = between or evaluated[-1] == done - 1
+    if done > written.steps or not known or int(algorithm.steps_done) != done:
+        raise ValueError(
+            f"checkpoint: {checkpoint} says that {done} steps are done, which cannot be; remove "
+            f"{folder / CHECKPOINTS} to begin anew"
+        )
+    keep_before = done - 1 if between else done  # the evaluation of the shorter run's last step is none here
+    found = [record["step"] for record in read_records(folder) if record["step"] < keep_before]
+    if found != evaluated:
+        missing = next((step for step in evaluated if step not in found), None)
+        what = "repeats evaluations" if missing is None else f"lacks the evaluation of step {missing}"
+        raise ValueError(
+            f"{folder / METRICS}: {what}, though the checkpoint is of {done} steps; remove "
+            f"{folder / CHECKPOINTS} to begin anew"
+        )
+    if first:
+        keep_records_before(folder, keep_before)
+    return done, _sums(checkpoint) if between else {}
+
+
+def last_record(folder: Path, spec: RunSpec) -> dict[str, Any]:
+    """The record of a finished run's last evaluation.
+
+    Returns:
+        The record.
+
+    Raises:
+        ValueError: If the records are damaged.
+        DivergedError: If the run diverged, as its record says.
+    """
+    records = read_records(folder)
+    problem = divergence(records)
+    if problem is not None:
+        raise DivergedError(
+            f"the run in {folder} diverged: {problem} at step {records[-1]['step']}; choose a smaller "
+            "learning rate or smaller weights of the penalty"
+        )
+    if not records or records[-1]["step"] != spec.steps - 1:
+        raise ValueError(
+            f"{folder / METRICS}: the run is marked as done, but its last evaluation, of step "
+            f"{spec.steps - 1}, is missing; remove {folder} to do the run again"
+        )
+    return records[-1]
+
+
+def _held(folder: Path) -> RunSpec | None:
+    """The spec in a folder; None where it is of another program or version."""
+    try:
+        return RunSpec.model_validate_json((folder / SPEC).read_bytes())
+    except ValidationError:
+        return None
+
+
+def _run_of(checkpoint: Path) -> RunSpec | None:
+    try:
+        return RunSpec.model_validate(checkpoint_metadata(checkpoint).get("run"))
+    except ValidationError:
+        return None
+
+
+def _sums(checkpoint: Path) -> dict[str, Tensor]:
+    path = checkpoint / SUMS
+    if path.exists():
+        return load_file(path)
+    warnings.warn(
+        f"steps: {checkpoint} is from before runs could be lengthened: the means in the next record are "
+        "those since its last step only; weights and accuracies are not concerned",
+        HessalignWarning,
+        stacklevel=2,
+    )
+    return {}
 
 
 def _random_states() -> dict[str, Tensor]:

@@ -33,7 +33,7 @@ from hessalign.datasets.features_format import (
 )
 from hessalign.files import remove_drafts, write_atomically
 from hessalign.runs import hold
-from hessalign.training.loading import seeded
+from hessalign.training.batches import seeded
 from hessalign.training.machine import Machine, make_fabric
 
 BATCHES_IN_CHUNK = 8

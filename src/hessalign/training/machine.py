@@ -57,6 +57,9 @@ class Machine:
 def make_fabric(machine: Machine) -> Fabric:
     """Lightning Fabric for a machine; nothing is started yet.
 
+    Returns:
+        Not launched.
+
     Raises:
         ValueError: If there is no such machine here.
     """
@@ -99,6 +102,9 @@ def launched(fabric: Fabric) -> Iterator[Processes]:
     """Start the other processes of a run; at its end, good or bad, none of them is left.
 
     Each of them runs the program from its beginning and meets this one here.
+
+    Yields:
+        The processes, this one among them.
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # every process would introduce itself
     fabric.launch()

@@ -15,11 +15,11 @@ from hessalign.datasets.image_folder import ImageFinder
 from hessalign.datasets.image_reading import IMAGE_SIZE, plain_transform, read_image
 from hessalign.exceptions import DivergedError, HessalignWarning
 from hessalign.files import shown
+from hessalign.runs.checkpoints import check_whole, checkpoint_metadata
 from hessalign.runs.layout import CHECKPOINTS, METRICS, latest_checkpoint
 from hessalign.runs.records import divergence, read_records
-from hessalign.training.checkpoint import check_whole, checkpoint_about, load_model
-from hessalign.training.spec import CheckpointAbout
-from hessalign.training.trainer import build_algorithm
+from hessalign.training.checkpoint import load_model
+from hessalign.training.spec import CheckpointMetadata, build_algorithm
 
 IMAGES_AT_ONCE = 32
 
@@ -39,8 +39,11 @@ class Prediction:
     probability: float
 
 
-def load_trained(path: Path) -> tuple[Algorithm, CheckpointAbout]:
+def load_trained(path: Path) -> tuple[Algorithm, CheckpointMetadata]:
     """The trained algorithm of a run's folder or of a checkpoint, and what it was trained on.
+
+    Returns:
+        The algorithm in evaluation mode, and the metadata.
 
     Raises:
         ValueError: If there is no readable checkpoint, or what is there is damaged.
@@ -52,19 +55,21 @@ def load_trained(path: Path) -> tuple[Algorithm, CheckpointAbout]:
     checkpoint = latest_checkpoint(path / CHECKPOINTS) or path
     check_whole(checkpoint)
     try:
-        about = CheckpointAbout(**checkpoint_about(checkpoint))
+        metadata = CheckpointMetadata(**checkpoint_metadata(checkpoint))
     except (ValidationError, TypeError) as error:
         raise ValueError(f"checkpoint: {checkpoint} is of another program or version") from error
     # The checkpoint brings every weight, so pretrained ones need not be found again.
-    backbone = about.run.backbone.model_copy(update={"weights": "none"})
-    spec = about.run.model_copy(update={"backbone": backbone})
+    backbone = metadata.run.backbone.model_copy(update={"weights": "none"})
+    spec = metadata.run.model_copy(update={"backbone": backbone})
     try:
-        algorithm = build_algorithm(spec, about.input_shape, len(about.class_names), about.source_domains)
+        algorithm = build_algorithm(
+            spec, metadata.input_shape, len(metadata.class_names), metadata.source_domains
+        )
     except (ValueError, RuntimeError, MemoryError, IndexError, TypeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"checkpoint: {checkpoint} tells of no network that can be ({reason})") from error
     load_model(checkpoint, algorithm)
-    return algorithm.eval(), about
+    return algorithm.eval(), metadata
 
 
 def _refuse_diverged(path: Path) -> None:
@@ -83,6 +88,9 @@ def image_paths(given: Sequence[Path]) -> list[Path]:
 
     A file is taken whatever its name; in folders, names tell the images, as in datasets. Other files there,
     hidden ones aside, are left out, which gives a warning.
+
+    Returns:
+        Paths of files.
 
     Raises:
         ValueError: If something does not exist, a link in a folder leads to one that is read in another way,
@@ -109,21 +117,26 @@ def image_paths(given: Sequence[Path]) -> list[Path]:
 
 
 @torch.no_grad()
-def predict(algorithm: Algorithm, about: CheckpointAbout, paths: Sequence[Path]) -> Iterator[Prediction]:
+def predict(
+    algorithm: Algorithm, metadata: CheckpointMetadata, paths: Sequence[Path]
+) -> Iterator[Prediction]:
     """Class and probability of each image, in order.
 
     Args:
         algorithm: In evaluation mode.
-        about: What it was trained on.
+        metadata: What it was trained on.
         paths: Of the images.
+
+    Yields:
+        A prediction for each image.
 
     Raises:
         ValueError: If the model does not take photographs.
         OSError: If an image cannot be read, naming it.
     """
-    if about.input_shape != (3, IMAGE_SIZE, IMAGE_SIZE):
+    if metadata.input_shape != (3, IMAGE_SIZE, IMAGE_SIZE):
         raise ValueError(
-            f"checkpoint: the model takes inputs of shape {about.input_shape}, not photographs, which are "
+            f"checkpoint: the model takes inputs of shape {metadata.input_shape}, not photographs, which are "
             f"{(3, IMAGE_SIZE, IMAGE_SIZE)}"
         )
     transform = plain_transform()
@@ -132,4 +145,4 @@ def predict(algorithm: Algorithm, about: CheckpointAbout, paths: Sequence[Path])
         inputs: Tensor = torch.stack([transform(read_image(str(path))) for path in group])
         probabilities, classes = algorithm(inputs).softmax(1).max(1)
         for path, probability, class_id in zip(group, probabilities, classes, strict=True):
-            yield Prediction(shown(path), about.class_names[int(class_id)], float(probability))
+            yield Prediction(shown(path), metadata.class_names[int(class_id)], float(probability))

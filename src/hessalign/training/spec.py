@@ -1,14 +1,20 @@
-"""What determines a run, and so its result."""
+"""What determines a run, and so its result; and the network that it says."""
 
 import hashlib
 import json
-from typing import Annotated, Literal, Self
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from hessalign.algorithms import get_algorithm
+from hessalign.algorithms import Algorithm, get_algorithm
 from hessalign.algorithms.registry import registered_name
-from hessalign.backbones import BackboneSpec
+from hessalign.backbones import BackboneSpec, make_backbone
+from hessalign.backbones.base import IDENTITY, OWN_NETWORKS
+from hessalign.backbones.weights import file_sha256
+from hessalign.checks import did_you_mean
+from hessalign.datasets.base import DomainDataset
 
 
 class RunSpec(BaseModel):
@@ -84,8 +90,18 @@ class RunSpec(BaseModel):
             del content["backbone"]["weights"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
+    def with_steps(self, steps: int) -> "RunSpec":
+        """The same run with another number of steps."""
+        return self.model_copy(update={"steps": steps})
 
-class CheckpointAbout(BaseModel):
+    def extends(self, other: "RunSpec | None") -> bool:
+        """Whether this is the other run with as many or more steps, and so begins as it does."""
+        if other is None or other.steps > self.steps:
+            return False
+        return other.with_steps(self.steps).identity() == self.identity()
+
+
+class CheckpointMetadata(BaseModel):
     """What a checkpoint tells of its run, enough to rebuild the network.
 
     Attributes:
@@ -103,3 +119,137 @@ class CheckpointAbout(BaseModel):
     class_names: tuple[str, ...] = Field(min_length=1)
     input_shape: tuple[Annotated[int, Field(ge=1, lt=2**31)], ...] = Field(min_length=1, max_length=3)
     source_domains: int = Field(ge=1)
+
+
+def choose_backbone(
+    dataset: DomainDataset | type[DomainDataset],
+    name: str | None = None,
+    weights: str | None = None,
+    train_batch_norm: bool = False,
+    dropout: float = 0.0,
+    rank: int | None = None,
+    normalization: str | None = None,
+) -> BackboneSpec:
+    """What is trained on a dataset.
+
+    Args:
+        dataset: Its class says which backbone is the default: the identity where inputs are features.
+        name: Of the backbone; None for the default.
+        weights: As [BackboneSpec][] takes them; None for ``"hub"``, or ``"none"`` where there are none.
+        train_batch_norm: Let running statistics move even with pretrained weights.
+        dropout: The hyper-parameter; images of 28 pixels have none, as in DomainBed.
+        rank: Of an adapter; None for the default.
+        normalization: As [BackboneSpec][] takes it; None for the default.
+
+    Returns:
+        The choices that make the backbone.
+
+    Raises:
+        ValueError: If a choice is not allowed.
+        OSError: If a weights file is missing.
+    """
+    chosen = name or dataset.default_backbone
+    source = weights or ("none" if chosen in OWN_NETWORKS else "hub")
+    fields: dict[str, Any] = {"name": chosen, "weights": source, "rank": rank}
+    if train_batch_norm:
+        fields["frozen_batch_norm"] = False
+    if normalization is not None:
+        fields["normalization"] = normalization
+    if dataset.search_space != "small":
+        fields["dropout"] = dropout
+    spec = BackboneSpec(**fields)
+    if not isinstance(spec.weights, Path):
+        return spec
+    path = spec.weights.absolute()
+    return spec.model_copy(update={"weights": path, "weights_sha256": file_sha256(path)})
+
+
+def build_algorithm(
+    spec: RunSpec, input_shape: tuple[int, ...], classes: int, source_domains: int
+) -> Algorithm:
+    """The untrained algorithm of a run.
+
+    Args:
+        spec: Names algorithm, hyper-parameters and backbone.
+        input_shape: ``(channels, height, width)`` of an input, or ``(d,)`` of a feature vector.
+        classes: Number of classes.
+        source_domains: Number of domains to train on.
+
+    Returns:
+        In training mode.
+
+    Raises:
+        ValueError: If a name, a hyper-parameter or the backbone is not allowed, or does not go with such
+            inputs.
+        OSError: If the backbone's weights cannot be read.
+    """
+    algorithm_class = get_algorithm(spec.algorithm)
+    hparams = algorithm_class.hparams_class(**spec.hparams)
+    spec.backbone.check_takes(input_shape)
+    check_algorithm(spec.algorithm, spec.backbone.name, input_shape)
+    backbone = make_backbone(spec.backbone, input_shape[0] + algorithm_class.extra_input_channels)
+    algorithm = algorithm_class(backbone, backbone.width, classes, source_domains, hparams)
+    algorithm.eval()
+    with torch.no_grad():  # gives layers that learn their input's size from it their parameters
+        algorithm(torch.zeros(1, *input_shape))
+    return algorithm.train()
+
+
+def check_algorithm(name: str, backbone: str, input_shape: tuple[int, ...]) -> None:
+    """Refuse an algorithm that has nothing to do on such inputs with such a backbone.
+
+    Args:
+        name: Of the algorithm.
+        backbone: Its name.
+        input_shape: ``(channels, height, width)`` of an input, or ``(d,)`` of a feature vector.
+
+    Raises:
+        ValueError: Saying what it needs.
+    """
+    algorithm = get_algorithm(name)
+    if len(input_shape) == 1 and algorithm.needs_images:
+        raise ValueError(f"algorithm: {name} works on images, not on feature vectors; choose another one")
+    if backbone == IDENTITY and algorithm.needs_trainable_backbone:
+        raise ValueError(
+            f"algorithm: {name} trains the backbone, and 'identity' has nothing to train; choose "
+            "the backbone adapter:linear or adapter:mlp, or another algorithm"
+        )
+
+
+def check_targets(spec: RunSpec, dataset: DomainDataset) -> None:
+    """Refuse target domains that are not there, or leave none to train on.
+
+    Raises:
+        ValueError: Naming them.
+    """
+    count = len(dataset.domains)
+    chosen = set(spec.target_domains)
+    if not chosen <= set(range(count)) or len(chosen) != len(spec.target_domains) or len(chosen) >= count:
+        raise ValueError(
+            f"target_domains: must be different indices from 0 to {count - 1} that leave one to train on, "
+            f"got {list(spec.target_domains)}"
+        )
+
+
+def target_indices(names: str, dataset: DomainDataset) -> tuple[int, ...]:
+    """Indices of domains, in ascending order, from their names or numbers between commas.
+
+    Returns:
+        The indices.
+
+    Raises:
+        ValueError: If one is not a domain of the dataset.
+    """
+    known = [domain.name for domain in dataset.domains]
+    chosen = []
+    for name in (given.strip() for given in names.split(",")):
+        if name in known:
+            chosen.append(known.index(name))
+        elif name.isdecimal() and int(name) < len(known):
+            chosen.append(int(name))
+        else:
+            raise ValueError(
+                f"target: {name!r} is not a domain; allowed are {', '.join(known)} or 0 to {len(known) - 1}"
+                f"{did_you_mean(name, known)}"
+            )
+    return tuple(sorted(chosen))

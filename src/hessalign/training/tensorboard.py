@@ -4,12 +4,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hessalign.runs.layout import TENSORBOARD
 from hessalign.training.trainer import Progress
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-FOLDER = "tensorboard"
 STEPS_BETWEEN = 10
 
 
@@ -30,7 +30,7 @@ class TensorBoard:
     def __init__(self, folder: Path) -> None:
         if find_spec("tensorboard") is None:
             raise ValueError("tensorboard: it is not installed; pip install 'hessalign[tensorboard]'")
-        self._folder = folder / FOLDER
+        self._folder = folder / TENSORBOARD
         self._writer: SummaryWriter | None = None
 
     def write(self, progress: Progress) -> None:
@@ -43,8 +43,8 @@ class TensorBoard:
             writer.add_scalar("speed/images_per_second", progress.images_per_second, progress.step)
         if evaluated and progress.record is not None:
             for domain, accuracies in progress.record["accuracies"].items():
-                for part, accuracy in accuracies.items():
-                    writer.add_scalar(f"accuracy/{domain}/{part}", accuracy, progress.step)
+                for split, accuracy in accuracies.items():
+                    writer.add_scalar(f"accuracy/{domain}/{split}", accuracy, progress.step)
             writer.flush()
 
     def close(self) -> None:

@@ -9,46 +9,51 @@ rounding.
 
 import json
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.optim import Adam
+from typing_extensions import override
 
 from hessalign.algorithms import Algorithm, DomainBatch, get_algorithm
-from hessalign.datasets.base import DomainDataset
-from hessalign.datasets.features_file import FeaturesFile
+from hessalign.algorithms.base import Metrics
+from hessalign.datasets.base import DomainDataset, Samples, split_indices
+from hessalign.datasets.features_file import FeatureSamples, FeaturesFile
 from hessalign.exceptions import DivergedError
+from hessalign.loop import draw_samples
 from hessalign.runs.layout import CHECKPOINTS, hold, is_finished, remove_leftovers
 from hessalign.runs.records import DIVERGED, read_records, write_records
 from hessalign.runs.seals import finish
-from hessalign.training.batched_adam import BatchedAdam
-from hessalign.training.checkpoint import save_checkpoint
-from hessalign.training.doubts import Doubts
-from hessalign.training.evaluation import predicted_classes
-from hessalign.training.feature_batches import FeatureBatches
-from hessalign.training.machine import Machine, make_fabric
-from hessalign.training.spec import CheckpointAbout, RunSpec
-from hessalign.training.trainer import (
-    build_algorithm,
-    check_targets,
-    claim,
-    last_record,
-    make_record,
-    what_diverged,
+from hessalign.training.batches import check_sizes
+from hessalign.training.checkpoint import claim, last_record, save_checkpoint
+from hessalign.training.evaluation import (
+    NO_CLASS,
+    Accuracies,
+    Meter,
+    Predicted,
+    predicted_classes,
+    share_right,
 )
+from hessalign.training.machine import Machine, make_fabric
+from hessalign.training.spec import RunSpec, build_algorithm, check_targets
+from hessalign.training.trainer import Computation, metadata_of, perform
 
 ROWS_AT_ONCE = 1024
 """Of an evaluation, which bounds its memory."""
 OPTIMIZER = ("lr", "weight_decay")
 OWN_RULES = ("step", "make_optimizers", "adam", "forward")
 """Methods that the batched computation replaces: an algorithm that overrides one is trained alone."""
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+"""Of Adam, as ``torch.optim.Adam`` has them."""
 Values = dict[str, Tensor]
+Numbers = NDArray[np.int64]
 
 
 def can_train_together(spec: RunSpec) -> str | None:
@@ -110,18 +115,21 @@ def train_together(
     """
     _check(specs, dataset, folders, machine)
     left = [place for place, folder in enumerate(folders) if not is_finished(folder)]
+    for place in {*range(len(folders))} - {*left}:
+        claim(folders[place], specs[place])
     if left:
-        runs = _Runs([specs[place] for place in left], dataset, machine)
+        runs = _Stacked([specs[place] for place in left], dataset, machine)
         with ExitStack() as locks:
             for place in left:
                 locks.enter_context(hold(folders[place]))
                 claim(folders[place], specs[place])
                 remove_leftovers(folders[place])
-            records = runs.train(report)
+            steps, meter = range(specs[0].steps), Meter(len(left))
+            perform(runs, steps, meter, None if report is None else lambda progress: report(progress.step))
             for number, place in enumerate(left):
                 shutil.rmtree(folders[place] / CHECKPOINTS, ignore_errors=True)
-                write_records(folders[place], records[number])
-                if checkpoints and DIVERGED not in records[number][-1]:
+                write_records(folders[place], runs.records[number])
+                if checkpoints and DIVERGED not in runs.records[number][-1]:
                     runs.save(number, folders[place])
             # Together at the very end: what a kill leaves undone is trained in other company the next time,
             # which changes last bits.
@@ -178,8 +186,8 @@ def _replaced(algorithm: Algorithm, hparams: Mapping[str, Tensor]) -> Iterator[N
         algorithm.hparams = written
 
 
-class _Runs:
-    """The state of all runs, stacked, and the data that they draw from."""
+class _Stacked(Computation):
+    """Several runs: their states, stacked, and the data that they draw from."""
 
     def __init__(self, specs: Sequence[RunSpec], dataset: DomainDataset, machine: Machine) -> None:
         self.specs, self.dataset = specs, dataset
@@ -188,7 +196,9 @@ class _Runs:
         self.algorithm = self.algorithms[0]  # whose code computes all
         self.algorithm.check_start()
         self.objective = _Objective(self.algorithm)
-        self.data = FeatureBatches(specs, dataset, self.algorithm.hparams.batch_size)
+        per_domain = self.algorithm.hparams.batch_size
+        self.data = _Features(specs, dataset, per_domain)
+        self.samples = len(specs) * per_domain * self.algorithm.domains
         self.parameters = self._stack([dict(one.named_parameters()) for one in self.algorithms])
         self.buffers = self._stack([dict(one.named_buffers()) for one in self.algorithms])
         for parameter in self.parameters.values():
@@ -197,85 +207,13 @@ class _Runs:
         self.hparams = {name: self._values(name) for name in names}
         self.hparams_at_hand = {name: value.cpu() for name, value in self.hparams.items()}
         self.adam = BatchedAdam(self.parameters, *(self._values(name) for name in OPTIMIZER))
+        self.records: list[list[dict[str, Any]]] = [[] for _ in specs]
+        self.sums: dict[int, Values] = {}
 
-    def train(self, report: Callable[[int], None] | None) -> list[list[dict[str, Any]]]:
-        """All steps; the records of each run."""
-        spec = self.specs[0]
-        records: list[list[dict[str, Any]]] = [[] for _ in self.specs]
-        sums: Values = {}
-        doubts = Doubts(self.algorithm, speak=True)
-        since, started = 0, time.perf_counter()
-        for step in range(spec.steps):
-            metrics = self._step(step)
-            sums = {name: sums[name] + value if name in sums else value for name, value in metrics.items()}
-            since += 1
-            if step % spec.evaluate_every == 0 or step == spec.steps - 1:
-                means = {name: (total / since).tolist() for name, total in sums.items()}
-                seconds = (time.perf_counter() - started) / since / len(self.specs)
-                predicted = self._predict()
-                accuracies = self.data.accuracies(predicted)
-                every = [{name: values[run] for name, values in means.items()} for run in range(len(records))]
-                for run, (record, own) in enumerate(zip(records, every, strict=True)):
-                    if record and DIVERGED in record[-1]:
-                        continue
-                    problem = what_diverged(own, self._state(run), accuracies[run])
-                    record.append(
-                        make_record(step, {**own, "step_seconds": seconds}, accuracies[run], problem)
-                    )
-                doubts.of_runs(step, every, *self.data.in_source_domains(predicted))
-                sums, since, started = {}, 0, time.perf_counter()
-            if report is not None:
-                report(step)
-        return records
-
-    def save(self, run: int, folder: Path) -> None:
-        """Leave the checkpoint that training the run alone leaves."""
-        algorithm, steps = self.algorithms[run], self.specs[run].steps
-        algorithm.steps_done = steps
-        state = _Objective(algorithm).state_dict(keep_vars=True)
-        with torch.no_grad():
-            for name, stacked in {**self.parameters, **self.buffers}.items():
-                state[name].copy_(stacked[run])
-        optimizers = algorithm.make_optimizers()
-        (optimizer,) = optimizers.values()
-        assert isinstance(optimizer, Adam)
-        optimizer.param_groups[0]["lr"] = float(self.adam.lr[run])
-        for name, parameter in algorithm.named_parameters():
-            optimizer.state[parameter] = self.adam.state_of(f"algorithm.{name}", run)
-        about = CheckpointAbout(
-            run=self.specs[run],
-            class_names=self.dataset.class_names,
-            input_shape=self.dataset.input_shape,
-            source_domains=algorithm.domains,
-        )
-        save_checkpoint(folder / CHECKPOINTS, steps, algorithm, optimizers, about.model_dump(mode="json"))
-
-    def _build(self, spec: RunSpec) -> Algorithm:
-        torch.manual_seed(spec.seed)
-        sources = len(self.dataset.domains) - len(spec.target_domains)
-        algorithm = build_algorithm(spec, self.dataset.input_shape, len(self.dataset.class_names), sources)
-        self.fabric.strategy.precision.convert_module(algorithm.to(self.fabric.device))
-        return algorithm
-
-    def _stack(self, states: Sequence[Values]) -> Values:
-        return {
-            f"algorithm.{name}": torch.stack([state[name].detach() for state in states]) for name in states[0]
-        }
-
-    def _state(self, run: int) -> Values:
-        """Parameters and buffers of a run."""
-        return {name: value[run] for name, value in (*self.parameters.items(), *self.buffers.items())}
-
-    def _values(self, name: str) -> Tensor:
-        """One hyper-parameter of all runs, ``(R,)``."""
-        values = [spec.hparams[name] for spec in self.specs]
-        whole = isinstance(values[0], int)
-        return torch.tensor(values, dtype=torch.long if whole else torch.float64, device=self.fabric.device)
-
-    def _step(self, step: int) -> Values:
-        """One update of all runs; their metrics, ``(R,)`` each."""
+    @override
+    def update(self, step: int) -> Metrics:
         self.algorithm.steps_done = step
-        inputs, targets = (part.to(self.fabric.device) for part in self.data.batches(step))
+        inputs, targets = (values.to(self.fabric.device) for values in self.data.batches(step))
         inputs = self.fabric.strategy.precision.convert_input(inputs)
         domains = self.data.domain_ids.to(self.fabric.device)
 
@@ -292,28 +230,253 @@ class _Runs:
             self.parameters, self.buffers, self.hparams, inputs, targets
         )
         gradients = torch.autograd.grad(losses.sum(), list(self.parameters.values()))
-        self.adam.forget(*self._beginning_anew())
+        self.adam.reset(*self._resetting())
         self.adam.step(dict(zip(self.parameters, gradients, strict=True)))
         return {"loss": losses.detach(), **metrics}
 
-    def _beginning_anew(self) -> tuple[Tensor, Tensor | None]:
+    @override
+    def accuracies(self) -> Sequence[Accuracies]:
+        self.classes = self._predict()
+        return self.data.accuracies(self.classes)
+
+    @override
+    def state(self, run: int) -> Values:
+        return {name: value[run] for name, value in (*self.parameters.items(), *self.buffers.items())}
+
+    @override
+    def predicted(self) -> Predicted:
+        return self.data.in_source_domains(self.classes)
+
+    @override
+    def keep(self, step: int, records: Mapping[int, dict[str, Any]], meter: Meter) -> None:
+        # In memory: what is killed begins anew.
+        for run, record in records.items():
+            self.records[run].append(record)
+            if step % self.specs[run].evaluate_every:
+                self.sums[run] = meter.sums(run)
+
+    def save(self, run: int, folder: Path) -> None:
+        """Leave the checkpoint that training the run alone leaves."""
+        algorithm, steps = self.algorithms[run], self.specs[run].steps
+        algorithm.steps_done = steps
+        state = _Objective(algorithm).state_dict(keep_vars=True)
+        with torch.no_grad():
+            for name, stacked in {**self.parameters, **self.buffers}.items():
+                state[name].copy_(stacked[run])
+        optimizers = algorithm.make_optimizers()
+        (optimizer,) = optimizers.values()
+        assert isinstance(optimizer, Adam)
+        optimizer.param_groups[0]["lr"] = float(self.adam.lr[run])
+        for name, parameter in algorithm.named_parameters():
+            optimizer.state[parameter] = self.adam.state_of(f"algorithm.{name}", run)
+        metadata = metadata_of(self.specs[run], self.dataset)
+        save_checkpoint(folder / CHECKPOINTS, steps, algorithm, optimizers, metadata, self.sums.get(run))
+
+    def _build(self, spec: RunSpec) -> Algorithm:
+        torch.manual_seed(spec.seed)
+        sources = len(self.dataset.domains) - len(spec.target_domains)
+        algorithm = build_algorithm(spec, self.dataset.input_shape, len(self.dataset.class_names), sources)
+        self.fabric.strategy.precision.convert_module(algorithm.to(self.fabric.device))
+        return algorithm
+
+    def _stack(self, states: Sequence[Values]) -> Values:
+        return {
+            f"algorithm.{name}": torch.stack([state[name].detach() for state in states]) for name in states[0]
+        }
+
+    def _values(self, name: str) -> Tensor:
+        """One hyper-parameter of all runs, ``(R,)``."""
+        values = [spec.hparams[name] for spec in self.specs]
+        dtype = torch.long if isinstance(values[0], int) else torch.float64
+        return torch.tensor(values, dtype=dtype, device=self.fabric.device)
+
+    def _resetting(self) -> tuple[Tensor, Tensor | None]:
         """Which runs' Adam begins anew with this step, ``(R,)``, and its learning rates, on the host."""
         with _replaced(self.algorithm, self.hparams_at_hand):
-            forgetting = torch.as_tensor(self.algorithm.resets_optimizer())
+            resetting = torch.as_tensor(self.algorithm.resets_optimizer())
             lr = self.algorithm.lr_from_now()
-        return forgetting.expand(len(self.specs)), None if lr is None else torch.as_tensor(lr)
+        return resetting.expand(len(self.specs)), None if lr is None else torch.as_tensor(lr)
 
     @torch.no_grad()
     def _predict(self) -> Tensor:
-        """Class of every sample of the dataset according to every run, ``(R, N)``; see predicted_classes."""
+        """Class of every sample of the dataset according to every run, ``(R, N)``; NO_CLASS where none."""
         self.algorithm.eval()
         parameters = {name.removeprefix("algorithm."): value for name, value in self.parameters.items()}
-        parts = []
+        classes = []
         for rows in self.data.plain.split(ROWS_AT_ONCE):
             inputs = self.fabric.strategy.precision.convert_input(rows.float().to(self.fabric.device))
             logits = vmap(
                 lambda state, given: functional_call(self.algorithm, state, (given,)), in_dims=(0, None)
             )(parameters, inputs)
-            parts.append(predicted_classes(logits).cpu())
+            classes.append(predicted_classes(logits).cpu())
         self.algorithm.train()
-        return torch.cat(parts, dim=1)
+        return torch.cat(classes, dim=1)
+
+
+class BatchedAdam:
+    """The rule of ``torch.optim.Adam`` with L2 weight decay (Kingma and Ba, ICLR 2015), run by run.
+
+    ``g ← g + λ θ``, ``m ← β₁ m + (1 − β₁) g``, ``v ← β₂ v + (1 − β₂) g²``,
+    ``θ ← θ − lr · m̂ / (√v̂ + ε)`` with ``m̂ = m / (1 − β₁ᵗ)``, ``v̂ = v / (1 − β₂ᵗ)``.
+
+    Args:
+        parameters: By name, ``(R, ...)``; changed in place.
+        lr: Learning rates, ``(R,)``.
+        weight_decay: ``λ``, ``(R,)``.
+    """
+
+    def __init__(self, parameters: Mapping[str, Tensor], lr: Tensor, weight_decay: Tensor) -> None:
+        self.parameters = parameters
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.steps = torch.zeros_like(lr)
+        self.first = {name: torch.zeros_like(value) for name, value in parameters.items()}
+        self.second = {name: torch.zeros_like(value) for name, value in parameters.items()}
+
+    @torch.no_grad()
+    def reset(self, runs: Tensor, lr: Tensor | None = None) -> None:
+        """Let some runs begin anew.
+
+        Args:
+            runs: Which, ``(R,)``, bool; on the host, for it is read there.
+            lr: Their learning rates from now on, ``(R,)``; None (default) for those they have.
+        """
+        if bool(runs.any()):
+            for value in (self.steps, *self.first.values(), *self.second.values()):
+                value[runs.to(value.device)] = 0
+            if lr is not None:
+                self.lr = torch.where(runs.to(self.lr.device), lr.to(self.lr), self.lr)
+
+    @torch.no_grad()
+    def step(self, gradients: Mapping[str, Tensor]) -> None:
+        """One update of all runs.
+
+        Args:
+            gradients: By name, shaped like the parameters.
+        """
+        self.steps += 1
+        size = self.lr / (1 - BETA1**self.steps)
+        root = (1 - BETA2**self.steps).sqrt()
+        for name, parameter in self.parameters.items():
+            decayed = gradients[name] + _along(self.weight_decay, parameter) * parameter
+            first, second = self.first[name], self.second[name]
+            first.lerp_(decayed, 1 - BETA1)
+            second.mul_(BETA2).addcmul_(decayed, decayed, value=1 - BETA2)
+            scale = second.sqrt() / _along(root, parameter) + EPSILON
+            parameter.sub_(_along(size, parameter) * first / scale)
+
+    def state_of(self, name: str, run: int) -> dict[str, Tensor]:
+        """The state of a run's parameter, as ``torch.optim.Adam`` keeps it."""
+        return {
+            "step": self.steps[run].float().cpu(),
+            "exp_avg": self.first[name][run].clone(),
+            "exp_avg_sq": self.second[name][run].clone(),
+        }
+
+
+def _along(values: Tensor, like: Tensor) -> Tensor:
+    """Values of the runs, ``(R,)``, of the type of ``(R, ...)`` and shaped to go with it."""
+    return values.to(like.dtype).view(-1, *[1] * (like.ndim - 1))
+
+
+class _Features:
+    """What each of several runs trains on and is evaluated on, by row numbers of one table.
+
+    Args:
+        specs: The runs; all have equally many target domains.
+        dataset: Of features.
+        samples_per_domain: ``B``, of all runs.
+
+    Attributes:
+        plain: Features of all samples, ``(N, d)``.
+        domain_ids: Of the rows of a batch, ``(E·B,)``.
+
+    Raises:
+        ValueError: If a source domain has fewer than ``B`` training samples.
+    """
+
+    def __init__(self, specs: Sequence[RunSpec], dataset: DomainDataset, samples_per_domain: int) -> None:
+        self._specs, self._dataset = specs, dataset
+        self._samples_per_domain = samples_per_domain
+        views = torch.cat([_table(domain.augmented) for domain in dataset.domains])
+        self._views = views.shape[1]
+        self._table = views.flatten(0, 1)
+        self._labels = torch.cat([domain.targets for domain in dataset.domains])
+        self.plain = torch.cat([_table(domain.plain)[:, 0] for domain in dataset.domains])
+        starts = np.cumsum([0, *map(len, dataset.domains)]).tolist()
+        self._splits = [self._split(spec, starts) for spec in specs]
+        self._sources = [
+            [index for index in range(len(dataset.domains)) if index not in spec.target_domains]
+            for spec in specs
+        ]
+        self.domain_ids = torch.arange(len(self._sources[0])).repeat_interleave(samples_per_domain)
+        for sources, split in zip(self._sources, self._splits, strict=True):
+            names = [dataset.domains[index].name for index in sources]
+            check_sizes(names, [len(split[index][0]) for index in sources], samples_per_domain)
+
+    def batches(self, step: int) -> tuple[Tensor, Tensor]:
+        """Inputs ``(R, E·B, d)`` and targets ``(R, E·B)`` of a step, the same as the runs have alone."""
+        rows = torch.from_numpy(np.stack([self._rows(run, step) for run in range(len(self._specs))]))
+        inputs = self._table.index_select(0, rows.flatten()).unflatten(0, rows.shape).float()
+        return inputs, self._labels[rows // self._views]
+
+    def accuracies(self, predicted: Tensor) -> list[dict[str, dict[str, float | None]]]:
+        """Of each run: accuracies of every domain's splits, by domain name.
+
+        Args:
+            predicted: As [predicted_classes][hessalign.training.evaluation.predicted_classes] tells them,
+                ``(R, N)``.
+
+        Returns:
+            None for an empty split, NaN for one with a sample whose logits are not finite.
+        """
+        return [
+            {
+                domain.name: {
+                    name: self._accuracy(predicted[run], samples[: self._specs[run].evaluation_samples])
+                    for name, samples in zip(("in", "out"), splits, strict=True)
+                }
+                for domain, splits in zip(self._dataset.domains, split, strict=True)
+            }
+            for run, split in enumerate(self._splits)
+        ]
+
+    def in_source_domains(self, predicted: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Of each run: predictions for its training samples, and their classes."""
+        rows = [
+            torch.from_numpy(np.concatenate([split[index][0] for index in sources]))
+            for split, sources in zip(self._splits, self._sources, strict=True)
+        ]
+        predictions = [predicted[run, samples] for run, samples in enumerate(rows)]
+        return predictions, [self._labels[samples] for samples in rows]
+
+    def _accuracy(self, predicted: Tensor, samples: Numbers) -> float | None:
+        if not len(samples):
+            return None
+        classes = predicted[samples]
+        right, unknown = int((classes == self._labels[samples]).sum()), int((classes == NO_CLASS).sum())
+        return share_right(right, unknown, len(samples))
+
+    def _rows(self, run: int, step: int) -> Numbers:
+        rows = []
+        for place, domain in enumerate(self._sources[run]):
+            inside = self._splits[run][domain][0]
+            indices, seeds = draw_samples(
+                self._specs[run].seed, step, place, len(inside), self._samples_per_domain
+            )
+            rows.append(inside[indices] * self._views + seeds % self._views)
+        return np.concatenate(rows)
+
+    def _split(self, spec: RunSpec, starts: Sequence[int]) -> list[tuple[Numbers, Numbers]]:
+        """Samples in and out of each domain, counted over the whole dataset."""
+        splits = []
+        for index, domain in enumerate(self._dataset.domains):
+            split = split_indices(len(domain), spec.trial_seed, index, spec.holdout_fraction)
+            inside, outside = (starts[index] + np.array(places, dtype=np.int64) for places in split)
+            splits.append((inside, outside))
+        return splits
+
+
+def _table(samples: Samples) -> Tensor:
+    assert isinstance(samples, FeatureSamples)
+    return samples.table

@@ -54,10 +54,10 @@ class LocalEngine:
                     else:
                         yield outcome
 
-    def running(self) -> list[Job]:
-        """The jobs that are being done now."""
+    def running(self) -> list[Sequence[Job]]:
+        """The groups that are being done now."""
         attempts = [worker.attempt for worker in self._workers]  # another thread may ask
-        return [job for attempt in attempts if attempt for job in attempt.jobs]
+        return [attempt.jobs for attempt in attempts if attempt]
 
     def close(self) -> None:
         """Kill the workers."""

@@ -14,7 +14,7 @@ from hessalign.benchmark.job import (
     outcome_of_finished,
     perform_as_worker,
 )
-from hessalign.training import is_finished
+from hessalign.runs import is_finished
 
 
 class RayEngine:
@@ -60,13 +60,13 @@ class RayEngine:
             for reference in self._ray.wait(list(self._pending))[0]:
                 yield from self._outcomes(reference, self._pending.pop(reference))
 
-    def running(self) -> list[Job]:
-        """As many of the pending jobs as the cluster has room for; Ray starts them in order."""
+    def running(self) -> list[Sequence[Job]]:
+        """As many of the pending groups as the cluster has room for; Ray starts them in order."""
         resources = self._ray.cluster_resources()
         room = int(resources.get("CPU", 0) // self._cpus)
         if self._gpus:
             room = min(room, int(resources.get("GPU", 0) // self._gpus))
-        return [job for group in list(self._pending.values())[:room] for job in group]
+        return list(self._pending.values())[:room]
 
     def close(self) -> None:
         """Cancel what is pending, and leave the cluster."""
