@@ -10,9 +10,9 @@ from itertools import count
 from pathlib import Path
 
 import torch
+from hessalign.benchmark.arrangement import arrange
 
 from benchmarks.timing import Comparison, median_seconds
-from hessalign.benchmark.arrangement import arrange
 from hessalign.benchmark.job import Job, perform
 from hessalign.benchmark.protocol import RunConfig, SweepSpec
 from hessalign.datasets.features_file import save_features
