@@ -12,7 +12,8 @@ import pytest
 
 from hessalign.algorithms import Algorithm, algorithm_names, get_algorithm, register, require_algorithm
 from hessalign.algorithms.hparams import Choice, Fixed, HParams, LogUniform, Uniform
-from hessalign.benchmark.names import ALGORITHM_LABELS, algorithm_named
+from hessalign.algorithms.registry import registered_name
+from hessalign.benchmark.names import ALGORITHM_LABELS
 from hessalign.benchmark.protocol import SweepSpec, run_seed
 from hessalign.datasets import dataset_names, get_dataset
 from hessalign.registry import Registry
@@ -253,7 +254,7 @@ def test_the_references_spelling_is_understood(name: str) -> None:
     for spelled in (theirs, theirs.lower(), theirs.replace("_", "-"), name.upper(), name.replace("_", "-")):
         assert require_algorithm(spelled) == name
         assert get_algorithm(spelled) is get_algorithm(name)
-    assert algorithm_named(theirs) == algorithm_named(ALGORITHM_LABELS[name]) == name
+    assert registered_name(theirs) == registered_name(ALGORITHM_LABELS[name]) == name
 
 
 def test_spellings_of_one_name_are_one_run() -> None:

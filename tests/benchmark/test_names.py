@@ -1,7 +1,9 @@
 """Tables know every algorithm and dataset of the package, by its own name and by DomainBed's."""
 
+from hessalign.algorithms import registry as algorithms
 from hessalign.algorithms.registry import BUILT_IN, get_algorithm
-from hessalign.benchmark.names import ALGORITHM_LABELS, DATASET_LABELS, algorithm_named, dataset_named
+from hessalign.benchmark.names import ALGORITHM_LABELS, DATASET_LABELS
+from hessalign.datasets import registry as datasets
 from hessalign.datasets.registry import dataset_names, get_dataset
 
 USERS_OWN = {"csv_file", "features_file", "image_folder"}
@@ -18,6 +20,6 @@ def test_every_dataset_of_the_field_has_a_label() -> None:
 
 def test_domainbeds_names_are_known() -> None:
     for name in BUILT_IN:
-        assert algorithm_named(get_algorithm(name).reference_name) == name
+        assert algorithms.registered_name(get_algorithm(name).reference_name) == name
     for name in DATASET_LABELS:
-        assert dataset_named(get_dataset(name).reference_name) == name
+        assert datasets.registered_name(get_dataset(name).reference_name) == name

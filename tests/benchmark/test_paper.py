@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hessalign.benchmark.names import algorithm_named
+from hessalign.algorithms.registry import registered_name
 from hessalign.benchmark.paper import (
     DOMAINBED_ERM_BY_TARGET,
     DOMAINBED_LEAVE_ONE_DOMAIN_OUT,
@@ -33,7 +33,7 @@ def test_tables_of_the_supplement(table: PublishedTable, number: int) -> None:
     header, *lines = section.splitlines()
     assert header.split("\t") == ["Algorithm", "VLCS", "PACS", "OfficeHome", "DomainNet", "Avg"]
     rows = [re.sub("</?u>", "", line).split("\t") for line in lines]
-    assert {algorithm_named(name): tuple(map(float, figures)) for name, *figures in rows} == table.rows
+    assert {registered_name(name): tuple(map(float, figures)) for name, *figures in rows} == table.rows
 
 
 @pytest.mark.skipif(not FACTS.exists(), reason="the notes on DomainBed are not on this machine")
@@ -41,7 +41,7 @@ def test_tables_of_domainbed() -> None:
     text = FACTS.read_text(encoding="utf-8")
     section = text[text.index("## 9.") : text.index("## 10.")]
     rows = [line.strip("|").split("|") for line in section.splitlines() if re.match(r"\| [A-Z]", line)]
-    found = {algorithm_named(name.strip()): tuple(map(float, figures)) for name, *figures in rows}
+    found = {registered_name(name.strip()): tuple(map(float, figures)) for name, *figures in rows}
     assert found == DOMAINBED_SOURCE_VALIDATION.rows
     number = r"\d+\.\d"
     for words, table in (("LOO", DOMAINBED_LEAVE_ONE_DOMAIN_OUT), ("oracle", DOMAINBED_ORACLE)):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader
+from torchvision.transforms import InterpolationMode, functional
 
 from hessalign.datasets import Digits, load_mnist, mnist
 from hessalign.datasets.colored_mnist import ColoredMNIST
@@ -173,8 +174,6 @@ def test_rotated_images_are_pillows(rotated: RotatedMNIST, digits: Digits, domai
 
 def test_rotation_is_torchvisions(rotated: RotatedMNIST, digits: Digits) -> None:
     """DomainBed rotates by torchvision."""
-    from torchvision.transforms import InterpolationMode, functional  # noqa: PLC0415
-
     order = torch.randperm(70_000, generator=torch.Generator().manual_seed(3))[2::6]
     original = Image.fromarray(digits.images[order[0]].numpy())
     turned = functional.rotate(original, 30, fill=(0,), interpolation=InterpolationMode.BILINEAR)

@@ -190,9 +190,9 @@ class TimeLeft:
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self._left: Counter[Kind] = Counter()
-        self._examples = {_kind(job): job for job in jobs}
+        self._examples = {kind_of(job): job for job in jobs}
         for job in jobs:
-            self._left[_kind(job)] += job.work
+            self._left[kind_of(job)] += job.work
         self._alone = cache(lambda kind: can_train_together(self._examples[kind].spec) is None)
         self._work: Counter[Kind] = Counter()
         self._seconds: dict[Kind, float] = {}
@@ -201,7 +201,7 @@ class TimeLeft:
 
     def add(self, outcome: Outcome) -> None:
         """Take an outcome into account; a job that is held has none yet."""
-        kind = _kind(outcome.job)
+        kind = kind_of(outcome.job)
         self._left[kind] -= outcome.job.work
         if outcome.seconds is not None:
             self._work[kind] += outcome.job.work
@@ -229,7 +229,7 @@ class TimeLeft:
             return None
         left = sum(work * self._rate(kind, rates) for kind, work in self._left.items())
         for group, seconds, share in zip(running, spent, shares, strict=True):
-            cost = sum(job.work * self._rate(_kind(job), rates) for job in group)
+            cost = sum(job.work * self._rate(kind_of(job), rates) for job in group)
             left -= share * cost if share > 0 else min(seconds, cost)
         return max(left, 0.0) / max(1, len(running))
 
@@ -240,8 +240,8 @@ class TimeLeft:
         rates = {kind: seconds / self._work[kind] for kind, seconds in self._seconds.items()}
         for group, elapsed, share in zip(running, spent, shares, strict=True):
             job, done = group[0], share - self._seen[group[0].identity][1]
-            if done > 0 and _kind(job) not in self._seconds:
-                rates[_kind(job)] = elapsed / (done * job.work)
+            if done > 0 and kind_of(job) not in self._seconds:
+                rates[kind_of(job)] = elapsed / (done * job.work)
         return rates
 
     def _rate(self, kind: Kind, rates: Mapping[Kind, float]) -> float:
@@ -253,7 +253,8 @@ class TimeLeft:
         return sum(rates[known] * company[known] for known in near) / len(near)
 
 
-def _kind(job: Job) -> Kind:
+def kind_of(job: Job) -> Kind:
+    """Which runs cost what a run costs."""
     return job.spec.dataset, job.spec.data, job.spec.algorithm
 
 

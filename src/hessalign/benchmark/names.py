@@ -2,9 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 
-from hessalign.algorithms.registry import registered_name
-from hessalign.registry import spelling
-
 ALGORITHM_LABELS = {
     "erm": "ERM",
     "irm": "IRM",
@@ -80,17 +77,6 @@ def without_variant(name: str) -> str:
 def dataset_label(name: str) -> str:
     """How tables print a dataset; an unknown one keeps its name."""
     return DATASET_LABELS.get(name, name)
-
-
-def algorithm_named(foreign: str) -> str:
-    """Our name of an algorithm that another code base or a paper names, ``"GroupDRO"`` say."""
-    return registered_name(foreign)
-
-
-def dataset_named(foreign: str) -> str:
-    """Our name of a dataset that another code base or a paper names, ``"OfficeHome"`` say."""
-    plain = {spelling(name): name for name in DATASET_LABELS}
-    return plain.get(spelling(foreign), foreign)
 
 
 def sorted_algorithms(names: Iterable[str]) -> list[str]:

@@ -21,9 +21,10 @@ from polars.exceptions import PolarsError
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import override
 
-from hessalign.benchmark.names import algorithm_named, dataset_named, with_variant
+from hessalign.algorithms import registry as algorithms
+from hessalign.benchmark.names import with_variant
 from hessalign.benchmark.selection import Rule, select
-from hessalign.datasets.registry import BUILT_IN, get_dataset
+from hessalign.datasets import registry as datasets
 from hessalign.runs import (
     DONE,
     ERROR,
@@ -305,12 +306,12 @@ class DomainBedReader(Reader):
         if not lines:
             return None
         result = read_as(_Result, folder / RESULTS, lines[: lines.find(b"\n")], line=1)
-        dataset = dataset_named(result.args.dataset)
+        dataset = datasets.registered_name(result.args.dataset)
         return Run(
             folder=folder,
             reader=self,
             dataset=dataset,
-            algorithm=algorithm_named(result.args.algorithm),
+            algorithm=algorithms.registered_name(result.args.algorithm),
             target_domains=result.args.test_envs,
             trial_seed=result.args.trial_seed,
             hparams_seed=result.args.hparams_seed,
@@ -350,7 +351,7 @@ class DomainBedReader(Reader):
 @cache
 def _domain_names(dataset: str, count: int) -> tuple[str, ...]:
     """The names that we know, where they fit; DomainBed's records only number its environments."""
-    known = get_dataset(dataset).domain_names if dataset in BUILT_IN else ()
+    known = datasets.get_dataset(dataset).domain_names if dataset in datasets.BUILT_IN else ()
     return known if len(known) == count else tuple(f"env{index}" for index in range(count))
 
 

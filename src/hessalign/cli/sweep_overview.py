@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from hessalign.benchmark.estimate import TimeLeft, measure, measure_together
+from hessalign.benchmark.estimate import Kind, TimeLeft, kind_of, measure, measure_together
 from hessalign.benchmark.job import Engine, Job, Outcome, best_validation
 from hessalign.benchmark.sweep import arrange
 from hessalign.cli.terminal import Console
@@ -60,9 +60,9 @@ def print_estimate(
     """
     torch.set_num_threads(threads)
     console.print(f"{len(jobs):,} runs; measuring what they cost takes a few steps of each algorithm.")
-    groups: dict[tuple[str, str, str], list[Job]] = {}
+    groups: dict[Kind, list[Job]] = {}
     for job in jobs:
-        groups.setdefault((job.spec.dataset, job.spec.data, job.spec.algorithm), []).append(job)
+        groups.setdefault(kind_of(job), []).append(job)
     open_once = cache(lambda source, seed: source.open(seed))
     rows = []
     for group in track(groups.values(), "measuring", console=console, transient=True):

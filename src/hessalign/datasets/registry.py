@@ -19,6 +19,7 @@ BUILT_IN = _REGISTRY.built_in
 register = _REGISTRY.register
 dataset_names = _REGISTRY.names
 require_dataset = _REGISTRY.require
+registered_name = _REGISTRY.registered_name
 get_dataset = _REGISTRY.get
 
 

@@ -7,13 +7,11 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import StratifiedKFold
@@ -32,7 +30,7 @@ from hessalign.estimator.auto import (
 from hessalign.estimator.data import Head, HeadData, Samples
 from hessalign.estimator.inputs import HOW_TO_PASS, as_plain, checked, read_weight, warn
 from hessalign.estimator.penalties import Penalty
-from hessalign.estimator.persistence import load_estimator, save_estimator
+from hessalign.estimator.persistence import Persistent
 from hessalign.estimator.problem import Plain, Problem
 from hessalign.estimator.solver import Solution
 from hessalign.exceptions import NoEffectWarning, UntrustworthyWarning
@@ -87,7 +85,7 @@ class Settings:
         return {name: float(value) for name, value in self.values.items()}
 
 
-class HeadEstimator(BaseEstimator):  # type: ignore[misc]
+class HeadEstimator(Persistent):
     """A linear head on fixed features; see the public estimators."""
 
     # Pipelines and searches pass domain and group ids on without being asked for it one by one.
@@ -115,33 +113,6 @@ class HeadEstimator(BaseEstimator):  # type: ignore[misc]
     coef_: NDArray[np.float64]
     intercept_: Any
     plain_: bool
-
-    def save(self, path: str | Path) -> None:
-        """Write the fitted estimator to one safetensors file, atomically; nothing in it can be executed.
-
-        Args:
-            path: Output file; one that exists is replaced.
-
-        Raises:
-            NotFittedError: If the estimator is not fitted.
-            ValueError: If a parameter is a function, or a class or domain id is neither number nor string.
-            OSError: If the file cannot be written; one that was there stays as it was.
-        """
-        check_is_fitted(self)
-        save_estimator(self, Path(path))
-
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Read an estimator that [save][hessalign.estimator.base.HeadEstimator.save] wrote.
-
-        Returns:
-            The estimator, fitted.
-
-        Raises:
-            ValueError: If the file is damaged, was changed, or holds an estimator of another class.
-            OSError: If it cannot be opened.
-        """
-        return load_estimator(cls, Path(path))
 
     @abstractmethod
     def _loss(self, outputs: int) -> HeadLoss:

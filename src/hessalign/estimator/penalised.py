@@ -33,6 +33,27 @@ class PenalisedClassifier(HeadClassifier):
 
     penalty_weight: Weight
 
+    def __init__(
+        self,
+        penalty_weight: Weight = 1.0,
+        *,
+        C: Strength = None,
+        class_weight: ClassWeight = None,
+        domain_weight: DomainWeight = "size",
+        scoring: Any = None,
+        fit_intercept: bool = True,
+        tol: float = 3e-4,
+        max_iter: int = 1000,
+    ) -> None:
+        self.penalty_weight = penalty_weight
+        self.C = C
+        self.class_weight = class_weight
+        self.domain_weight = domain_weight
+        self.scoring = scoring
+        self.fit_intercept = fit_intercept
+        self.tol = tol
+        self.max_iter = max_iter
+
 
 class VRExClassifier(PenalisedClassifier):
     r"""Logistic regression whose risk is the same in every domain: V-REx.
@@ -90,27 +111,6 @@ class VRExClassifier(PenalisedClassifier):
         >>> head.converged_, head.score(X, y) > 0.6
         (True, True)
     """
-
-    def __init__(
-        self,
-        penalty_weight: Weight = 1.0,
-        *,
-        C: Strength = None,
-        class_weight: ClassWeight = None,
-        domain_weight: DomainWeight = "size",
-        scoring: Any = None,
-        fit_intercept: bool = True,
-        tol: float = 3e-4,
-        max_iter: int = 1000,
-    ) -> None:
-        self.penalty_weight = penalty_weight
-        self.C = C
-        self.class_weight = class_weight
-        self.domain_weight = domain_weight
-        self.scoring = scoring
-        self.fit_intercept = fit_intercept
-        self.tol = tol
-        self.max_iter = max_iter
 
     @override
     def _penalty(self) -> Penalty:
@@ -174,27 +174,6 @@ class IRMClassifier(PenalisedClassifier):
         (True, True)
     """
 
-    def __init__(
-        self,
-        penalty_weight: Weight = 1.0,
-        *,
-        C: Strength = None,
-        class_weight: ClassWeight = None,
-        domain_weight: DomainWeight = "size",
-        scoring: Any = None,
-        fit_intercept: bool = True,
-        tol: float = 3e-4,
-        max_iter: int = 1000,
-    ) -> None:
-        self.penalty_weight = penalty_weight
-        self.C = C
-        self.class_weight = class_weight
-        self.domain_weight = domain_weight
-        self.scoring = scoring
-        self.fit_intercept = fit_intercept
-        self.tol = tol
-        self.max_iter = max_iter
-
     @override
     def _penalty(self) -> Penalty:
         return Slope()
@@ -256,27 +235,6 @@ class FishrClassifier(PenalisedClassifier):
         >>> head.converged_, head.score(X, y) > 0.6
         (True, True)
     """
-
-    def __init__(
-        self,
-        penalty_weight: Weight = 1.0,
-        *,
-        C: Strength = None,
-        class_weight: ClassWeight = None,
-        domain_weight: DomainWeight = "size",
-        scoring: Any = None,
-        fit_intercept: bool = True,
-        tol: float = 3e-4,
-        max_iter: int = 1000,
-    ) -> None:
-        self.penalty_weight = penalty_weight
-        self.C = C
-        self.class_weight = class_weight
-        self.domain_weight = domain_weight
-        self.scoring = scoring
-        self.fit_intercept = fit_intercept
-        self.tol = tol
-        self.max_iter = max_iter
 
     @override
     def _penalty(self) -> Penalty:

@@ -2,13 +2,11 @@
 r"""Features with what differs between domains taken out, for whatever comes after them in a pipeline."""
 
 from abc import abstractmethod
-from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import (
-    BaseEstimator,
     OneToOneFeatureMixin,
     TransformerMixin,
 )
@@ -18,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from hessalign.checks import require_choice, require_flag, require_number, require_whole
 from hessalign.estimator.inputs import HOW_TO_PASS, as_plain, checked, classes_and_codes, warn
-from hessalign.estimator.persistence import load_estimator, save_estimator
+from hessalign.estimator.persistence import Persistent
 from hessalign.exceptions import NoEffectWarning, UntrustworthyWarning
 from hessalign.inputs import Domains, read_domains
 
@@ -34,7 +32,7 @@ COVARIANCES = {
 LEAST_VARIANCE = 1e-10
 
 
-class DomainTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class DomainTransformer(OneToOneFeatureMixin, TransformerMixin, Persistent):  # type: ignore[misc]
     """What the transformers share: domains that reach them through pipelines, checks, files."""
 
     # Pipelines and searches pass domain ids on without being asked for it one by one.
@@ -42,33 +40,6 @@ class DomainTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator): 
 
     n_features_in_: int
     domains_: NDArray[Any]
-
-    def save(self, path: str | Path) -> None:
-        """Write the fitted transformer to one safetensors file, atomically; nothing in it can be executed.
-
-        Args:
-            path: Output file; one that exists is replaced.
-
-        Raises:
-            NotFittedError: If the transformer is not fitted.
-            ValueError: If a domain id is neither number nor string.
-            OSError: If the file cannot be written; one that was there stays as it was.
-        """
-        check_is_fitted(self)
-        save_estimator(self, Path(path))
-
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Read a transformer that ``save`` wrote.
-
-        Returns:
-            The transformer, fitted.
-
-        Raises:
-            ValueError: If the file is damaged, was changed, or holds a transformer of another class.
-            OSError: If it cannot be opened.
-        """
-        return load_estimator(cls, Path(path))
 
     def _domains(self, sample_domain: Any, samples: int) -> Domains:
         """Domains of the samples; one of them all if none are given, with a warning."""
@@ -91,6 +62,11 @@ class SubspaceRemoval(DomainTransformer):
     scale: float
     classes: Any
     components_: Array
+
+    def __init__(self, components: int | None = None, *, scale: float = 0.0, classes: Any = None) -> None:
+        self.components = components
+        self.scale = scale
+        self.classes = classes
 
     def fit(self, X: ArrayLike, y: ArrayLike, *, sample_domain: ArrayLike | None = None) -> Self:
         """Find the directions.
@@ -193,11 +169,6 @@ class ISRMean(SubspaceRemoval):
         [[0.0, 0.0, 1.0]]
     """
 
-    def __init__(self, components: int | None = None, *, scale: float = 0.0, classes: Any = None) -> None:
-        self.components = components
-        self.scale = scale
-        self.classes = classes
-
     def _directions(self, cells: list[list[Array]], limit: int) -> Array:
         means = [np.array([cell.mean(0) for cell in row]) for row in cells]
         moves = np.concatenate([each - each.mean(0) for each in means])
@@ -232,11 +203,6 @@ class ISRCov(SubspaceRemoval):
         >>> np.abs(ISRCov().fit(X, y, sample_domain=site).components_).round(1).tolist()
         [[0.0, 0.0, 1.0]]
     """
-
-    def __init__(self, components: int | None = None, *, scale: float = 0.0, classes: Any = None) -> None:
-        self.components = components
-        self.scale = scale
-        self.classes = classes
 
     def _directions(self, cells: list[list[Array]], limit: int) -> Array:
         width = cells[0][0].shape[1]
