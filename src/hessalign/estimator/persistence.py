@@ -115,7 +115,7 @@ class Persistent(BaseEstimator):  # type: ignore[misc]
             OSError: If it cannot be opened.
         """
         try:
-            with safe_open(path, framework="np") as file:
+            with safe_open(Path(path), framework="np") as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
         except SafetensorError as error:
