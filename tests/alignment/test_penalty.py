@@ -6,9 +6,11 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 import hessalign as ha
 from hessalign.alignment import SortedDomains
@@ -218,6 +220,39 @@ def test_mixed_precision_does_not_reach_the_penalty(method: str) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = penalty(*arguments)
     assert inside == penalty(*arguments)
+
+
+def backbone_slope(method: str, checkpointed: bool, scale: float) -> Tensor:
+    """Derivative of penalty and loss by a backbone's weights, taken at a multiple of both."""
+    case = make_case("cross_entropy", 12, 5, 3, 0)
+    inputs, domains = case.features.float(), torch.arange(12) % 3
+    torch.manual_seed(0)
+    backbone, head = torch.nn.Sequential(torch.nn.Linear(5, 5), torch.nn.Tanh()), torch.nn.Linear(5, 3)
+    features = checkpoint(backbone, inputs, use_reentrant=False) if checkpointed else backbone(inputs)
+    logits = head(features)
+    value = F.cross_entropy(logits, case.targets) + make_penalty(method)(
+        features, logits, case.targets, domains
+    )
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale, enabled=scale != 1)
+    optimizer = torch.optim.SGD([*backbone.parameters(), *head.parameters()], lr=0.1)
+    scaler.scale(value).backward()
+    scaler.unscale_(optimizer)
+    slope = backbone[0].weight.grad
+    assert slope is not None
+    return slope
+
+
+@EVERY_METHOD
+@pytest.mark.parametrize(("checkpointed", "scale"), [(True, 1.0), (False, 1024.0)])
+def test_a_checkpointed_backbone_or_a_scaled_loss_changes_no_slope(
+    method: str, checkpointed: bool, scale: float
+) -> None:
+    torch.testing.assert_close(
+        backbone_slope(method, checkpointed, scale),
+        backbone_slope(method, checkpointed=False, scale=1.0),
+        rtol=1e-5,
+        atol=1e-7,
+    )
 
 
 def test_device_other_than_the_default(device: torch.device) -> None:
