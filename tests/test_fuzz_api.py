@@ -568,16 +568,16 @@ def hparams(random: np.random.Generator, _: Path) -> Attempt:
         np.int64(2),
         np.float32(0.5),
     ][random.integers(15)]
-    images: Any = ["small", "large", "domain_net", "features", "huge", None, 3][
+    search_space: Any = ["small", "large", "domain_net", "features", "huge", None, 3][
         random.choice(7, p=[0.23, 0.23, 0.22, 0.2, 0.04, 0.04, 0.04])
     ]
 
     def run() -> list[float]:
-        made = kind.with_defaults(images, {name: value})
+        made = kind.with_defaults(search_space, {name: value})
         return [number for number in made.model_dump().values() if isinstance(number, int | float)]
 
     def clean() -> list[float]:
-        plain = kind.with_defaults(images).model_dump()
+        plain = kind.with_defaults(search_space).model_dump()
         assert name in plain
         plain[name] = value if isinstance(plain[name], str) else float(value)
         return [number for number in plain.values() if isinstance(number, int | float)]
@@ -585,9 +585,9 @@ def hparams(random: np.random.Generator, _: Path) -> Attempt:
     return Attempt(
         run,
         clean,
-        ("images", *kind.model_fields, "unknown"),
+        ("search_space", *kind.model_fields, "unknown"),
         False,
-        {"kind": kind, "name": name, "value": value, "images": images},
+        {"kind": kind, "name": name, "value": value, "search_space": search_space},
     )
 
 

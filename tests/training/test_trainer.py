@@ -216,9 +216,9 @@ def test_a_run_from_before_lengthening_lacks_only_means(tmp_path: Path) -> None:
     assert [one == other for one, other in zip(ours, theirs, strict=True)] == [True, True, False, True]
 
 
-def long_run(folder: Path, algorithm: str) -> None:
+def long_run(folder: Path, algorithm: str, steps: int) -> None:
     hparams = tiny_spec().hparams if algorithm == "hgp" else small_hparams(algorithm)
-    spec = tiny_spec(algorithm=algorithm, hparams=hparams, steps=60, evaluate_every=2)
+    spec = tiny_spec(algorithm=algorithm, hparams=hparams, steps=steps, evaluate_every=2)
     train(spec, TinyDomains(), folder, CPU)
 
 
@@ -231,13 +231,14 @@ KEEPS_MORE = ("eqrm", "rdm", "trm", "erm_plus_plus")
 )
 def test_killed_at_random_moments_ends_with_the_same_bits(tmp_path: Path, algorithm: str) -> None:
     most = 2 if algorithm in KEEPS_MORE else 10 if os.environ.get("CI") else 4
-    whole = start(long_run, tmp_path / "whole", algorithm)
+    steps = 20 * most + 20  # ten records for each kill, which comes within 0.1 s of a new one
+    whole = start(long_run, tmp_path / "whole", algorithm, steps)
     whole.join(timeout=300)
     assert whole.exitcode == 0
     moments = random.Random(0)
     kills = 0
     for _ in range(200):
-        process = start(long_run, tmp_path / "parts", algorithm)
+        process = start(long_run, tmp_path / "parts", algorithm, steps)
         if kills == most:
             process.join(timeout=300)
             assert process.exitcode == 0
@@ -245,7 +246,7 @@ def test_killed_at_random_moments_ends_with_the_same_bits(tmp_path: Path, algori
         before = len(read_records(tmp_path / "parts"))
         while process.is_alive() and len(read_records(tmp_path / "parts")) <= before:
             time.sleep(0.005)
-        time.sleep(moments.uniform(0, 0.25))
+        time.sleep(moments.uniform(0, 0.1))
         if process.is_alive():
             process.kill()
             kills += 1
