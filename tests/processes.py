@@ -6,7 +6,7 @@ from multiprocessing.process import BaseProcess
 
 METHOD = "forkserver"
 _server = get_context(METHOD)
-_server.set_forkserver_preload(["pytest", "hessalign.training"])
+_server.set_forkserver_preload(["pytest", "hessalign.training.trainer"])  # the package itself is lazy
 
 
 def start(function: Callable[..., object], *arguments: object) -> BaseProcess:
