@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from hessalign.cli.colored_mnist_runs import (
     open_store,
@@ -17,7 +16,7 @@ from hessalign.cli.colored_mnist_runs import (
     say_what_diverged,
     title_of,
 )
-from hessalign.cli.options import MOST_RUNS, whole
+from hessalign.cli.options import MOST_RUNS, Device, Json, Panel, option, whole
 from hessalign.cli.terminal import Console
 from hessalign.experiments.colored_mnist import (
     FAST_PROBES,
@@ -32,6 +31,7 @@ from hessalign.experiments.colored_mnist import (
     label_of,
     run_restart,
 )
+from hessalign.grid import Grid
 from papers.colored_mnist.page import write
 from papers.colored_mnist.selection import RULES, Candidate, candidate, choose_by_every_rule
 from papers.colored_mnist.sized_adam import make_update
@@ -55,44 +55,47 @@ def study_command(
             show_default=False,
         ),
     ],
+    *,
     split: Annotated[
-        Split, typer.Option(help="Source domains: of Table 7, or of Table 8 by the published script or text.")
+        Split,
+        option(Panel.DATA, "Source domains: of Table 7, or of Table 8 by the published script or text."),
     ] = "balanced",
     subsample: Annotated[
         int | None,
-        typer.Option(
+        option(
+            Panel.DATA,
+            "Train on the first so many of the shuffled 50,000 source images. Default: all.",
             callback=whole(100),
-            help="Train on the first so many of the shuffled 50,000 source images. Default: all.",
-            show_default=False,
         ),
     ] = None,
     fast: Annotated[
-        bool, typer.Option("--fast", help="The reduced network of hessalign cmnist --fast.")
+        bool, option(Panel.TRAINING, "The reduced network of hessalign cmnist --fast.", "--fast")
     ] = False,
     steps: Annotated[
-        int, typer.Option(callback=whole(1), help="Steps of each restart, the schedule in proportion.")
+        int,
+        option(Panel.TRAINING, "Steps of each restart, the schedule in proportion.", callback=whole(1)),
     ] = Setting().steps,
     probes: Annotated[
         int | None,
-        typer.Option(
-            callback=whole(1),
-            help="Hutchinson probes of the table that is explained. Default: the published 150, for Table 8 "
+        option(
+            Panel.TRAINING,
+            "Hutchinson probes of the table that is explained. Default: the published 150, for Table 8 "
             f"200; with --fast {FAST_PROBES}.",
-            show_default=False,
+            callback=whole(1),
         ),
     ] = None,
     restarts: Annotated[
-        int, typer.Option(callback=whole(1, MOST_RUNS), help="Restarts of each configuration.")
+        int, option(Panel.TRAINING, "Restarts of each configuration.", callback=whole(1, MOST_RUNS))
     ] = 1,
     seed: Annotated[
-        int,
-        typer.Option(callback=whole(0), help="Seed of the first restart; the next ones count up."),
+        int, option(Panel.TRAINING, "Of the first restart; the next ones count up.", callback=whole(0))
     ] = 0,
-    device: Annotated[str, typer.Option(help="Where to run: cpu, cuda, cuda:1, mps ...")] = "cpu",
+    device: Device = "cpu",
     out: Annotated[
-        Path, typer.Option(file_okay=False, help="Folder of the records; what is there is not run again.")
+        Path,
+        option(Panel.OUTPUT, "Folder of the records; what is there is not run again.", file_okay=False),
     ] = Path("runs/colored_mnist"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print the tables as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Sweep one thing on Colored MNIST, and choose among the configurations without the target domain.
 
@@ -137,9 +140,9 @@ def study_command(
             raise typer.Exit(1)
         return
     reduction = describe_reduction(setting)
-    caption = f"Changed setting: {reduction}." if reduction else "The published setting."
-    Console().print(_table(candidates, title_of(setting), f"{STUDIES[study].question} {caption}"))
-    Console().print(_choices(chosen))
+    note = f"Changed setting: {reduction}." if reduction else "The published setting."
+    Console().print(_grid(candidates, title_of(setting), f"{STUDIES[study].question} {note}").to_rich())
+    Console().print(_choices(chosen).to_rich())
     if diverged:
         raise typer.Exit(1)
 
@@ -201,40 +204,43 @@ def _document(
     }
 
 
-def _table(candidates: Sequence[Candidate], title: str, caption: str) -> Table:
-    table = Table(title=title, caption=caption)
-    table.add_column("Configuration")
-    for column in ("n", "Train", "Held-out sources", "Target", "gradient distance", "off(H)"):
-        table.add_column(column, justify="right")
-    for c in candidates:
-        table.add_row(
-            _label(c),
-            str(len(c.restarts)),
-            f"{c.source_accuracy:.1f}",
-            _percentages(c.accuracies),
-            f"{c.target_accuracy:.1f}",
-            f"{c.gradient_distance:.1e}",
-            f"{c.off_diagonal:.1e}",
-        )
-    return table
+def _grid(candidates: Sequence[Candidate], title: str, note: str) -> Grid:
+    return Grid(
+        headers=("Configuration", "n", "Train", "Held-out sources", "Target", "gradient distance", "off(H)"),
+        rows=[
+            (
+                _label(c),
+                str(len(c.restarts)),
+                f"{c.source_accuracy:.1f}",
+                _percentages(c.accuracies),
+                f"{c.target_accuracy:.1f}",
+                f"{c.gradient_distance:.1e}",
+                f"{c.off_diagonal:.1e}",
+            )
+            for c in candidates
+        ],
+        title=title,
+        notes=[note],
+    )
 
 
-def _choices(chosen: dict[str, Candidate]) -> Table:
-    caption = "At which step to stop is part of the choice. Only the oracle sees the target domain."
-    table = Table(title="Chosen among these", caption=caption)
-    table.add_column("Rule")
-    table.add_column("Configuration")
-    for column in ("Step", "Held-out sources", "Target"):
-        table.add_column(column, justify="right")
-    for name, choice in chosen.items():
-        table.add_row(
-            f"{name}: {RULES[name].meaning}",
-            _label(choice),
-            str(choice.step),
-            _percentages(choice.accuracies),
-            f"{choice.target_accuracy:.1f} ± {choice.target_deviation:.1f}",
-        )
-    return table
+def _choices(chosen: dict[str, Candidate]) -> Grid:
+    return Grid(
+        headers=("Rule", "Configuration", "Step", "Held-out sources", "Target"),
+        rows=[
+            (
+                f"{name}: {RULES[name].meaning}",
+                _label(choice),
+                str(choice.step),
+                _percentages(choice.accuracies),
+                f"{choice.target_accuracy:.1f} ± {choice.target_deviation:.1f}",
+            )
+            for name, choice in chosen.items()
+        ],
+        title="Chosen among these",
+        notes=["At which step to stop is part of the choice. Only the oracle sees the target domain."],
+        align="llrrr",
+    )
 
 
 def _percentages(accuracies: Sequence[float]) -> str:

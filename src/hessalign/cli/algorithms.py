@@ -11,6 +11,7 @@ from rich.table import Table
 from hessalign import algorithms, backbones, training
 from hessalign.cli.options import Json, Panel, option
 from hessalign.cli.terminal import Console, reported
+from hessalign.grid import NOTHING, Grid
 
 if TYPE_CHECKING:
     from hessalign.algorithms.description import AlgorithmDescription
@@ -48,7 +49,7 @@ def algorithms_command(
         documents = [{**asdict(each), "trains_together": _trains_together(each.name)} for each in found]
         typer.echo(json.dumps(documents if name is None else documents[0], ensure_ascii=False, indent=2))
     elif name is None:
-        Console().print(_table(found))
+        Console().print(_grid(found).to_rich())
     else:
         _print(found[0], search_space)
 
@@ -81,21 +82,25 @@ def _needs(algorithm: "AlgorithmDescription") -> str:
     return ", ".join(needs)
 
 
-def _table(found: "list[AlgorithmDescription]") -> Table:
-    table = Table(
-        caption="together: runs on frozen features are trained all at once; "
-        "hessalign algorithms NAME tells all about one"
+def _grid(found: "list[AlgorithmDescription]") -> Grid:
+    return Grid(
+        headers=("Algorithm", "Paper", "Year", "Needs", "Together"),
+        rows=[
+            (
+                each.name,
+                each.paper.split("\n\n")[0].replace("\n", " ").rstrip("."),
+                str(each.year or NOTHING),
+                _needs(each) or NOTHING,
+                "yes" if _trains_together(each.name) else NOTHING,
+            )
+            for each in found
+        ],
+        notes=[
+            "together: runs on frozen features are trained all at once",
+            "hessalign algorithms NAME tells all about one",
+        ],
+        align="lllll",
     )
-    table.add_column("Algorithm", no_wrap=True)
-    table.add_column("Paper", overflow="fold")
-    table.add_column("Year", no_wrap=True)
-    table.add_column("Needs", overflow="fold")
-    table.add_column("Together")
-    for each in found:
-        first = each.paper.split("\n\n")[0].replace("\n", " ").rstrip(".")
-        together = "yes" if _trains_together(each.name) else "–"
-        table.add_row(each.name, first, str(each.year or "–"), _needs(each) or "–", together)
-    return table
 
 
 def _print(algorithm: "AlgorithmDescription", search_space: str) -> None:

@@ -8,8 +8,8 @@ import typer
 
 from hessalign.checks import did_you_mean
 from hessalign.cli.colored_mnist_runs import (
+    as_grid,
     as_markdown,
-    as_table,
     file_name_of,
     open_store,
     parse_anneal_step,
@@ -240,7 +240,7 @@ def cmnist(
         found = {"title": title, "reduced": reduction, "rows": [row.model_dump() for row in rows]}
         typer.echo(json.dumps({**found, "diverged": diverged}, ensure_ascii=False, indent=2))
     else:
-        Console().print(as_table(rows, title, reduction))
+        Console().print(as_grid(rows, title, reduction).to_rich())
     console.print(f"Figure: {out / f'{name}.png'}", markup=False)
     if diverged:
         raise typer.Exit(1)

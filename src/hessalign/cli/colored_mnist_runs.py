@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from rich.table import Table
 
 from hessalign import cli
 from hessalign.cli.terminal import INTERRUPTED, Console, progress_bar
 from hessalign.experiments import colored_mnist
 from hessalign.experiments.colored_mnist import SOURCE_IMAGES, RestartSpec, Setting
+from hessalign.grid import NOTHING, Grid, markdown_table
 from hessalign.memory import keep_freed_memory
 from hessalign.runs import HeldError
 
@@ -230,28 +230,15 @@ def file_name_of(setting: Setting, fast: bool) -> str:
     return "-".join(words)
 
 
-def as_table(rows: "Sequence[colored_mnist.Row]", title: str, reduction: str | None) -> Table:
+def as_grid(rows: "Sequence[colored_mnist.Row]", title: str, reduction: str | None) -> Grid:
     """A table for the terminal."""
-    table = Table(title=title, caption=_caption(reduction))
-    for column in COLUMNS:
-        table.add_column(column, justify="left" if column == "Method" else "right")
-    for row in rows:
-        table.add_row(*_cells(row))
-    return table
+    return Grid(COLUMNS, list(map(_cells, rows)), title, [_caption(reduction)])
 
 
 def as_markdown(rows: "Sequence[colored_mnist.Row]", title: str, reduction: str | None) -> str:
     """The same as a Markdown document."""
-    lines = [
-        f"# {title}",
-        "",
-        f"{_caption(reduction)}",
-        "",
-        f"| {' | '.join(COLUMNS)} |",
-        f"|---|{'---:|' * (len(COLUMNS) - 1)}",
-        *(f"| {' | '.join(_cells(row))} |" for row in rows),
-    ]
-    return "\n".join(lines) + "\n"
+    table = markdown_table(COLUMNS, map(_cells, rows))
+    return f"# {title}\n\n{_caption(reduction)}\n\n{table}\n"
 
 
 def _caption(reduction: str | None) -> str:
@@ -276,4 +263,4 @@ def _ours(mean: float, deviation: float, restarts: int) -> str:
 
 
 def _papers(mean: float | None, deviation: float | None) -> str:
-    return "–" if mean is None or deviation is None else f"{mean:.1f} ± {deviation:.1f}"
+    return NOTHING if mean is None or deviation is None else f"{mean:.1f} ± {deviation:.1f}"

@@ -16,13 +16,12 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
-from rich.table import Table
-from rich.text import Text
 
 from hessalign import datasets
 from hessalign.cli.command import Group, add_command, help_text
 from hessalign.cli.options import Json, Panel, option, require_there
 from hessalign.cli.terminal import INTERRUPTED, Console, progress_bar, reported
+from hessalign.grid import NOTHING, Grid
 
 if TYPE_CHECKING:
     from hessalign.datasets.download import Download
@@ -56,20 +55,22 @@ def list_datasets(*, as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps(rows, ensure_ascii=False, indent=2))
         return
-    table = Table(caption="–: the data decides")
-    table.add_column("Dataset", no_wrap=True)
-    table.add_column("Domains, in index order", overflow="fold")
-    for column in ("Classes", "Samples", "Input"):
-        table.add_column(column, justify="right")
-    for row in rows:
-        table.add_row(
-            row["name"],
-            ", ".join(row["domains"]) or "–",
-            str(row["classes"] or "–"),
-            Text("\n".join(f"{total:,}" for total in row["published_totals"]) or "–"),
-            "×".join(map(str, row["input_shape"])) or "–",
-        )
-    Console().print(table)
+    grid = Grid(
+        headers=("Dataset", "Domains, in index order", "Classes", "Samples", "Input"),
+        rows=[
+            (
+                row["name"],
+                ", ".join(row["domains"]) or NOTHING,
+                str(row["classes"] or NOTHING),
+                " or ".join(f"{total:,}" for total in row["published_totals"]) or NOTHING,
+                "×".join(map(str, row["input_shape"])) or NOTHING,
+            )
+            for row in rows
+        ],
+        notes=[f"{NOTHING}: the data decides"],
+        align="llrrr",
+    )
+    Console().print(grid.to_rich())
 
 
 def verify_dataset(
@@ -145,20 +146,19 @@ def _open(name: str, root: Path | None) -> "datasets.DomainDataset":
 
 def _print_report(report: "datasets.verify.VerifyReport") -> None:
     """Classes as rows: there are more of them than domains."""
-    table = Table(title=report.dataset)
-    table.add_column("Class")
-    for domain in report.counts:
-        table.add_column(domain, justify="right")
-    for class_name in next(iter(report.counts.values())):
-        cells = (f"{by_class[class_name]:,}" for by_class in report.counts.values())
-        table.add_row(class_name, *cells)
-    table.add_section()
-    table.add_row("all", *(f"{sum(by_class.values()):,}" for by_class in report.counts.values()))
+    domains = list(report.counts.values())
+    totals = [["all", *(f"{sum(by_class.values()):,}" for by_class in domains)]]
     if report.published_counts:
         published = (report.published_counts.get(domain) for domain in report.counts)
-        table.add_row("published", *("–" if count is None else f"{count:,}" for count in published))
+        totals.append(["published", *(NOTHING if count is None else f"{count:,}" for count in published)])
+    grid = Grid(
+        headers=("Class", *report.counts),
+        rows=[[name, *(f"{by_class[name]:,}" for by_class in domains)] for name in domains[0]],
+        title=report.dataset,
+        totals=totals,
+    )
     console = Console()
-    console.print(table)
+    console.print(grid.to_rich())
     if report.empty_classes:
         console.print(f"Without a sample: {', '.join(report.empty_classes)}")
     # Not wrapped: paths stay whole, to be copied.
@@ -286,16 +286,18 @@ def _print_download(
 ) -> None:
     console = Console()
     published = copy.expected_counts.by_domain if copy.expected_counts else {}
-    table = Table(title=f"{copy.name} in {done.folder}")
-    table.add_column("Domain")
-    table.add_column("Images", justify="right")
-    table.add_column("Published", justify="right")
-    for domain, count in counts.items():
-        table.add_row(domain, f"{count:,}", f"{published[domain]:,}" if domain in published else "–")
-    table.add_section()
     totals = copy.expected_counts.totals if copy.expected_counts else ()
-    table.add_row("all", f"{sum(counts.values()):,}", " or ".join(f"{total:,}" for total in totals) or "–")
-    console.print(table)
+    all_published = " or ".join(f"{total:,}" for total in totals) or NOTHING
+    grid = Grid(
+        headers=("Domain", "Images", "Published"),
+        rows=[
+            (domain, f"{count:,}", f"{published[domain]:,}" if domain in published else NOTHING)
+            for domain, count in counts.items()
+        ],
+        title=f"{copy.name} in {done.folder}",
+        totals=[("all", f"{sum(counts.values()):,}", all_published)],
+    )
+    console.print(grid.to_rich())
     # Not wrapped: paths, URLs and hashes stay whole, to be copied.
     for archive in done.archives:
         checked = (

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.table import Table
 
 from hessalign import datasets, training
 from hessalign.cli import options
 from hessalign.cli.options import Panel, option, require_there, whole
 from hessalign.cli.terminal import INTERRUPTED, Console, progress_bar, reported
 from hessalign.datasets.registry import find_data
+from hessalign.grid import Grid
 from hessalign.memory import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def features_command(
     if as_json:
         typer.echo(json.dumps(rows, ensure_ascii=False, indent=1))
     else:
-        Console().print(_table(rows))
+        Console().print(_grid(rows).to_rich())
 
 
 def _extract(
@@ -123,10 +123,9 @@ def _rows(about: "FeaturesMetadata", out: Path, samples: int) -> dict[str, Any]:
     }
 
 
-def _table(rows: dict[str, Any]) -> Table:
-    table = Table("what", "value", title=rows["file"])
+def _grid(rows: dict[str, Any]) -> Grid:
     backbone = rows["backbone"]
-    for name, value in (
+    values = [
         ("samples", f"{rows['samples']:,}"),
         ("size", f"{rows['bytes'] / 1e6:.1f} MB"),
         ("domains", ", ".join(rows["domain_names"])),
@@ -134,6 +133,5 @@ def _table(rows: dict[str, Any]) -> Table:
         ("backbone", f"{backbone['name']}, weights {backbone['weights']}"),
         ("weights' SHA-256", rows["weights_sha256"][:16]),
         ("content's SHA-256", rows["content_sha256"][:16]),
-    ):
-        table.add_row(name, value)
-    return table
+    ]
+    return Grid(("what", "value"), values, title=rows["file"], align="ll")

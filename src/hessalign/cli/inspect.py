@@ -3,15 +3,15 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from hessalign import cli, diagnostics
 from hessalign.cli import options
 from hessalign.cli.options import Panel, number, option, require_there, whole
 from hessalign.cli.terminal import Console, reported
+from hessalign.grid import NOTHING, Grid
 from hessalign.memory import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -147,8 +147,8 @@ def _print(reports: "Mapping[str, diagnostics.AlignmentReport]") -> None:
         ranked = report.told("attributes", pairs).drop("rank", "note")
         if ranked["shrunk"].null_count() == len(ranked):
             ranked = ranked.drop("shrunk")
-        console.print(_rich_table(f"{title}: what differs, in nats", ranked))
-        console.print(_distance_table(title, report, pairs))
+        console.print(_grid(f"{title}: what differs, in nats", ranked).to_rich())
+        console.print(_distance_grid(title, report, pairs).to_rich())
         if left := len(report.to_frame("pairs")) - len(pairs):
             console.print(
                 f"{left:,} more pairs lie between the most different and the most alike; --html and --json "
@@ -160,42 +160,38 @@ def _print(reports: "Mapping[str, diagnostics.AlignmentReport]") -> None:
         side_by_side = pairs.join(
             diagnostics.data.compare(reports), on=["first", "second"], maintain_order="left_right"
         )
-        console.print(_rich_table("Side by side: distances relative to their own norms", side_by_side))
+        console.print(_grid("Side by side: distances relative to their own norms", side_by_side).to_rich())
 
 
-def _rich_table(title: str, frame: "pl.DataFrame") -> Table:
-    table = Table(title=title)
-    for name, dtype in zip(frame.columns, frame.dtypes, strict=True):
-        if name != "second":
-            table.add_column("domains" if name == "first" else name, justify=_side(dtype.is_numeric()))
-    for first, second, *row in frame.iter_rows():
-        table.add_row(f"{first} – {second}", *map(_text, row))
-    return table
-
-
-def _distance_table(title: str, report: "diagnostics.AlignmentReport", pairs: "pl.DataFrame") -> Table:
-    table = Table(
-        title=f"{title}: distances",
-        caption=f"interval: {100 * report.level:g} %, without what chance adds; δ = {report.radius:g}",
+def _grid(title: str, frame: "pl.DataFrame") -> Grid:
+    return Grid(
+        headers=("domains", *frame.columns[2:]),
+        rows=[(f"{first} – {second}", *map(_text, row)) for first, second, *row in frame.iter_rows()],
+        title=title,
+        align="l" + "".join("r" if dtype.is_numeric() else "l" for dtype in frame.dtypes[2:]),
     )
-    for name in ("domains", "quantity", "distance", "relative", "interval"):
-        table.add_column(name, justify=_side(name in ("distance", "relative")))
+
+
+def _distance_grid(title: str, report: "diagnostics.AlignmentReport", pairs: "pl.DataFrame") -> Grid:
     columns = ("first", "second", "quantity", "distance", "relative", "low", "high")
+    rows = []
     for first, second, quantity, distance, relative, low, high in (
         report.told("distances", pairs).select(columns).iter_rows()
     ):
-        interval = "–" if low is None else f"{_text(low)} to {_text(high)}"
-        table.add_row(f"{first} – {second}", quantity, _text(distance), _text(relative), interval)
-    return table
-
-
-def _side(numeric: bool) -> Literal["left", "right"]:
-    return "right" if numeric else "left"
+        interval = NOTHING if low is None else f"{_text(low)} to {_text(high)}"
+        rows.append((f"{first} – {second}", quantity, _text(distance), _text(relative), interval))
+    return Grid(
+        headers=("domains", "quantity", "distance", "relative", "interval"),
+        rows=rows,
+        title=f"{title}: distances",
+        notes=[f"interval: {100 * report.level:g} %, without what chance adds; δ = {report.radius:g}"],
+        align="llrrl",
+    )
 
 
 def _text(value: str | float | bool | None) -> str:
     if value is None:
-        return "–"
+        return NOTHING
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.3g}" if isinstance(value, float) else str(value)

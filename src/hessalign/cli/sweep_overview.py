@@ -21,6 +21,7 @@ from hessalign.benchmark.job import Engine, Job, Outcome, best_validation
 from hessalign.benchmark.sweep import arrange
 from hessalign.cli.terminal import Console
 from hessalign.datasets import DomainDataset
+from hessalign.grid import NOTHING, Grid
 from hessalign.runs import divergence, read_records
 from hessalign.training import RunSpec
 
@@ -82,14 +83,17 @@ def print_estimate(
         typer.echo(json.dumps(document, indent=2))
         return
     caption = "estimated from a few steps and one evaluation of each algorithm; one run at a time"
-    table = Table(caption=caption)
-    for column in ("Dataset", "algorithm", "runs", "time", "disk"):
-        table.add_column(column, justify="left" if column in ("Dataset", "algorithm") else "right")
-    for row in rows:
-        table.add_row(row.dataset, row.algorithm, str(row.runs), duration(row.seconds), _size(row.disk_bytes))
-    table.add_section()
-    table.add_row("all", "", str(len(jobs)), duration(seconds), _size(disk))
-    Console().print(table)
+    grid = Grid(
+        headers=("Dataset", "algorithm", "runs", "time", "disk"),
+        rows=[
+            (row.dataset, row.algorithm, str(row.runs), duration(row.seconds), _size(row.disk_bytes))
+            for row in rows
+        ],
+        notes=[caption],
+        align="llrrr",
+        totals=[("all", "", str(len(jobs)), duration(seconds), _size(disk))],
+    )
+    Console().print(grid.to_rich())
     if workers:
         Console().print(f"With {workers} runs at a time about {duration(seconds / workers)}.")
 
@@ -193,17 +197,16 @@ class Overview:
 
     def table(self) -> Table:
         """Each algorithm on each dataset."""
-        table = Table(caption="best: accuracy in percent on the held-out part of the source domains, any run")
-        columns = ("Dataset", "algorithm", "runs", "done", "diverged", "failed", "best")
-        for column in columns if self.diverged else (name for name in columns if name != "diverged"):
-            table.add_column(column, justify="left" if column in ("Dataset", "algorithm") else "right")
+        diverged = ["diverged"] if self.diverged else []
+        headers = ("Dataset", "algorithm", "runs", "done", *diverged, "failed", "best")
+        rows = []
         for (dataset, algorithm), row in self._rows.items():
             done = row.counts.total() - row.counts["failed"]
-            diverged = [row.diverged] if self.diverged else []
-            best = "–" if row.best is None else f"{100 * row.best:.1f}"
-            numbers = (row.runs, done, *diverged, row.counts["failed"])
-            table.add_row(dataset, algorithm, *map(str, numbers), best)
-        return table
+            numbers = (row.runs, done, *([row.diverged] if self.diverged else []), row.counts["failed"])
+            best = NOTHING if row.best is None else f"{100 * row.best:.1f}"
+            rows.append([dataset, algorithm, *map(str, numbers), best])
+        caption = "best: accuracy in percent on the held-out split of the source domains, any run"
+        return Grid(headers, rows, notes=[caption], align="ll" + "r" * (len(headers) - 2)).to_rich()
 
     def print_failures(self, console: Console) -> None:
         """Which runs diverged, and which failed, and why."""

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.table import Table
 
 from hessalign import datasets, diagnostics, runs, training
 from hessalign.algorithms import algorithm_names, get_algorithm, require_algorithm
@@ -15,6 +14,7 @@ from hessalign.cli import options
 from hessalign.cli.options import Panel, option, parse_settings, require_figure, require_there, whole
 from hessalign.cli.terminal import INTERRUPTED, Console, progress_bar, reported
 from hessalign.datasets.registry import find_data
+from hessalign.grid import NOTHING, Grid
 from hessalign.memory import keep_freed_memory
 
 SECONDS_BETWEEN_DRAWINGS = 0.25
@@ -190,7 +190,7 @@ def train_command(
     if as_json:
         typer.echo(json.dumps(record, indent=2))
     else:
-        Console().print(_table(record, spec, data))
+        Console().print(_grid(record, spec, data).to_rich())
 
 
 def _recorded(
@@ -288,16 +288,17 @@ def _source_and_target(
     return 100 * runs.source_accuracy(record, spec.target_domains), 100 * sum(found) / len(found)
 
 
-def _table(record: dict[str, Any], spec: "training.RunSpec", data: "datasets.DomainDataset") -> Table:
-    table = Table(
-        title=f"{spec.algorithm} on {spec.dataset}, step {record['step']}",
-        caption="accuracy in percent; in: the larger part of a domain, which sources train on; out: held out",
-    )
-    for column in ("Domain", "role", "in", "out"):
-        table.add_column(column, justify="right" if column in ("in", "out") else "left")
+def _grid(record: dict[str, Any], spec: "training.RunSpec", data: "datasets.DomainDataset") -> Grid:
+    rows = []
     for index, domain in enumerate(data.domains):
         accuracies = record["accuracies"][domain.name]
         role = "target" if index in spec.target_domains else "source"
-        shown = ("–" if value is None else f"{100 * value:.1f}" for value in accuracies.values())
-        table.add_row(domain.name, role, *shown)
-    return table
+        shown = (NOTHING if value is None else f"{100 * value:.1f}" for value in accuracies.values())
+        rows.append([domain.name, role, *shown])
+    return Grid(
+        headers=("Domain", "role", "in", "out"),
+        rows=rows,
+        title=f"{spec.algorithm} on {spec.dataset}, step {record['step']}",
+        notes=["accuracy in percent; in: the larger split of a domain, what sources train on; out: held out"],
+        align="llrr",
+    )
