@@ -147,8 +147,49 @@ def as_grid(table: tables.Table, statistics: bool = False) -> Grid:
     )
 
 
+def line_grid(lines: Sequence[tables.Line]) -> Grid:
+    """How well source accuracies foretell target accuracies, as text.
+
+    Args:
+        lines: At least one.
+
+    Returns:
+        A row for each.
+    """
+    return Grid(
+        headers=("Dataset", "Target domain", "draws", "algorithms", "slope", "r", "95 %", "forgone"),
+        rows=[
+            (
+                f"{line.label} [{line.setting}]" if line.setting else line.label,
+                line.target,
+                f"{line.draws:,}",
+                str(line.algorithms),
+                _decimal(line.slope),
+                _decimal(line.correlation),
+                NOTHING if line.low is None else f"{_decimal(line.low)} to {_decimal(line.high)}",
+                f"{line.forgone:.1f}",
+            )
+            for line in lines
+        ],
+        title="Do source accuracies foretell target accuracies?",
+        notes=[
+            "Over all draws: slope and correlation r of the probits of target and source accuracy; near 1, "
+            "the target asks for nothing that the sources do not.",
+            "The interval takes draws for independent. Forgone: percentage points between the best draw on "
+            "the target and the one with the best source accuracy.",
+        ],
+        align="llrrrrrr",
+    )
+
+
+def _decimal(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.2f}".replace("-", "−")
+
+
 def _grids(report: tables.Report, statistics: bool) -> Iterator[Grid]:
-    return (as_grid(table, statistics) for table in report.tables)
+    yield from (as_grid(table, statistics) for table in report.tables)
+    if report.lines:
+        yield line_grid(report.lines)
 
 
 def _cells(

@@ -112,16 +112,49 @@ class Table(_Frozen):
     explanations: tuple[str, ...]
 
 
+class Line(_Frozen):
+    """How well source accuracies foretell target accuracies, over all draws with one target domain.
+
+    Attributes:
+        dataset: Its name.
+        label: As printed.
+        setting: What sets these runs apart from others; ``""`` if nothing does.
+        target: Name of the target domain.
+        draws: Number of runs.
+        algorithms: How many algorithms they are of.
+        slope: Of the probit of target accuracy on that of source accuracy; None where it cannot be told.
+        correlation: Of the two probits.
+        low: Lower end of its interval.
+        high: Upper end of its interval.
+        forgone: Target accuracy of the best draw minus that of the one with the best source accuracy, in
+            percentage points.
+    """
+
+    dataset: str
+    label: str
+    setting: str = ""
+    target: str
+    draws: int
+    algorithms: int
+    slope: float | None = None
+    correlation: float | None = None
+    low: float | None = None
+    high: float | None = None
+    forgone: float
+
+
 class Report(_Frozen):
     """All tables of a sweep.
 
     Attributes:
         tables: In the order of reading.
         notes: What was left out, repeated or told apart.
+        lines: How well source accuracies foretell target accuracies; empty where nobody asked.
     """
 
     tables: tuple[Table, ...]
     notes: tuple[str, ...]
+    lines: tuple[Line, ...] = ()
 
 
 def describe_accuracies(

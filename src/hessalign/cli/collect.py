@@ -35,6 +35,14 @@ def collect_command(
     compare: Annotated[
         Literal["paper"] | None, option(Panel.ANALYSIS, "Set published accuracies beside yours.")
     ] = None,
+    line: Annotated[
+        bool,
+        option(
+            Panel.ANALYSIS,
+            "Tell how well source accuracies foretell target accuracies, over all draws.",
+            "--line",
+        ),
+    ] = False,
     statistics: Annotated[
         bool, option(Panel.ANALYSIS, "Tell n and the sample deviation in each cell.", "--statistics")
     ] = False,
@@ -90,9 +98,14 @@ def collect_command(
             require_figure("plot", plot)
         if not folder.is_dir():
             raise ValueError(f"folder: there is no folder {folder}")
+        if line and output_format == "csv":
+            raise ValueError("line: a CSV file has cells of tables alone; choose another --format")
         rules = benchmark.RULES if select == "all" else (select,)
         records = benchmark.read_sweep(folder, include_unfinished)
         report = benchmark.report.make_report(records, rules, baseline, compare == "paper")
+        if line:
+            lines = benchmark.line.accuracy_lines(records)
+            report = report.model_copy(update={"lines": lines})
         for file in filter(None, (out, export_best, plot)):
             file.parent.mkdir(parents=True, exist_ok=True)
         _show(report, "json" if as_json else output_format, statistics, out)
