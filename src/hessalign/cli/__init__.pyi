@@ -1,3 +1,4 @@
+from .compare_sources import read_samples
 from .devices import usable_device, visible_gpus
 from .inspect_sources import InspectOptions, inspect_all
 from .main import app
@@ -10,6 +11,7 @@ __all__ = [
     "app",
     "inspect_all",
     "print_estimate",
+    "read_samples",
     "show_warnings_as_sentences",
     "usable_device",
     "visible_gpus",

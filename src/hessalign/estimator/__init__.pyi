@@ -1,4 +1,6 @@
 from .aligned import HessianAlignedClassifier, HessianAlignedRegressor
+from .compare import compare_heads
+from .comparison import HeadComparison
 from .groups import InferredGroups, infer_groups
 from .penalised import FishrClassifier, GroupDROClassifier, IRMClassifier, VRExClassifier
 from .reweighted import AFRClassifier, DFRClassifier, JTTClassifier, interpolate_heads
@@ -12,6 +14,7 @@ __all__ = [
     "DomainWhitening",
     "FishrClassifier",
     "GroupDROClassifier",
+    "HeadComparison",
     "HessianAlignedClassifier",
     "HessianAlignedRegressor",
     "IRMClassifier",
@@ -21,6 +24,7 @@ __all__ = [
     "JTTClassifier",
     "LeaveOneDomainOut",
     "VRExClassifier",
+    "compare_heads",
     "infer_groups",
     "interpolate_heads",
 ]

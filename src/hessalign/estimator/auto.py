@@ -274,21 +274,34 @@ class Search:
         return Choice(chosen.strength, values, results)
 
     def _standard_error(self, best: Candidate, other: Candidate) -> float:
-        """Of the mean difference between two candidates' scores, the domains being a sample of domains.
-
-        The spread of the domains' differences tells it, but with few domains not well; so never less than
-        what the samples within the domains alone make uncertain. It is widened, for so few domains, to where
-        Student's distribution is as certain as the normal one at one standard error.
-
-        Returns:
-            The standard error, at least 0.
-        """
+        """Of the mean difference between two candidates' scores, the domains being a sample of domains."""
         pairs = list(zip(self._trials[best], self._trials[other], strict=True))
-        count = len(pairs)
-        between = np.std([a.score.mean - b.score.mean for a, b in pairs], ddof=1) / np.sqrt(count)
-        variances = [_variance_of_difference(a.score, b.score) for a, b in pairs]
-        widened = t.ppf(norm.cdf(1), count - 1) * between
-        return float(max(widened, np.sqrt(sum(variances)) / count))
+        return standard_error(
+            np.array([a.score.mean - b.score.mean for a, b in pairs]),
+            np.array([_variance_of_difference(a.score, b.score) for a, b in pairs]),
+        )
+
+
+def standard_error(differences: NDArray[np.float64], variances: NDArray[np.float64]) -> float:
+    """Of a mean over domains, which are a sample of domains, of differences between two heads.
+
+    The spread of the domains' differences tells it, but with few domains not well; so never less than what
+    the samples within the domains alone make uncertain. It is widened, for so few domains, to where
+    Student's distribution is as certain as the normal one at one standard error.
+
+    Args:
+        differences: Of each domain, ``(m,)``.
+        variances: What its samples alone make uncertain of each, ``(m,)``.
+
+    Returns:
+        The standard error, at least 0; of a single domain what its samples tell.
+    """
+    count = len(differences)
+    within = float(np.sqrt(variances.sum()) / count)
+    if count < 2:
+        return within
+    between = differences.std(ddof=1) / np.sqrt(count)
+    return max(float(t.ppf(norm.cdf(1), count - 1) * between), within)
 
 
 def _variance_of_difference(a: HeldOutScore, b: HeldOutScore) -> float:
