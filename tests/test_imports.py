@@ -50,6 +50,7 @@ LIGHT = [
     "hessalign.experiments.colored_mnist.table",
 ]
 IMPORTS_IN_FUNCTIONS = {
+    "training/export.py": "an extra that may be missing; its absence is a sentence",
     "training/tensorboard.py": "an extra that may be missing; its absence is a sentence",
     "benchmark/engines/ray.py": "an extra that may be missing; its absence is a sentence",
     "head/derivatives.py": "the inner product of two domains is that of many, which is built on single ones",
@@ -107,6 +108,7 @@ WITHOUT_WORK = [
             "train",
             "features",
             "predict",
+            "export",
             "inspect",
             "sweep",
             "collect",
@@ -133,6 +135,7 @@ WITHOUT_WORK = [
     ["cmnist", "--restarts", "0"],
     ["cmnist-study", "probes"],
     ["predict", "nowhere", "nowhere.png"],
+    ["export", "nowhere", "--format", "onnx", "--out", "nowhere.onnx"],
     ["inspect", "nowhere"],
     ["inspect", ".", "--against", "nowhere"],
     ["collect", "nowhere"],

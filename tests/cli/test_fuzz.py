@@ -75,6 +75,7 @@ GOOD = {
     "train": ["--dataset", "features.safetensors", "--algorithm", "erm", "--target", "0", "--out", "new"],
     "features": ["--dataset", "photos", *NETWORK, "--out", "new.safetensors"],
     "predict": ["of_photos", "photos"],
+    "export": ["of_photos", "--format", "torchscript", "--out", "new.pt"],
     "inspect": ["run", "--dataset", "features.safetensors"],
     "sweep": ["--datasets", "features.safetensors", "--algorithms", "erm,hgp", "--out", "sweep"],
     "collect": ["run"],

@@ -195,6 +195,7 @@ class Algorithm(nn.Module, ABC):
         needs_images: Whether the rule works on images only, not on feature vectors.
         needs_trainable_backbone: Whether the rule trains the backbone in a way that a bare head on frozen
             features has no use for.
+        predicts_by_batch: Whether what is predicted of a sample depends on the others of its batch.
         steps_done: Number of updates. It is kept in ``state_dict``, and on the host: a rule that depends on
             it must not make the device wait.
     """
@@ -209,6 +210,7 @@ class Algorithm(nn.Module, ABC):
     extra_input_channels: ClassVar[int] = 0
     needs_images: ClassVar[bool] = False
     needs_trainable_backbone: ClassVar[bool] = False
+    predicts_by_batch: ClassVar[bool] = False
 
     def __init__(self, backbone: nn.Module, width: int, classes: int, domains: int, hparams: HParams) -> None:
         super().__init__()

@@ -7,9 +7,11 @@ from .checkpoint import (
     load_model,
     read_records,
 )
+from .export import Exported, check_export, describe_export, export_model
 from .features import ExtractionProgress, FeaturesSpec, extract_features
 from .machine import Machine, make_fabric
-from .predictor import Prediction, image_paths, load_trained, predict
+from .predictor import Asked, Prediction, asked_about, image_paths, load_trained, predict
+from .pretrained import TrainedModel
 from .rerun import open_recorded
 from .spec import (
     CheckpointMetadata,
@@ -24,7 +26,9 @@ from .trainer import Progress, train
 from .vectorised import can_train_together, train_together
 
 __all__ = [
+    "Asked",
     "CheckpointMetadata",
+    "Exported",
     "ExtractionProgress",
     "FeaturesSpec",
     "Machine",
@@ -32,12 +36,17 @@ __all__ = [
     "Progress",
     "RunSpec",
     "TensorBoard",
+    "TrainedModel",
+    "asked_about",
     "build_algorithm",
     "can_train_together",
     "check_algorithm",
+    "check_export",
     "check_unasked",
     "checkpoint_metadata",
     "choose_backbone",
+    "describe_export",
+    "export_model",
     "extract_features",
     "image_paths",
     "is_finished",
