@@ -40,6 +40,7 @@ LIGHT = [
     "hessalign.memory",
     "hessalign.registry",
     "hessalign.runs.layout",
+    "hessalign.trackers",
     "hessalign.runs.records",
     "hessalign.runs.seals",
     "hessalign.algorithms.registry",
@@ -51,7 +52,7 @@ LIGHT = [
 ]
 IMPORTS_IN_FUNCTIONS = {
     "training/export.py": "an extra that may be missing; its absence is a sentence",
-    "training/tensorboard.py": "an extra that may be missing; its absence is a sentence",
+    "trackers.py": "an extra that may be missing; its absence is a sentence",
     "benchmark/engines/ray.py": "an extra that may be missing; its absence is a sentence",
     "head/derivatives.py": "the inner product of two domains is that of many, which is built on single ones",
 }

@@ -12,6 +12,7 @@ import typer
 
 from hessalign.checks import require_number, require_whole
 from hessalign.datasets import dataset_names
+from hessalign.trackers import TRACKERS, check_trackers
 
 
 class Panel(StrEnum):
@@ -154,6 +155,20 @@ def names_between_commas(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(filter(None, (part.strip() for part in text.split(",")))))
 
 
+def parse_trackers(names: str | None) -> tuple[str, ...]:
+    """Trackers of an option ``--track``.
+
+    Returns:
+        Their names.
+
+    Raises:
+        ValueError: If one is not known or not installed.
+    """
+    chosen = names_between_commas(names or "")
+    check_trackers(chosen)
+    return chosen
+
+
 # Options
 
 
@@ -243,6 +258,15 @@ Loaders = Annotated[
     ),
 ]
 
+Track = Annotated[
+    str | None,
+    option(
+        Panel.OUTPUT,
+        f"Hand scalars to {', '.join(TRACKERS)}; several with commas. They stay on this machine unless their "
+        "own environment variables say otherwise.",
+        metavar="NAMES",
+    ),
+]
 Resume = Annotated[
     bool,
     option(Panel.OUTPUT, "Go on with what is unfinished at --out, or start if nothing is.", "--resume"),

@@ -19,6 +19,7 @@ from hessalign.cli.options import (
     number,
     option,
     parse_settings,
+    parse_trackers,
     require_there,
     whole,
 )
@@ -139,6 +140,7 @@ def sweep_command(
         bool,
         option(Panel.OUTPUT, "Keep the last checkpoint of every finished run.", "--keep-checkpoints"),
     ] = False,
+    track: options.Track = None,
     dry_run: Annotated[
         bool, option(Panel.OUTPUT, "Only count the runs, and estimate time and disk.", "--dry-run")
     ] = False,
@@ -175,6 +177,7 @@ def sweep_command(
         if chosen_algorithms is not None:
             chosen_algorithms = tuple(dict.fromkeys(map(require_algorithm, chosen_algorithms)))
         fixed = parse_settings(settings or [])
+        trackers = parse_trackers(track)
 
     try:
         with reported(console):
@@ -204,7 +207,7 @@ def sweep_command(
             if engine == "local":
                 training.make_fabric(machine)  # what is not here would fail every run
             planned = [
-                benchmark.job.Job(spec, source, out.absolute(), machine, keep_checkpoints)
+                benchmark.job.Job(spec, source, out.absolute(), machine, keep_checkpoints, trackers)
                 for source, dataset in zip(sources, opened, strict=True)
                 for spec in sweep.plan(dataset)
             ]

@@ -11,11 +11,20 @@ from hessalign import datasets, diagnostics, runs, training
 from hessalign.algorithms import algorithm_names, get_algorithm, require_algorithm
 from hessalign.checks import did_you_mean
 from hessalign.cli import options
-from hessalign.cli.options import Panel, option, parse_settings, require_figure, require_there, whole
+from hessalign.cli.options import (
+    Panel,
+    option,
+    parse_settings,
+    parse_trackers,
+    require_figure,
+    require_there,
+    whole,
+)
 from hessalign.cli.terminal import INTERRUPTED, Console, progress_bar, reported
 from hessalign.datasets.registry import find_data
 from hessalign.grid import NOTHING, Grid
 from hessalign.memory import keep_freed_memory
+from hessalign.trackers import check_trackers
 
 SECONDS_BETWEEN_DRAWINGS = 0.25
 
@@ -96,8 +105,9 @@ def train_command(
             "Draw loss, penalty and its terms by domain to this .png, .pdf or .svg at the end.",
         ),
     ] = None,
+    track: options.Track = None,
     tensorboard: Annotated[
-        bool, option(Panel.OUTPUT, "Write scalars for TensorBoard to OUT/tensorboard.", "--tensorboard")
+        bool, option(Panel.OUTPUT, "The same as --track tensorboard.", "--tensorboard")
     ] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -132,6 +142,8 @@ def train_command(
         if dataset is not None:
             find_data(dataset, root)
         _check_plot(plot, out)
+        trackers = tuple(dict.fromkeys((*parse_trackers(track), *(["tensorboard"] if tensorboard else []))))
+        check_trackers(trackers)
     machine = training.Machine(device, precision, loaders, devices, strategy)
     console = Console(stderr=True, quiet=not machine.is_first_process)
     try:
@@ -176,10 +188,10 @@ def train_command(
                 )
             if machine.is_first_process and not resume:
                 training.check_unasked(out, spec)
-            scalars = training.TensorBoard(out) if tensorboard else None
+            tracking = training.RunTracking(trackers, out, spec) if trackers else None
             if machine.computes_here:
                 keep_freed_memory()
-            record = _run(spec, data, out, machine, console, scalars)
+            record = _run(spec, data, out, machine, console, tracking)
     except KeyboardInterrupt:
         console.print(f"\nInterrupted. The latest checkpoint is in {out}; go on with --resume.")
         raise typer.Exit(INTERRUPTED if machine.is_first_process else 0) from None
@@ -247,7 +259,7 @@ def _run(
     out: Path,
     machine: "training.Machine",
     console: Console,
-    scalars: "training.TensorBoard | None",
+    tracking: "training.RunTracking | None",
 ) -> dict[str, Any]:
     with progress_bar(console, "state") as bar:
         task = bar.add_task(spec.algorithm, total=spec.steps, state="")
@@ -255,8 +267,8 @@ def _run(
 
         def report(progress: "training.Progress") -> None:
             nonlocal drawn
-            if scalars is not None:
-                scalars.write(progress)
+            if tracking is not None:
+                tracking.write(progress)
             # Reading scalars waits for the device, so not every step is drawn.
             if time.monotonic() - drawn < SECONDS_BETWEEN_DRAWINGS and progress.step < spec.steps - 1:
                 return
@@ -275,8 +287,8 @@ def _run(
         try:
             return training.train(spec, data, out, machine, report)
         finally:
-            if scalars is not None:
-                scalars.close()
+            if tracking is not None and machine.is_first_process:
+                tracking.close()
 
 
 def _source_and_target(

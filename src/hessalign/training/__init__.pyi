@@ -21,7 +21,7 @@ from .spec import (
     choose_backbone,
     target_indices,
 )
-from .tensorboard import TensorBoard
+from .tracking import RunTracking, TensorBoard
 from .trainer import Progress, train
 from .vectorised import can_train_together, train_together
 
@@ -35,6 +35,7 @@ __all__ = [
     "Prediction",
     "Progress",
     "RunSpec",
+    "RunTracking",
     "TensorBoard",
     "TrainedModel",
     "asked_about",
