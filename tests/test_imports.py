@@ -53,6 +53,7 @@ LIGHT = [
 IMPORTS_IN_FUNCTIONS = {
     "training/export.py": "an extra that may be missing; its absence is a sentence",
     "trackers.py": "an extra that may be missing; its absence is a sentence",
+    "benchmark/engines/slurm.py": "an extra that may be missing; its absence is a sentence",
     "benchmark/engines/ray.py": "an extra that may be missing; its absence is a sentence",
     "head/derivatives.py": "the inner product of two domains is that of many, which is built on single ones",
 }

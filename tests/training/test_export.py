@@ -1,9 +1,11 @@
 """Exported files are the network, and tell how to feed it."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from PIL import Image
@@ -66,7 +68,7 @@ def loaded(path: Path, format: str):
         files = {exporting.ABOUT: ""}
         program = torch.export.load(path, extra_files=files)
         return program.module(), json.loads(files[exporting.ABOUT])
-    session = pytest.importorskip("onnxruntime").InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     about = json.loads(session.get_modelmeta().custom_metadata_map[exporting.ABOUT])
     name = about["input"]["name"]
     return lambda inputs: torch.from_numpy(session.run(None, {name: inputs.numpy()})[0]), about
@@ -82,9 +84,6 @@ def loaded(path: Path, format: str):
     ],
 )
 def test_a_file_and_its_transforms_give_what_predict_gives(tmp_path: Path, format: str) -> None:
-    if format == "onnx":
-        pytest.importorskip("onnxruntime")
-        pytest.importorskip("onnxscript")
     algorithm, about = network()
     path = tmp_path / f"model{SUFFIXES[format]}"
     exported = export_model(algorithm, about, path, format)
@@ -101,6 +100,15 @@ def test_a_file_and_its_transforms_give_what_predict_gives(tmp_path: Path, forma
     assert told["classes"][int(probabilities.argmax())] == predicted.class_name
     # Pillow and torchvision round resized pixels alike; what is left is the file's own difference.
     assert abs(float(probabilities.max()) - predicted.probability) < 1e-5
+
+
+def test_without_the_extra_onnx_it_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    algorithm, about = network("mnist_cnn", (1, PIXELS, PIXELS))
+    with pytest.raises(
+        ValueError, match=r"format: 'onnx' is not installed; run  pip install 'hessalign\[onnx"
+    ):
+        export_model(algorithm, about, tmp_path / "m.onnx", "onnx")
 
 
 def test_what_is_no_file_for_serving_is_refused_and_nothing_is_written(tmp_path: Path) -> None:

@@ -135,8 +135,12 @@ def require_figure(name: str, path: Path) -> None:
         raise ValueError(f"{name}: {path} is a folder; choose the name of a file")
 
 
-def parse_settings(settings: Sequence[str]) -> dict[str, str]:
+def parse_settings(settings: Sequence[str], option: str = "set") -> dict[str, str]:
     """Values by name, of options ``--set NAME=VALUE``.
+
+    Args:
+        settings: As given.
+        option: What the option is called.
 
     Returns:
         The values, as text.
@@ -146,7 +150,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, str]:
     """
     for setting in settings:
         if "=" not in setting:
-            raise ValueError(f"set: {setting!r} is not of the form NAME=VALUE")
+            raise ValueError(f"{option}: {setting!r} is not of the form NAME=VALUE")
     return dict(setting.split("=", 1) for setting in settings)
 
 
