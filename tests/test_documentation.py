@@ -137,6 +137,16 @@ def a_trained_run() -> Names:
     return {"images": TinyDomains().domains[0].plain.images}
 
 
+def a_run_to_track() -> Names:
+    return {"spec": tiny_spec(steps=1), "dataset": TinyDomains()}
+
+
+def a_run_to_share() -> Names:
+    samples = coloured([0.9, 0.8, 0.7], samples=90)
+    own = {"X": samples.X, "y": samples.y, "sample_domain": samples.domains}
+    return {**a_trained_run(), "run": Path("runs/hgp"), **own}
+
+
 GIVEN: dict[str, Callable[[], Names]] = {
     "README.md": own_loop,
     "docs/datasets.md": copies_of_datasets,
@@ -144,6 +154,8 @@ GIVEN: dict[str, Callable[[], Names]] = {
     "docs/estimator.md": own_loop,
     "docs/features.md": embeddings,
     "docs/heads-and-losses.md": a_head_to_be,
+    "docs/share-and-serve.md": a_run_to_share,
+    "docs/trackers.md": a_run_to_track,
     "docs/training.md": a_trained_run,
 }
 GIVEN_TO_A_BLOCK = {"from hessalign.algorithms import DomainBatch, get_algorithm": an_algorithm}
