@@ -35,7 +35,7 @@ def predict_command(
     *,
     device: Device = "auto",
     batch_size: Annotated[
-        int, option(Panel.MACHINE, "Samples that go through the network together.", callback=whole(1))
+        int, option(Panel.MACHINE, "Images that go through the backbone together.", callback=whole(1))
     ] = 32,
     loaders: Loaders = 0,
     as_json: Json = False,
