@@ -17,6 +17,7 @@ from tests.test_documentation import parse
 from tests.training.tiny_features import tiny_features
 
 OF_THE_COMMAND = {
+    "--format",
     "--backbone",
     "--dataset",
     "--json",
