@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import polars
 import pytest
 import torch
 import typer
@@ -116,6 +117,8 @@ def copies_of_datasets() -> Names:
     )
     draw_images(Path("my_images"))
     Path("my_images.csv").write_text("path,label,domain\nmy_images/dim/red/0.png,red,dim\n")
+    row = {"path": "my_images/dim/red/0.png", "label": "red", "domain": "dim"}
+    polars.DataFrame([row]).write_parquet("my_images.parquet")
     return {}
 
 
