@@ -84,8 +84,8 @@ def verify_dataset(
             Panel.DATA,
             "Folder that holds the dataset's folder (DomainBed's layout) or its domain folders; for "
             "[b]csv_file[/b] and [b]features_file[/b] the file, for [b]parquet_images[/b] and "
-            "[b]parquet_features[/b] a file or a folder of them. The MNIST datasets ship with the package and "
-            "need none.",
+            "[b]parquet_features[/b] a file or a folder of them. The MNIST datasets ship with the package "
+            "and need none.",
         ),
     ] = None,
     as_json: Json = False,
