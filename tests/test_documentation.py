@@ -22,8 +22,10 @@ from torch.nn import functional
 
 import hessalign as ha
 from hessalign.algorithms import algorithm_names
+from hessalign.algorithms.registry import registered_name as registered_algorithm
 from hessalign.cli.main import app
 from hessalign.datasets import dataset_names
+from hessalign.datasets.registry import registered_name as registered_dataset
 from hessalign.experiments.colored_mnist import METHODS
 from hessalign.training import Machine, train
 from tests.cli.command import hessalign
@@ -214,7 +216,8 @@ def test_every_command_parses(page: str, line: str) -> None:
     for name, known in KNOWN.items():
         value = parameters.get(name)
         for each in value.split(",") if isinstance(value, str) else ():
-            assert each in known or Path(each).suffix or "/" in each, f"{name}: {each}"
+            named = registered_algorithm(each) if name.startswith("algorithm") else registered_dataset(each)
+            assert {each, named} & {*known} or Path(each).suffix or "/" in each, f"{name}: {each}"
 
 
 MADE_UP = "made/up"

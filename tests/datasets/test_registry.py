@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hessalign.datasets import DomainDataset, dataset_names, get_dataset, make_dataset, register
-from hessalign.datasets.registry import find_data
+from hessalign.datasets.registry import DataSource, find_data
 from tests.datasets.images import write_folder
 
 PUBLISHED = {
@@ -127,3 +127,15 @@ def test_a_table_in_capitals_is_one(tmp_path: Path) -> None:
     write_folder(tmp_path, {"a": {"x": 1}})
     (tmp_path / "IMAGES.CSV").write_text("path,label,domain\na/x/000.png,x,a\n")
     assert find_data(str(tmp_path / "IMAGES.CSV")).name == "csv_file"
+
+
+def test_domainbeds_names_are_understood_but_a_path_is_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_data("ColoredMNIST").name == "colored_mnist"
+    assert find_data("OfficeHome", tmp_path) == DataSource("office_home", tmp_path)
+    write_folder(tmp_path / "PACS", {"a": {"x": 1}})
+    assert find_data("PACS") == DataSource("image_folder", tmp_path / "PACS")
+    assert find_data("PACS", tmp_path) == DataSource("pacs", tmp_path)
+    assert find_data("pacs").name == "pacs"

@@ -77,8 +77,8 @@ def find_data(given: str, root: Path | None = None) -> DataSource:
     """The data that a name or a path stands for.
 
     Args:
-        given: Name of a dataset, a folder ``ROOT/domain/class/*``, a CSV file, a features file, or a Parquet
-            file or a folder of these.
+        given: Name of a dataset, in DomainBed's spelling, too, a folder ``ROOT/domain/class/*``, a CSV file,
+            a features file, or a Parquet file or a folder of these.
         root: Folder that holds a dataset given by name.
 
     Returns:
@@ -88,8 +88,10 @@ def find_data(given: str, root: Path | None = None) -> DataSource:
         ValueError: If it is none of these.
     """
     path = require_path("dataset", given).absolute()
-    if given in dataset_names():
-        return DataSource(given, None if root is None else require_path("root", root).absolute())
+    named = registered_name(given)
+    # A folder may be called as DomainBed calls a dataset; a root tells that the dataset is meant.
+    if given in dataset_names() or (named in dataset_names() and (root is not None or not path.exists())):
+        return DataSource(named, None if root is None else require_path("root", root).absolute())
     if str(given) and _is_parquet(path):
         return DataSource(datasets.parquet.kind_of(path), path)
     if str(given) and path.is_dir():
