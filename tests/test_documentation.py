@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import polars
 import pytest
 import torch
 import typer
@@ -21,8 +22,10 @@ from torch.nn import functional
 
 import hessalign as ha
 from hessalign.algorithms import algorithm_names
+from hessalign.algorithms.registry import registered_name as registered_algorithm
 from hessalign.cli.main import app
 from hessalign.datasets import dataset_names
+from hessalign.datasets.registry import registered_name as registered_dataset
 from hessalign.experiments.colored_mnist import METHODS
 from hessalign.training import Machine, train
 from tests.cli.command import hessalign
@@ -116,6 +119,8 @@ def copies_of_datasets() -> Names:
     )
     draw_images(Path("my_images"))
     Path("my_images.csv").write_text("path,label,domain\nmy_images/dim/red/0.png,red,dim\n")
+    row = {"path": "my_images/dim/red/0.png", "label": "red", "domain": "dim"}
+    polars.DataFrame([row]).write_parquet("my_images.parquet")
     return {}
 
 
@@ -223,7 +228,8 @@ def test_every_command_parses(page: str, line: str) -> None:
     for name, known in KNOWN.items():
         value = parameters.get(name)
         for each in value.split(",") if isinstance(value, str) else ():
-            assert each in known or Path(each).suffix or "/" in each, f"{name}: {each}"
+            named = registered_algorithm(each) if name.startswith("algorithm") else registered_dataset(each)
+            assert {each, named} & {*known} or Path(each).suffix or "/" in each, f"{name}: {each}"
 
 
 MADE_UP = "made/up"

@@ -195,7 +195,11 @@ class Algorithm(nn.Module, ABC):
         needs_images: Whether the rule works on images only, not on feature vectors.
         needs_trainable_backbone: Whether the rule trains the backbone in a way that a bare head on frozen
             features has no use for.
+<<<<<<< HEAD
         predicts_by_batch: Whether what is predicted of a sample depends on the others of its batch.
+=======
+        needs_one_process: Whether several processes cannot share an update.
+>>>>>>> data
         steps_done: Number of updates. It is kept in ``state_dict``, and on the host: a rule that depends on
             it must not make the device wait.
     """
@@ -210,7 +214,11 @@ class Algorithm(nn.Module, ABC):
     extra_input_channels: ClassVar[int] = 0
     needs_images: ClassVar[bool] = False
     needs_trainable_backbone: ClassVar[bool] = False
+<<<<<<< HEAD
     predicts_by_batch: ClassVar[bool] = False
+=======
+    needs_one_process: ClassVar[bool] = False
+>>>>>>> data
 
     def __init__(self, backbone: nn.Module, width: int, classes: int, domains: int, hparams: HParams) -> None:
         super().__init__()
@@ -387,7 +395,9 @@ class Algorithm(nn.Module, ABC):
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[f"{prefix}steps_done"] = torch.tensor(self.steps_done, device=self.head.weight.device)
+        destination[f"{prefix}steps_done"] = torch.tensor(
+            self.steps_done, device=next(self.parameters()).device
+        )
 
     def _load_from_state_dict(
         self,

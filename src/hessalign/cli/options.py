@@ -193,7 +193,7 @@ def option(panel: Panel, text: str, *names: str, **how: Any) -> Any:
 
 KINDS_OF_DATA = (
     f"{', '.join(dataset_names())}; a folder ROOT/domain/class/*; a CSV file with the columns path, label, "
-    "domain"
+    "domain; Parquet files with image (or a vector), label, domain"
 )
 
 Root = Annotated[Path | None, option(Panel.DATA, "Folder that holds the datasets given by name.")]

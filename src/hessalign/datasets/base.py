@@ -55,6 +55,10 @@ class Samples(Dataset[tuple[Tensor, int]], ABC):
         """File of a sample; None where samples have no files of their own."""
         return None
 
+    def content_of(self, index: int) -> tuple[str, bytes] | None:
+        """What a sample is called, and the bytes that it is decoded from, where these lie in memory."""
+        return None
+
 
 class BatchedSamples(Samples):
     """Samples in memory or in mapped memory, which can be read many at once.

@@ -68,8 +68,17 @@ class FeatureSamples(BatchedSamples):
             raise OSError(f"sample {index}: its features hold NaN or infinity; extract them again")
 
 
+class FeatureDomains(DomainDataset):
+    """A dataset whose samples are all [FeatureSamples][], so that runs on it can be trained together."""
+
+    default_backbone: ClassVar[str] = "identity"
+    search_space: ClassVar[SearchSpace] = "features"
+    input_shape: tuple[int, ...] = ()
+    checkpoint_every: ClassVar[int] = 300
+
+
 @register("features_file", reference_name="FeaturesFile")
-class FeaturesFile(DomainDataset):
+class FeaturesFile(FeatureDomains):
     """Features that ``hessalign features`` or [save_features][] wrote: images are seen once and never again.
 
     * Domains, classes: those of the data that the features were extracted from, in the same order.
@@ -84,11 +93,6 @@ class FeaturesFile(DomainDataset):
     Raises:
         ValueError: If the file is missing, cut short, changed since it was written, or no features file.
     """
-
-    default_backbone: ClassVar[str] = "identity"
-    search_space: ClassVar[SearchSpace] = "features"
-    input_shape: tuple[int, ...] = ()
-    checkpoint_every: ClassVar[int] = 300
 
     def __init__(self, path: Path | str) -> None:
         self.metadata, tensors = read_features(require_path("path", path))

@@ -25,7 +25,8 @@ from typing_extensions import override
 from hessalign.algorithms import Algorithm, DomainBatch, get_algorithm
 from hessalign.algorithms.base import Metrics
 from hessalign.datasets.base import DomainDataset, Samples, split_indices
-from hessalign.datasets.features_file import FeatureSamples, FeaturesFile
+from hessalign.datasets.features_file import FeatureDomains, FeatureSamples
+from hessalign.datasets.registry import DATASETS_OF_FEATURES
 from hessalign.exceptions import DivergedError
 from hessalign.loop import draw_samples
 from hessalign.runs.layout import CHECKPOINTS, hold, is_finished, remove_leftovers
@@ -70,7 +71,7 @@ def can_train_together(spec: RunSpec) -> str | None:
     batched = algorithm.batched_hparams(algorithm.hparams_class(**spec.hparams))
     own_rule = any(getattr(algorithm, name) is not getattr(Algorithm, name) for name in OWN_RULES)
     draws = spec.backbone.dropout > 0 or spec.validation_images == "augmented"
-    on_features = spec.dataset == FeaturesFile.name and spec.backbone.takes_features
+    on_features = spec.dataset in DATASETS_OF_FEATURES and spec.backbone.takes_features
     if batched is None or own_rule or draws or not on_features:
         return None
     common = spec.model_dump(mode="json", exclude={"target_domains", "seed", "trial_seed", "hparams_seed"})
@@ -156,7 +157,7 @@ def _check(
         )
     if machine.devices != 1:
         raise ValueError(f"devices: runs are trained together on 1 device, got {machine.devices}")
-    if not isinstance(dataset, FeaturesFile):
+    if not isinstance(dataset, FeatureDomains):
         raise ValueError(f"dataset: {dataset.name} does not hold features; allowed are features files")
     for spec in specs:
         check_targets(spec, dataset)
