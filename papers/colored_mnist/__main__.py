@@ -253,7 +253,7 @@ def _label(choice: Candidate) -> str:
 
 @app.command("page")
 def page_command() -> None:
-    """Write docs/colored-mnist.md and its figures from the records under results/colored_mnist."""
+    """Write docs/colored-mnist.md, its appendix and their figures from the records."""
     write()
 
 

@@ -2,7 +2,7 @@ r"""One penalty for any training loop: alignment of the head's gradients and Hes
 
 First the distances, side by side, then what weighs them. Each function takes the domains' derivatives and
 returns ``(m,)``: one distance for each domain. A bar is the mean over domains, all with equal weight. How the
-numbers are computed: [hessalign.head.statistics][].
+numbers are computed: ``hessalign.head.statistics``.
 
 With ``unbiased=True`` products of a domain with itself run over distinct samples (U-statistics), so that the
 expected value of a distance does not depend on how many samples a domain has; the plug-in distance is too
@@ -119,7 +119,7 @@ def hgp_distances(
 def expected_hutchinson_distances(
     domains: Domains, probes: int, detach_centre: bool = False, unbiased: bool = False
 ) -> Tensor:
-    """Expectation over the probes of [sampled_hutchinson_distances][], in closed form.
+    """Expectation over the probes of ``sampled_hutchinson_distances``, in closed form.
 
     ``‖D_e − D̄‖² + (1/k)(off(H_e) + off(H̄))`` with ``off(H) = ‖H‖_F² − ‖diag H‖²``. The second term does not
     align anything: it pulls the off-diagonal elements of every Hessian to zero.
@@ -253,7 +253,7 @@ class HeadPenalty(nn.Module):
         sample_weight: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """The penalty alone of what [with_terms][] gives, from the same arguments."""
+        """The penalty alone of what ``with_terms`` gives, from the same arguments."""
         return self.with_terms(
             features, logits, targets, domains, sample_weight=sample_weight, generator=generator
         )[0]
@@ -324,7 +324,7 @@ class HeadPenalty(nn.Module):
     def evaluate(
         self, domains: Sequence[HeadDerivatives], generator: torch.Generator | None = None
     ) -> tuple[Tensor, Terms]:
-        """[from_derivatives][], and the detached terms as [with_terms][] gives them; without any warning."""
+        """``from_derivatives``, and the detached terms as ``with_terms`` gives them; without any warning."""
         distances = self.distances(domains, generator)
         dtype = (
             domains[0].features.dtype
@@ -356,7 +356,7 @@ class HeadPenalty(nn.Module):
         Raises:
             ValueError: If there is no batch, a batch is no such tuple, or none has two domains.
 
-        Example:
+        Examples:
             >>> import torch
             >>> from hessalign import HessianAlignment
             >>> generator = torch.Generator().manual_seed(0)
@@ -372,7 +372,7 @@ class HeadPenalty(nn.Module):
     def distances(
         self, domains: Sequence[HeadDerivatives], generator: torch.Generator | None = None
     ) -> Terms:
-        """What is weighted and reduced: terms ``(m,)`` of the domains by the names of [with_terms][].
+        """What is weighted and reduced: terms ``(m,)`` of the domains by the names of ``with_terms``.
 
         Args:
             domains: Derivatives of each domain.
@@ -428,12 +428,12 @@ class HessianAlignment(HeadPenalty):
         bias: Whether the head has a bias, default True.
         reduction: ``"mean"`` (default) or ``"sum"`` over domains.
         loss: Loss of the head, as
-            [HeadDerivatives.from_logits][hessalign.HeadDerivatives.from_logits] takes it.
+            [HeadDerivatives.from_logits][hessalign.head.HeadDerivatives.from_logits] takes it.
 
     Raises:
         ValueError: If an argument is unknown, out of range or does not belong to the method.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from hessalign import HessianAlignment
         >>> head = torch.nn.Linear(16, 4)

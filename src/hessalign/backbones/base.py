@@ -53,7 +53,7 @@ class BackboneSpec(BaseModel):
             ``"package"`` for those of an installed package, or the path of a ``.safetensors``, ``.pth`` or
             ``.pt`` file.
         weights_sha256: Hash of the weights file, so that a run can be told from others wherever the file
-            lies; empty (default) if it does not matter. [make_backbone][] refuses a file with another one.
+            lies; empty (default) if it does not matter. ``make_backbone`` refuses a file with another one.
         frozen_batch_norm: Keep every BatchNorm in eval mode for ever: its running statistics stay, its affine
             weights are trained. By default True with pretrained weights, as in the published tables, and
             False with random ones.

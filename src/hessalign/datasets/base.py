@@ -306,5 +306,5 @@ def split_indices(
 
 
 def held_out_count(samples: int, holdout_fraction: float) -> int:
-    """How many of a domain's samples are held out, as [split_indices][] does it."""
+    """How many of a domain's samples are held out, as ``split_indices`` does it."""
     return int(samples * holdout_fraction)

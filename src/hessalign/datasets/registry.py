@@ -17,17 +17,21 @@ _REGISTRY: "Registry[type[DomainDataset]]" = Registry("dataset", "hessalign.data
 
 BUILT_IN = _REGISTRY.built_in
 register = _REGISTRY.register
+"""Decorator that gives a class its name: ``@register("name")``; ``ValueError`` if another one has it."""
 dataset_names = _REGISTRY.names
+"""``dataset_names()``: all names, those of installed plug-ins included."""
 require_dataset = _REGISTRY.require
+"""``require_dataset(name)``: the name as registered, from any spelling; ``ValueError`` if there is none."""
 registered_name = _REGISTRY.registered_name
 get_dataset = _REGISTRY.get
+"""``get_dataset("pacs")``: the class with a name, in any spelling; ``ValueError`` if there is none."""
 
 
 def make_dataset(name: str, root: Path | None = None, seed: int = 0) -> "DomainDataset":
     """The dataset with a name, read from disk or made from the data that ships.
 
     Args:
-        name: One of [dataset_names][].
+        name: One of [dataset_names][hessalign.datasets.dataset_names].
         root: Folder of the data (for ``csv_file`` and ``features_file`` the file); unused by the MNIST
             datasets.
         seed: Seed of shuffling, label noise and colours of the MNIST datasets; unused by all others.

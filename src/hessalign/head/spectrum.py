@@ -26,7 +26,7 @@ def hessian_distance(
 ) -> Tensor:
     """``‖H_1 − H_2‖`` between the head Hessians of two domains, without forming either.
 
-    Frobenius: see [Statistics][hessalign.head.statistics.Statistics]; equal Hessians give 0 with zero
+    Frobenius: see ``Statistics``; equal Hessians give 0 with zero
         derivatives.
     Spectral: the largest ``|eigenvalue|`` of ``H_1 − H_2`` by Lanczos on Hessian-vector products; it bounds
     the transfer measure between the domains in the paper.

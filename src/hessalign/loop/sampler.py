@@ -56,7 +56,7 @@ class DomainBalancedSampler(Sampler[list[int]]):
     Raises:
         ValueError: If an argument is out of range.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from hessalign.loop import DomainBalancedSampler
         >>> sampler = DomainBalancedSampler(["a", "a", "a", "b", "b"], samples_per_domain=2, seed=1)

@@ -29,7 +29,7 @@ class Prediction:
     """What a model makes of one image.
 
     Attributes:
-        path: Of the image, as text that can be printed (see [shown][hessalign.files.shown]).
+        path: Of the image, as text that can be printed (see ``shown``).
         class_name: The most probable class.
         probability: Of that class, by softmax.
     """

@@ -135,11 +135,11 @@ def choose_backbone(
     Args:
         dataset: Its class says which backbone is the default: the identity where inputs are features.
         name: Of the backbone; None for the default.
-        weights: As [BackboneSpec][] takes them; None for ``"hub"``, or ``"none"`` where there are none.
+        weights: As ``BackboneSpec`` takes them; None for ``"hub"``, or ``"none"`` where there are none.
         train_batch_norm: Let running statistics move even with pretrained weights.
         dropout: The hyper-parameter; images of 28 pixels have none, as in DomainBed.
         rank: Of an adapter; None for the default.
-        normalization: As [BackboneSpec][] takes it; None for the default.
+        normalization: As [BackboneSpec][hessalign.backbones.BackboneSpec] takes it; None for the default.
 
     Returns:
         The choices that make the backbone.

@@ -56,7 +56,7 @@ class Progress:
 
 
 class Computation(ABC):
-    """What [perform][] drives: a run, or several of one algorithm that are computed at once.
+    """What ``perform`` drives: a run, or several of one algorithm that are computed at once.
 
     Attributes:
         specs: Of the runs; they agree in steps and evaluations.
