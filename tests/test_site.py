@@ -105,3 +105,17 @@ def test_links_and_files_that_are_named_exist(page: str) -> None:
         assert page == "README.md" or leads_to.is_relative_to(DOCS), f"{link} leaves the site"
     for name in re.findall(r"`((?:benchmarks|docs|examples|papers|results|src|tests)/[\w./-]+)`", text):
         assert (ROOT / name).exists(), name
+
+
+LISTS = {"changelog.md", "contributing.md", "gallery/index.md", "glossary.md"}
+
+
+@pytest.mark.parametrize(
+    "page", sorted({page for page in PAGES if not page.startswith("reference/")} - LISTS)
+)
+def test_a_page_begins_with_what_the_reader_gets_and_one_thing_to_run(page: str) -> None:
+    beginning = PAGES[page][:2500]
+    assert re.match(r"# .+\n\n\w", beginning), "title, then a sentence"
+    assert re.search(r"^    \S|^```|`(hessalign|python|ha\.)[^`]+`", beginning, re.MULTILINE), (
+        "nothing to run"
+    )
