@@ -90,11 +90,6 @@ def test_a_reference_to_what_is_not_public_is_lost(target: str) -> None:
     assert not resolves(target)
 
 
-def test_examples_of_docstrings_are_shown_as_code() -> None:
-    """The section is ``Examples:``; griffe makes an admonition of ``Example:``."""
-    assert [path for path, text in docstrings() if re.search(r"^\s*Example:$", text, re.MULTILINE)] == []
-
-
 @pytest.mark.parametrize("page", ["README.md", *sorted(f"docs/{page}" for page in PAGES)])
 def test_links_and_files_that_are_named_exist(page: str) -> None:
     path = ROOT / page
