@@ -10,7 +10,7 @@ class Exported(griffe.Extension):
     """Reads docstrings and lists of exports as they are meant."""
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
-        """Take ``__all__`` out of the pages of a package and all below it, once it has told what is exported."""
+        """Take ``__all__`` out of a package and all below it, once it has told what is exported."""
         for module in (pkg, *(m for m in pkg.modules.values() if not m.is_alias)):
             if module is not pkg:
                 self.on_package(pkg=module)
