@@ -132,7 +132,11 @@ GIVEN: dict[str, Callable[[], Names]] = {
 }
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(PAGES[page])])
+# Notebooks run with tests/test_gallery.py.
+RUN_HERE = [page for page, text in PAGES.items() if blocks(text) and not page.startswith("docs/gallery/")]
+
+
+@pytest.mark.parametrize("page", RUN_HERE)
 def test_every_block_of_python_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names: Names = {"__name__": "page", "ha": ha, **GIVEN.get(page, dict)()}
