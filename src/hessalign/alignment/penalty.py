@@ -57,6 +57,18 @@ def gradient_distances(domains: Domains, unbiased: bool = False) -> Tensor:
 
     Returns:
         ``(m,)``.
+
+    Examples:
+        >>> import torch
+        >>> import hessalign as ha
+        >>> from hessalign.alignment import gradient_distances
+        >>> def domain(shift):
+        ...     z = torch.tensor([[0.0, 1.0], [1.0, 0.0]]) + shift
+        ...     return ha.HeadDerivatives.from_logits(z, torch.zeros(2, 2), torch.tensor([0, 1]))
+        >>> gradient_distances([domain(0.0), domain(1.0)]).shape
+        torch.Size([2])
+        >>> gradient_distances([domain(0.5), domain(0.5)]).abs().max() < 1e-6
+        tensor(True)
     """
     return _of(domains, "gradient", unbiased=unbiased).spread("gradient").distances
 
@@ -70,6 +82,18 @@ def diagonal_distances(domains: Domains, unbiased: bool = False) -> Tensor:
 
     Returns:
         ``(m,)``.
+
+    Examples:
+        >>> import torch
+        >>> import hessalign as ha
+        >>> from hessalign.alignment import diagonal_distances
+        >>> def domain(shift):
+        ...     z = torch.tensor([[0.0, 1.0], [1.0, 0.0]]) + shift
+        ...     return ha.HeadDerivatives.from_logits(z, torch.zeros(2, 2), torch.tensor([0, 1]))
+        >>> diagonal_distances([domain(0.0), domain(1.0)]).shape
+        torch.Size([2])
+        >>> diagonal_distances([domain(0.5), domain(0.5)]).abs().max() < 1e-6
+        tensor(True)
     """
     return _of(domains, "diagonal", unbiased=unbiased).spread("diagonal").distances
 
@@ -85,6 +109,18 @@ def frobenius_distances(domains: Domains, unbiased: bool = False) -> Tensor:
 
     Returns:
         ``(m,)``.
+
+    Examples:
+        >>> import torch
+        >>> import hessalign as ha
+        >>> from hessalign.alignment import frobenius_distances
+        >>> def domain(shift):
+        ...     z = torch.tensor([[0.0, 1.0], [1.0, 0.0]]) + shift
+        ...     return ha.HeadDerivatives.from_logits(z, torch.zeros(2, 2), torch.tensor([0, 1]))
+        >>> frobenius_distances([domain(0.0), domain(1.0)]).shape
+        torch.Size([2])
+        >>> frobenius_distances([domain(0.5), domain(0.5)]).abs().max() < 1e-6
+        tensor(True)
     """
     return _of(domains, "hessian", unbiased=unbiased).spread("hessian").distances
 
@@ -107,6 +143,18 @@ def hgp_distances(
 
     Raises:
         ValueError: If ``unbiased`` is asked for with ``"mean_loss"``.
+
+    Examples:
+        >>> import torch
+        >>> import hessalign as ha
+        >>> from hessalign.alignment import hgp_distances
+        >>> def domain(shift):
+        ...     z = torch.tensor([[0.0, 1.0], [1.0, 0.0]]) + shift
+        ...     return ha.HeadDerivatives.from_logits(z, torch.zeros(2, 2), torch.tensor([0, 1]))
+        >>> hgp_distances([domain(0.0), domain(1.0)]).shape
+        torch.Size([2])
+        >>> hgp_distances([domain(0.5), domain(0.5)]).abs().max() < 1e-6
+        tensor(True)
     """
     if unbiased and centre != "mean_product":
         raise ValueError(
@@ -132,6 +180,16 @@ def expected_hutchinson_distances(
 
     Returns:
         ``(m,)``.
+
+    Examples:
+        >>> import torch
+        >>> import hessalign as ha
+        >>> from hessalign.alignment import expected_hutchinson_distances
+        >>> def domain(shift):
+        ...     z = torch.tensor([[0.0, 1.0], [1.0, 0.0]]) + shift
+        ...     return ha.HeadDerivatives.from_logits(z, torch.zeros(2, 2), torch.tensor([0, 1]))
+        >>> expected_hutchinson_distances([domain(0.0), domain(1.0)], probes=100).shape
+        torch.Size([2])
     """
     statistics = _of(domains, "hessian", "diagonal", unbiased=unbiased)
     whole, diagonal = statistics.spread("hessian"), statistics.spread("diagonal")
@@ -160,6 +218,16 @@ def sampled_hutchinson_distances(
 
     Returns:
         ``(m,)``.
+
+    Examples:
+        >>> import torch
+        >>> import hessalign as ha
+        >>> from hessalign.alignment import sampled_hutchinson_distances
+        >>> def domain(shift):
+        ...     z = torch.tensor([[0.0, 1.0], [1.0, 0.0]]) + shift
+        ...     return ha.HeadDerivatives.from_logits(z, torch.zeros(2, 2), torch.tensor([0, 1]))
+        >>> sampled_hutchinson_distances([domain(0.0), domain(1.0)], probes=100).shape
+        torch.Size([2])
     """
     precise = [domain.precise() for domain in domains]
     shape, like = (probes, *precise[0].shape), precise[0].features
@@ -185,6 +253,18 @@ def spectral_distances(domains: Sequence[HeadDerivatives], detach_centre: bool =
 
     Returns:
         ``(m,)``.
+
+    Examples:
+        >>> import torch
+        >>> import hessalign as ha
+        >>> from hessalign.alignment import spectral_distances
+        >>> def domain(shift):
+        ...     z = torch.tensor([[0.0, 1.0], [1.0, 0.0]]) + shift
+        ...     return ha.HeadDerivatives.from_logits(z, torch.zeros(2, 2), torch.tensor([0, 1]))
+        >>> spectral_distances([domain(0.0), domain(1.0)]).shape
+        torch.Size([2])
+        >>> spectral_distances([domain(0.5), domain(0.5)]).abs().max() < 1e-6
+        tensor(True)
     """
     grouped = DomainDerivatives.of(domains)
     mean = grouped.mean().precise()
@@ -209,6 +289,16 @@ def hessian_squares(domains: Domains, part: str = "whole") -> Tensor:
 
     Returns:
         ``(m,)``; rounding is kept from making it negative.
+
+    Examples:
+        >>> import torch
+        >>> import hessalign as ha
+        >>> from hessalign.alignment import hessian_squares
+        >>> def domain(shift):
+        ...     z = torch.tensor([[0.0, 1.0], [1.0, 0.0]]) + shift
+        ...     return ha.HeadDerivatives.from_logits(z, torch.zeros(2, 2), torch.tensor([0, 1]))
+        >>> hessian_squares([domain(0.0), domain(1.0)]).shape
+        torch.Size([2])
     """
     if part == "whole":
         squares = _of(domains, "hessian").spread("hessian").squares

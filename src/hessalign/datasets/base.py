@@ -294,6 +294,12 @@ def split_indices(
 
     Raises:
         ValueError: If an argument is out of range.
+
+    Examples:
+        >>> from hessalign.datasets import split_indices
+        >>> inside, held_out = split_indices(10, trial_seed=0, domain=1)
+        >>> len(inside), len(held_out), sorted(inside + held_out) == list(range(10))
+        (8, 2, True)
     """
     samples = require_whole("samples", samples, least=0)
     trial_seed = require_whole("trial_seed", trial_seed, least=0)

@@ -41,6 +41,12 @@ def make_dataset(name: str, root: Path | None = None, seed: int = 0) -> "DomainD
 
     Raises:
         ValueError: If the name is unknown, the root is missing, or what lies there is not the dataset.
+
+    Examples:
+        >>> from hessalign.datasets import make_dataset
+        >>> dataset = make_dataset("colored_mnist")
+        >>> [domain.name for domain in dataset.domains]
+        ['+90%', '+80%', '-90%']
     """
     return get_dataset(name).make(root, seed)
 
@@ -86,6 +92,11 @@ def find_data(given: str, root: Path | None = None) -> DataSource:
 
     Raises:
         ValueError: If it is none of these.
+
+    Examples:
+        >>> from hessalign.datasets import find_data
+        >>> find_data("colored_mnist").name
+        'colored_mnist'
     """
     path = require_path("dataset", given).absolute()
     if given in dataset_names():

@@ -85,6 +85,16 @@ class HeadDerivatives:
         Raises:
             ValueError: If there is no sample, lengths or shapes do not match, a value is NaN or infinite,
                 a target is out of range, or the loss is unknown.
+
+        Examples:
+            >>> import torch
+            >>> import hessalign as ha
+            >>> features, logits, targets = torch.randn(8, 4), torch.randn(8, 3), torch.arange(8) % 3
+            >>> d = ha.HeadDerivatives.from_logits(features, logits, targets)
+            >>> d.gradient().shape, d.hessian().shape
+            (torch.Size([3, 5]), torch.Size([15, 15]))
+            >>> torch.allclose(d.hvp(d.gradient()).flatten(), d.hessian() @ d.gradient().flatten(), atol=1e-6)
+            True
         """
         head_loss = resolve_loss(loss)
         require_flag("bias", bias)

@@ -302,6 +302,15 @@ class CrossEntropy(HeadLoss):
 
     Raises:
         ValueError: If an option is out of range.
+
+    Examples:
+        >>> import torch
+        >>> import hessalign as ha
+        >>> loss = ha.CrossEntropy(label_smoothing=0.1)
+        >>> logits, targets = torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([0])
+        >>> own = loss.values(logits, loss.prepare_targets(logits, targets)).mean()
+        >>> torch.isclose(own, torch.nn.functional.cross_entropy(logits, targets, label_smoothing=0.1))
+        tensor(True)
     """
 
     label_smoothing: float = 0.0
@@ -432,6 +441,15 @@ class BinaryCrossEntropy(HeadLoss):
 
     Raises:
         ValueError: If a weight is not positive.
+
+    Examples:
+        >>> import torch
+        >>> import hessalign as ha
+        >>> features, logits = torch.randn(4, 3), torch.randn(4, 1)
+        >>> loss = ha.BinaryCrossEntropy(pos_weight=2.0)
+        >>> d = ha.HeadDerivatives.from_logits(features, logits, torch.tensor([0, 1, 1, 0]), loss)
+        >>> d.gradient().shape
+        torch.Size([1, 4])
     """
 
     pos_weight: float | Sequence[float] | Tensor | None = None
@@ -486,6 +504,13 @@ class SquaredError(HeadLoss):
 
     Raises:
         ValueError: If the activation is neither one of the names nor callable.
+
+    Examples:
+        >>> import torch
+        >>> import hessalign as ha
+        >>> loss = ha.SquaredError("identity")
+        >>> loss.values(torch.tensor([[3.0]]), torch.tensor([[1.0]]))
+        tensor([2.])
     """
 
     activation: str | Activation = "identity"
@@ -534,6 +559,14 @@ class AutogradLoss(HeadLoss):
 
     Attributes:
         function: Takes one sample's logits ``(C,)`` and its target ``targets[i]``; returns a scalar.
+
+    Examples:
+        >>> import torch
+        >>> import hessalign as ha
+        >>> loss = ha.AutogradLoss(lambda logits, target: torch.nn.functional.huber_loss(logits, target))
+        >>> features, logits, targets = torch.randn(4, 3), torch.zeros(4, 1), torch.full((4, 1), 0.5)
+        >>> ha.HeadDerivatives.from_logits(features, logits, targets, loss).gradient()[0, -1]
+        tensor(-0.5000)
     """
 
     function: Callable[[Tensor, Tensor], Tensor]
