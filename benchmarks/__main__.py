@@ -23,7 +23,7 @@ from benchmarks import (
 from benchmarks.timing import HEADER
 
 PAGE = Path(__file__).parent / "README.md"
-README = Path(__file__).parents[1] / "README.md"
+HEADLINE_PAGE = Path(__file__).parents[1] / "docs" / "speed.md"
 START, END = "<!-- written by python -m benchmarks -->\n", "\n<!-- end of benchmarks -->"
 HEADLINES = (
     "exact diagonal",
@@ -84,14 +84,14 @@ def refresh_page(measured: dict[str, str]) -> None:
     PAGE.write_text("\n\n".join([introduction, *ordered]) + "\n", encoding="utf-8")
 
 
-def refresh_readme() -> None:
-    """Put the page's rows of the headlines into the README's section on speed."""
+def refresh_headlines() -> None:
+    """Put the page's rows of the headlines into the page on speed."""
     rows = rows_in(PAGE.read_text(encoding="utf-8"))
-    text = README.read_text(encoding="utf-8")
+    text = HEADLINE_PAGE.read_text(encoding="utf-8")
     before, rest = text.split(START)
     _, after = rest.split(END)
     table = "\n".join([START, HEADER, *(rows[name] for name in HEADLINES if name in rows), END])
-    README.write_text(before + table + after, encoding="utf-8")
+    HEADLINE_PAGE.write_text(before + table + after, encoding="utf-8")
 
 
 def name_of(script: ModuleType) -> str:
@@ -116,7 +116,7 @@ def main() -> None:
             measured[name_of(script)] = "\n".join([script.__doc__.strip(), "", HEADER, *rows])
             print(measured[name_of(script)] + "\n")
     refresh_page(measured)
-    refresh_readme()
+    refresh_headlines()
 
 
 if __name__ == "__main__":

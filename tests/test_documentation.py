@@ -38,10 +38,10 @@ from tests.training.tiny_domains import TinyDomains, tiny_spec
 ROOT = Path(__file__).parents[1]
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
-    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 }
 BLOCK = re.compile(
-    r"(?P<note><!-- not run: .+ -->\n+)?^```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
+    r"(?P<note><!-- not run: .+ -->\n+)?^```python\n(?!--8<--)(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 
 Names = dict[str, object]
@@ -68,14 +68,11 @@ def own_loop() -> Names:
     images, targets = torch.randn(2, 12, 1, 4, 4), torch.randint(0, 3, (2, 12))
     domains = torch.arange(12).remainder(3).expand(2, 12)
     head = nn.Linear(16, 3)
-    random = torch.randn(12, 16)
     samples = coloured([0.9, 0.8], samples=60)
     return {
         "loader": list(zip(images, targets, domains, strict=True)),
         "backbone": nn.Flatten(),
         "head": head,
-        "v": torch.randn(3, 17),
-        "other": ha.HeadDerivatives.from_logits(random, head(random), targets[0]),
         "X": samples.X,
         "y": samples.y,
         "hospital": samples.domains,
@@ -97,19 +94,6 @@ def a_head_to_be() -> Names:
         "x": torch.randn(12, 1, 4, 4),
         "y": torch.randint(0, 3, (12,)),
         "domains": torch.arange(12).remainder(3),
-    }
-
-
-def an_algorithm() -> Names:
-    """Names that the README's block on algorithms takes as given."""
-    return {
-        "backbone": nn.Flatten(),
-        "width": 16,
-        "classes": 3,
-        "domains": 3,
-        "inputs": torch.randn(12, 1, 4, 4),
-        "targets": torch.randint(0, 3, (12,)),
-        "domain_ids": torch.arange(12).remainder(3),
     }
 
 
@@ -163,17 +147,17 @@ GIVEN: dict[str, Callable[[], Names]] = {
     "docs/trackers.md": a_run_to_track,
     "docs/training.md": a_trained_run,
 }
-GIVEN_TO_A_BLOCK = {"from hessalign.algorithms import DomainBatch, get_algorithm": an_algorithm}
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(PAGES[page])])
+# Notebooks run with tests/test_gallery.py.
+RUN_HERE = [page for page, text in PAGES.items() if blocks(text) and not page.startswith("docs/gallery/")]
+
+
+@pytest.mark.parametrize("page", RUN_HERE)
 def test_every_block_of_python_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names: Names = {"__name__": "page", "ha": ha, **GIVEN.get(page, dict)()}
     for block in blocks(PAGES[page]):
-        for beginning, given in GIVEN_TO_A_BLOCK.items():
-            if block.code.startswith(beginning):
-                names.update(given())
         if ">>>" in block.code:
             run_as_session(block, names, page)
             continue

@@ -30,7 +30,7 @@ class DomainBatch:
 
     Samples may come in any order: they are sorted by domain, those of one domain keeping theirs. Ids are read
     for that, which on a GPU waits for the device; a loader that knows its batches to be in order makes them
-    by [balanced][]. Domains that are named, and arrays that are no tensors, go through [of][].
+    by ``balanced``. Domains that are named, and arrays that are no tensors, go through ``of``.
 
     Attributes:
         inputs: ``(E·B, ...)``: ``B`` samples of domain 0, then of domain 1 ...
@@ -42,7 +42,7 @@ class DomainBatch:
         ValueError: If lengths differ, an id is not from 0 to E − 1, or the domains differ in their numbers of
             samples.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from hessalign.algorithms import DomainBatch
         >>> batch = DomainBatch(torch.randn(6, 3), torch.arange(6), torch.tensor([1, 0, 1, 0, 0, 1]), 2)
@@ -98,7 +98,7 @@ class DomainBatch:
         Raises:
             ValueError: As the class does, or if a domain is not among the names or a name is given twice.
 
-        Example:
+        Examples:
             >>> import numpy as np
             >>> from hessalign.algorithms import DomainBatch
             >>> batch = DomainBatch.of(np.eye(4), [0, 1, 0, 1], ["b", "a", "a", "b"], names=("b", "a"))
@@ -168,8 +168,8 @@ class DomainBatch:
 class Algorithm(nn.Module, ABC):
     """A network with a rule to train it.
 
-    A subclass implements [objective][] (the loss of a batch, minimised by one Adam), or overrides [step][]
-    and [make_optimizers][] where its rule is more than that. Everything a run must remember between steps is
+    A subclass implements ``objective`` (the loss of a batch, minimised by one Adam), or overrides ``step``
+    and ``make_optimizers`` where its rule is more than that. Everything a run must remember between steps is
     a parameter or a buffer, so that ``state_dict`` holds all of it.
 
     Args:
@@ -189,17 +189,14 @@ class Algorithm(nn.Module, ABC):
             names any reports ``risk`` and ``penalty`` among its metrics.
         batched: Hyper-parameters in which runs that are trained together may differ, beside learning rate,
             weight decay and the like; None (default) where runs must be trained one by one. When they must:
-            [batched_hparams][].
+            ``batched_hparams``.
         hparams_class: The class of the algorithm's hyper-parameters.
         extra_input_channels: Channels that the rule adds to the images.
         needs_images: Whether the rule works on images only, not on feature vectors.
         needs_trainable_backbone: Whether the rule trains the backbone in a way that a bare head on frozen
             features has no use for.
-<<<<<<< HEAD
         predicts_by_batch: Whether what is predicted of a sample depends on the others of its batch.
-=======
         needs_one_process: Whether several processes cannot share an update.
->>>>>>> data
         steps_done: Number of updates. It is kept in ``state_dict``, and on the host: a rule that depends on
             it must not make the device wait.
     """
@@ -214,11 +211,8 @@ class Algorithm(nn.Module, ABC):
     extra_input_channels: ClassVar[int] = 0
     needs_images: ClassVar[bool] = False
     needs_trainable_backbone: ClassVar[bool] = False
-<<<<<<< HEAD
     predicts_by_batch: ClassVar[bool] = False
-=======
     needs_one_process: ClassVar[bool] = False
->>>>>>> data
 
     def __init__(self, backbone: nn.Module, width: int, classes: int, domains: int, hparams: HParams) -> None:
         super().__init__()
@@ -268,7 +262,7 @@ class Algorithm(nn.Module, ABC):
         return logits
 
     def make_optimizers(self) -> Optimizers:
-        """The optimisers of [step][], by name."""
+        """The optimisers of ``step``, by name."""
         return {"main": self.adam(self.parameters())}
 
     def adam(self, parameters: Iterable[nn.Parameter]) -> Adam:
@@ -304,10 +298,10 @@ class Algorithm(nn.Module, ABC):
     def resets_optimizer(self) -> bool | Tensor:
         """Whether Adam begins anew with the step that is about to be done; never by default.
 
-        A tensor only where [batched_hparams][] are tensors.
+        A tensor only where ``batched_hparams`` are tensors.
 
         Returns:
-            Whether it does; a tensor only where [batched_hparams][] are tensors.
+            Whether it does; a tensor only where ``batched_hparams`` are tensors.
         """
         return False
 
@@ -315,7 +309,7 @@ class Algorithm(nn.Module, ABC):
         """Learning rate of the Adam that begins anew with this step; None (default) for the one it has.
 
         Returns:
-            The rate; a tensor only where [batched_hparams][] are tensors.
+            The rate; a tensor only where ``batched_hparams`` are tensors.
         """
         return None
 
@@ -347,7 +341,7 @@ class Algorithm(nn.Module, ABC):
 
         Args:
             batch: Samples of all source domains.
-            optimizers: Those that [make_optimizers][] made.
+            optimizers: Those that ``make_optimizers`` made.
 
         Returns:
             Detached scalars by name, the loss among them.
@@ -359,10 +353,10 @@ class Algorithm(nn.Module, ABC):
         return {"loss": loss.detach(), **metrics}
 
     def update(self, batch: DomainBatch, optimizers: Optimizers) -> Metrics:
-        """[step][], counted.
+        """``step``, counted.
 
         Returns:
-            What [step][] reports.
+            What ``step`` reports.
 
         Raises:
             ValueError: If the batch has another number of domains than the algorithm, or too few samples of
@@ -441,7 +435,7 @@ def cross_entropies(logits: Tensor, batch: DomainBatch) -> Tensor:
 def head_derivatives(features: Tensor, logits: Tensor, batch: DomainBatch) -> DomainDerivatives:
     """Derivatives of each domain's mean cross-entropy, in float32 at least; values are not checked.
 
-    Unlike [HeadDerivatives.from_logits][hessalign.HeadDerivatives.from_logits] it never looks at a value:
+    Unlike [from_logits][hessalign.head.HeadDerivatives.from_logits] it never looks at a value:
     that would make a GPU wait, and runs that are trained together do not have a single one.
 
     Returns:

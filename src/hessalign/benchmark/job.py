@@ -172,10 +172,10 @@ def perform(jobs: Sequence[Job]) -> list[Outcome]:
 
 
 def perform_as_worker(jobs: Sequence[Job], threads: int) -> list[Outcome]:
-    """[perform][] in a process that does nothing else: with so many threads, and keeping freed memory.
+    """``perform`` in a process that does nothing else: with so many threads, and keeping freed memory.
 
     Args:
-        jobs: As for [perform][].
+        jobs: As for ``perform``.
         threads: Of PyTorch.
 
     Returns:

@@ -30,7 +30,7 @@ class RunConfig(BaseModel):
         evaluation_samples: Most samples of each split of each domain that are evaluated; None (default) for
             all.
         backbone: Its name; None (default) for the dataset's.
-        weights: Its weights; None (default) as [choose_backbone][] chooses.
+        weights: Its weights; None (default) as [choose_backbone][hessalign.training.choose_backbone] chooses.
         train_batch_norm: Let running statistics move even with pretrained weights.
         normalization: Whose mean and deviation photographs are normalised by, ``"imagenet"`` or
             ``"weights"``; None (default) for the backbone's default.
@@ -196,7 +196,7 @@ def choose_targets(domains: int, targets: Targets, dataset: str = "the dataset")
     Raises:
         ValueError: If a set would leave no domain to train on.
 
-    Example:
+    Examples:
         >>> choose_targets(3, "both")
         [(0,), (0, 1), (0, 2), (1,), (1, 2), (2,)]
     """

@@ -1,6 +1,6 @@
 """Runs as they lie on disk, ours and those of DomainBed's own sweeps, read into one tidy frame.
 
-A run folder becomes a [Run][], whichever program wrote it; the records of thousands of runs are parsed at
+A run folder becomes a ``Run``, whichever program wrote it; the records of thousands of runs are parsed at
 once; and what sets runs apart is named, so that no table holds runs that cannot be compared. Reading works
 while a sweep is being written.
 """
@@ -380,7 +380,7 @@ class Records:
     notes: tuple[str, ...]
 
     def choices(self, rule: Rule) -> pl.DataFrame:
-        """What a rule [selects][hessalign.benchmark.selection.select].
+        """What a rule ``selects``.
 
         Where it could choose only among runs that had diverged, there is no choice.
 

@@ -95,7 +95,7 @@ def cmnist(
     ] = None,
     seed: Annotated[
         int,
-        option(Panel.TRAINING, "Of the first restart; the next ones count up.", callback=whole(0)),
+        option(Panel.TRAINING, "Seed of the first restart; the next ones count up.", callback=whole(0)),
     ] = 0,
     steps: Annotated[
         int | None,

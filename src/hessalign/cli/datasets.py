@@ -199,7 +199,7 @@ def download_dataset(
         list[str] | None,
         option(
             Panel.DATA,
-            "What the archive must be; repeat it for several archives, in their order.",
+            "SHA-256 that the archive must have; repeat it for several archives, in their order.",
             metavar="DIGITS",
         ),
     ] = None,

@@ -39,7 +39,7 @@ def features_command(
         int,
         option(
             Panel.MODEL,
-            "Of the augmented views, of random weights, and of what the MNIST datasets draw.",
+            "Seed of the augmented views, of random weights, and of what the MNIST datasets draw.",
             callback=whole(0),
         ),
     ] = 0,
@@ -51,7 +51,7 @@ def features_command(
     out: Annotated[Path, option(Panel.OUTPUT, "The file to write, NAME.safetensors.", dir_okay=False)],
     dtype: Annotated[
         Literal["float16", "float32"],
-        option(Panel.OUTPUT, "Of the features: float16 or float32.", metavar="DTYPE"),
+        option(Panel.OUTPUT, "Number type of the features: float16 or float32.", metavar="DTYPE"),
     ] = "float16",
     resume: options.Resume = False,
     as_json: options.Json = False,

@@ -50,9 +50,11 @@ def inspect_command(
     ] = 1.0,
     replicates: Annotated[
         int,
-        option(Panel.ANALYSIS, "Of the bootstrap; 0 for no intervals.", callback=whole(0, 1_000_000)),
+        option(
+            Panel.ANALYSIS, "Replicates of the bootstrap; 0 for no intervals.", callback=whole(0, 1_000_000)
+        ),
     ] = 1000,
-    seed: Annotated[int, option(Panel.ANALYSIS, "Of the bootstrap.", callback=whole(0))] = 0,
+    seed: Annotated[int, option(Panel.ANALYSIS, "Seed of the bootstrap.", callback=whole(0))] = 0,
     device: options.Device = "cpu",
     html: Annotated[
         Path | None,

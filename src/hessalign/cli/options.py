@@ -202,8 +202,8 @@ Weights = Annotated[
     str | None,
     option(
         Panel.MODEL,
-        "Of the backbone: none, hub, package, or a file. Default: none for mnist_cnn, identity and adapters, "
-        "hub for others.",
+        "Weights of the backbone: none, hub, package, or a file. Default: none for mnist_cnn, identity and "
+        "adapters, hub for others.",
     ),
 ]
 Normalization = Annotated[

@@ -52,7 +52,12 @@ def sweep_command(
         ),
     ] = "both",
     trials: Annotated[
-        int, option(Panel.DATA, "Each splits the domains anew.", callback=whole(1, options.MOST_RUNS))
+        int,
+        option(
+            Panel.DATA,
+            "Number of trials; each splits the domains anew.",
+            callback=whole(1, options.MOST_RUNS),
+        ),
     ] = 3,
     holdout: Annotated[
         float,
@@ -125,7 +130,7 @@ def sweep_command(
     ] = 60,
     address: Annotated[
         str | None,
-        option(Panel.MACHINE, "Engine ray: of the cluster. Default: RAY_ADDRESS, or this machine."),
+        option(Panel.MACHINE, "Engine ray: address of the cluster. Default: RAY_ADDRESS, or this machine."),
     ] = None,
     cpus_per_run: Annotated[
         int | None,

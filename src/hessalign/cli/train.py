@@ -43,7 +43,7 @@ def train_command(
         int | None,
         option(
             Panel.DATA,
-            "Of the splits of the domains, and of what the MNIST datasets draw. Default: 0.",
+            "Seed of the splits of the domains, and of what the MNIST datasets draw. Default: 0.",
             callback=whole(0),
         ),
     ] = None,
@@ -79,7 +79,9 @@ def train_command(
     seed: Annotated[
         int | None,
         option(
-            Panel.TRAINING, "Of weights, batches and the algorithm's draws. Default: 0.", callback=whole(0)
+            Panel.TRAINING,
+            "Seed of weights, batches and the algorithm's draws. Default: 0.",
+            callback=whole(0),
         ),
     ] = None,
     device: options.Device = "auto",

@@ -298,6 +298,12 @@ def split_indices(
 
     Raises:
         ValueError: If an argument is out of range.
+
+    Examples:
+        >>> from hessalign.datasets import split_indices
+        >>> inside, held_out = split_indices(10, trial_seed=0, domain=1)
+        >>> len(inside), len(held_out), sorted(inside + held_out) == list(range(10))
+        (8, 2, True)
     """
     samples = require_whole("samples", samples, least=0)
     trial_seed = require_whole("trial_seed", trial_seed, least=0)
@@ -310,5 +316,5 @@ def split_indices(
 
 
 def held_out_count(samples: int, holdout_fraction: float) -> int:
-    """How many of a domain's samples are held out, as [split_indices][] does it."""
+    """How many of a domain's samples are held out, as ``split_indices`` does it."""
     return int(samples * holdout_fraction)

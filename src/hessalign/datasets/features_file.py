@@ -79,7 +79,7 @@ class FeatureDomains(DomainDataset):
 
 @register("features_file", reference_name="FeaturesFile")
 class FeaturesFile(FeatureDomains):
-    """Features that ``hessalign features`` or [save_features][] wrote: images are seen once and never again.
+    """Features that ``hessalign features`` or ``save_features`` wrote: images are seen once and never again.
 
     * Domains, classes: those of the data that the features were extracted from, in the same order.
     * Input: ``(d,)``, float32. ``plain``: features of the plain images. ``augmented``: one of the file's
@@ -161,7 +161,7 @@ def save_features(
             there twice.
         OSError: If the file cannot be written.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> import numpy as np
         >>> features = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")

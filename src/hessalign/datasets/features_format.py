@@ -2,7 +2,7 @@
 
 Its tensors are ``labels`` ``(n,)`` and ``domains`` ``(n,)``, int64, ``features`` ``(n, d)`` and, where there
 are any, ``views`` ``(n, K, d)``, both float16 or float32; rows are sorted by domain. The header holds, under
-``hessalign``, a [FeaturesMetadata][] as JSON. safetensors' own writer needs whole tensors in memory, which is
+``hessalign``, a ``FeaturesMetadata`` as JSON. safetensors' own writer needs whole tensors in memory, which is
 why this one exists; the layout of the file is safetensors' (https://huggingface.co/docs/safetensors).
 """
 

@@ -206,7 +206,7 @@ def plain_transform() -> Transform:
 
 
 def training_transform(geometry: Sequence[torch.nn.Module] = CROP) -> Transform:
-    """A random crop of 70 to 100 % of the area, flip, jitter and greyscale, then as [plain_transform][].
+    """A random crop of 70 to 100 % of the area, flip, jitter and greyscale, then as ``plain_transform``.
 
     Draws come from torch's global generator.
 

@@ -18,17 +18,21 @@ _REGISTRY: "Registry[type[DomainDataset]]" = Registry("dataset", "hessalign.data
 
 BUILT_IN = _REGISTRY.built_in
 register = _REGISTRY.register
+"""Decorator that gives a class its name: ``@register("name")``; ``ValueError`` if another one has it."""
 dataset_names = _REGISTRY.names
+"""``dataset_names()``: all names, those of installed plug-ins included."""
 require_dataset = _REGISTRY.require
+"""``require_dataset(name)``: the name as registered, from any spelling; ``ValueError`` if there is none."""
 registered_name = _REGISTRY.registered_name
 get_dataset = _REGISTRY.get
+"""``get_dataset("pacs")``: the class with a name, in any spelling; ``ValueError`` if there is none."""
 
 
 def make_dataset(name: str, root: Path | None = None, seed: int = 0) -> "DomainDataset":
     """The dataset with a name, read from disk or made from the data that ships.
 
     Args:
-        name: One of [dataset_names][].
+        name: One of [dataset_names][hessalign.datasets.dataset_names].
         root: Folder of the data (for ``csv_file`` and ``features_file`` the file, for ``parquet_images`` and
             ``parquet_features`` either); unused by the MNIST datasets.
         seed: Seed of shuffling, label noise and colours of the MNIST datasets; unused by all others.
@@ -38,6 +42,12 @@ def make_dataset(name: str, root: Path | None = None, seed: int = 0) -> "DomainD
 
     Raises:
         ValueError: If the name is unknown, the root is missing, or what lies there is not the dataset.
+
+    Examples:
+        >>> from hessalign.datasets import make_dataset
+        >>> dataset = make_dataset("colored_mnist")
+        >>> [domain.name for domain in dataset.domains]
+        ['+90%', '+80%', '-90%']
     """
     return get_dataset(name).make(root, seed)
 
@@ -86,6 +96,11 @@ def find_data(given: str, root: Path | None = None) -> DataSource:
 
     Raises:
         ValueError: If it is none of these.
+
+    Examples:
+        >>> from hessalign.datasets import find_data
+        >>> find_data("colored_mnist").name
+        'colored_mnist'
     """
     path = require_path("dataset", given).absolute()
     named = registered_name(given)

@@ -8,7 +8,7 @@ how much chance alone lengthens the distance; and the distance itself.
 Whole Hessians are compared in the Frobenius norm, part by part, and none is formed. ``z̃ z̃ᵀ`` has a corner of
 one, an edge ``z`` and a body ``z zᵀ``. So the Hessian has a part for the confidence, one for the
 confidence-weighted features and one for their second moments, and squared distances add up over them and over
-the rows of outputs. As in [hessalign.head.statistics][] there are two exact ways to sum, over blocks of
+the rows of outputs. As in ``hessalign.head.statistics`` there are two exact ways to sum, over blocks of
 outputs and over pairs of samples; the cheaper one is taken.
 """
 

@@ -113,10 +113,9 @@ class HessianAlignedClassifier(AlignedHead, HeadClassifier):
             probes. Hutchinson and Frobenius cost the smaller of ``n d² C²/2`` and ``n² (d + 3C)`` operations
             a step, spectral a product with the Hessians for each Lanczos step, the others ``n d C``.
         alpha: Weight of the Hessian distance, in units of the plain fit's loss, default 1e-3, or ``"auto"``:
-            chosen from 0 and [AUTO_GRID][hessalign.estimator.auto.AUTO_GRID] by ``scoring`` on source
-            domains held out, each in turn (more than five in five parts), by the one-standard-error rule: the
-            smallest weights that score no worse than the best by more than one standard error. Needs at least
-            three domains.
+            chosen from 0, 0.1, 1, 10, 100 and 1,000 by ``scoring`` on source domains held out, each in turn
+            (more than five in five parts), by the one-standard-error rule: the smallest weights that score no
+            worse than the best by more than one standard error. Needs at least three domains.
         beta: Weight of the gradient distance in the same units, default 1e-2, or ``"auto"``.
         probes: Read by ``"hutchinson"`` only, default 100.
         centre: Read by ``"hgp"`` only: ``"mean_loss"`` (default) or ``"mean_product"``.
@@ -162,7 +161,7 @@ class HessianAlignedClassifier(AlignedHead, HeadClassifier):
         n_features_in_: ``d``.
         feature_names_in_: Names of the features, if they have any.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from hessalign import HessianAlignedClassifier
         >>> random = np.random.default_rng(0)
@@ -253,7 +252,7 @@ class HessianAlignedRegressor(RegressorMixin, AlignedHead):  # type: ignore[misc
         domains_: Domain ids, ascending; this and all other attributes are as for the classifier, with
             ``l2`` in the place of ``C`` in ``auto_results_``.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from hessalign import HessianAlignedRegressor
         >>> random = np.random.default_rng(0)

@@ -188,7 +188,7 @@ class HeadData:
         return np.hstack([theta[:, : self.width] / self.scale, intercept])
 
     def theta(self, head: Head) -> Head:
-        """The inverse of [head][hessalign.estimator.data.HeadData.head]."""
+        """The inverse of ``head``."""
         return np.hstack([head[:, :-1] * self.scale, head[:, -1:]])[:, : self.shape[1]]
 
 

@@ -178,7 +178,7 @@ class Persistent(BaseEstimator):  # type: ignore[misc]
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read what [save][hessalign.estimator.persistence.Persistent.save] wrote.
+        """Read what ``save`` wrote.
 
         Args:
             path: The file.

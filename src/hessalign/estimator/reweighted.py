@@ -84,7 +84,7 @@ class JTTClassifier(ReweightedClassifier):
         loss_: Mean loss over all samples.
         converged_: Whether every step was; a ConvergenceWarning says what to do if not.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from hessalign.estimator import JTTClassifier
         >>> random = np.random.default_rng(0)
@@ -209,7 +209,7 @@ class AFRClassifier(ReweightedClassifier):
         loss_: Mean loss over all samples.
         converged_: Whether every step was; a ConvergenceWarning says what to do if not.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from hessalign.estimator import AFRClassifier
         >>> random = np.random.default_rng(0)
@@ -343,7 +343,7 @@ class DFRClassifier(ReweightedClassifier):
         loss_: Mean loss over all samples.
         converged_: Whether every step was; a ConvergenceWarning says what to do if not.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from hessalign.estimator import DFRClassifier
         >>> random = np.random.default_rng(0)
@@ -491,7 +491,7 @@ def interpolate_heads(first: Any, second: Any, share: float = 0.5) -> HessianAli
         NotFittedError: If one is not fitted.
         ValueError: If classes or features differ, or the share is out of range.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from sklearn.linear_model import LogisticRegression
         >>> from hessalign.estimator import interpolate_heads

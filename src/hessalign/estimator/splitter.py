@@ -19,7 +19,7 @@ class LeaveOneDomainOut(LeaveOneGroupOut):  # type: ignore[misc]
     Domain ids reach it as ``groups``, as in any of scikit-learn's splitters for groups, or, with metadata
     routing enabled, as ``sample_domain``, the name under which the estimators take them too.
 
-    Example:
+    Examples:
         >>> from hessalign import LeaveOneDomainOut
         >>> folds = LeaveOneDomainOut().split([[1.0], [2.0], [3.0]], groups=["clinic", "clinic", "field"])
         >>> [test.tolist() for train, test in folds]
@@ -62,7 +62,7 @@ class LeaveOneDomainOut(LeaveOneGroupOut):  # type: ignore[misc]
         *,
         sample_domain: ArrayLike | None = None,
     ) -> int:
-        """Number of domains; arguments as for [split][hessalign.LeaveOneDomainOut.split].
+        """Number of domains; arguments as for [split][hessalign.estimator.LeaveOneDomainOut.split].
 
         Returns:
             The number.

@@ -159,7 +159,7 @@ class ISRMean(SubspaceRemoval):
         components_: The directions, orthonormal rows, ``(k, d)``.
         domains_: Domain ids, ascending.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from hessalign.estimator import ISRMean
         >>> random = np.random.default_rng(0)
@@ -194,7 +194,7 @@ class ISRCov(SubspaceRemoval):
         components_: The directions, orthonormal rows, ``(k, d)``.
         domains_: Domain ids, ascending.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from hessalign.estimator import ISRCov
         >>> random = np.random.default_rng(0)
@@ -244,7 +244,7 @@ class DomainCentering(DomainTransformer):
         means_: Their means, ``(m, d)``.
         scales_: What features are divided by, ``(m, d)``; 1 without ``with_std`` and where nothing varies.
 
-    Example:
+    Examples:
         >>> from hessalign.estimator import DomainCentering
         >>> X, site = [[1.0], [3.0], [10.0], [14.0]], ["a", "a", "b", "b"]
         >>> centering = DomainCentering().fit(X, sample_domain=site)
@@ -387,7 +387,7 @@ class DomainWhitening(DomainCentering):
         means_: Their means, ``(m, d)``.
         covariances_: Their covariances, ``(m, d, d)``.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from hessalign.estimator import DomainWhitening
         >>> random = np.random.default_rng(0)

@@ -26,8 +26,7 @@ def hessian_distance(
 ) -> Tensor:
     """``‖H_1 − H_2‖`` between the head Hessians of two domains, without forming either.
 
-    Frobenius: see [Statistics][hessalign.head.statistics.Statistics]; equal Hessians give 0 with zero
-        derivatives.
+    Frobenius: see ``Statistics``; equal Hessians give 0 with zero derivatives.
     Spectral: the largest ``|eigenvalue|`` of ``H_1 − H_2`` by Lanczos on Hessian-vector products; it bounds
     the transfer measure between the domains in the paper.
 
@@ -42,6 +41,16 @@ def hessian_distance(
     Raises:
         ValueError: If the norm is unknown, the shapes differ, or features are so large that the distance
             is not finite.
+
+    Examples:
+        >>> import torch
+        >>> import hessalign as ha
+        >>> features, logits, targets = torch.randn(8, 4), torch.randn(8, 3), torch.arange(8) % 3
+        >>> d1 = ha.HeadDerivatives.from_logits(features, logits, targets)
+        >>> d2 = ha.HeadDerivatives.from_logits(features + 1.0, logits, targets)
+        >>> whole = torch.linalg.matrix_norm(d1.hessian() - d2.hessian())
+        >>> torch.isclose(ha.hessian_distance(d1, d2), whole, rtol=1e-4)
+        tensor(True)
     """
     require_choice("norm", norm, ("frobenius", "spectral"))
     domains = DomainDerivatives.of([d1, d2])
@@ -75,6 +84,13 @@ def spectral_norm(product: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
 
     Returns:
         Scalar, differentiable through ``product``.
+
+    Examples:
+        >>> import torch
+        >>> from hessalign.head import spectral_norm
+        >>> matrix = torch.diag(torch.tensor([1.0, -3.0, 2.0]))
+        >>> round(spectral_norm(lambda v: matrix @ v, torch.zeros(3)).item(), 4)
+        3.0
     """
     with torch.no_grad():
         vector = leading_eigenpairs(product, like, 1)[1][0]
@@ -97,6 +113,14 @@ def leading_eigenpairs(
 
     Returns:
         ``(count,)``, largest modulus first, and ``(count, *like.shape)``.
+
+    Examples:
+        >>> import torch
+        >>> from hessalign.head import leading_eigenpairs
+        >>> matrix = torch.diag(torch.tensor([1.0, -3.0, 2.0]))
+        >>> values, vectors = leading_eigenpairs(lambda v: matrix @ v, torch.zeros(3), 2)
+        >>> values
+        tensor([-3.,  2.])
     """
     size = like.numel()
     count = min(count, size)

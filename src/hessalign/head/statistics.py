@@ -15,9 +15,9 @@ lead there:
 
   Cheap for minibatches of wide features, which are not touched again, and for many domains.
 
-[plan][] picks by cost. The dual way squares before it subtracts, so it computes in float64; the primal way
+``plan`` picks by cost. The dual way squares before it subtracts, so it computes in float64; the primal way
 does so for all data that are small, and subtracts before it squares. What subtracts before it squares has a
-derivative without cancellation, which is taken in the features' own type: see [hessalign.head.gram][].
+derivative without cancellation, which is taken in the features' own type: see ``hessalign.head.gram``.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -95,7 +95,7 @@ class Statistics:
         wanted: Every quantity that will be asked for: they share a Gram matrix where that pays.
         unbiased: U-statistics over distinct samples in the place of products of a domain with itself, so that
             the expected value does not depend on the number of samples.
-        ways: Forces a way for each quantity; by default [plan][] decides.
+        ways: Forces a way for each quantity; by default ``plan`` decides.
 
     Raises:
         ValueError: If ``unbiased`` and a domain has too few samples or unequal weights.
@@ -326,7 +326,7 @@ class Statistics:
         return squares - 2 * segments.sum((own * through).sum(1)) + (middle * through).sum()
 
     def _unbiased_hgp(self) -> Tensor:
-        """``‖H_e G_e − mean_f H_f G_f‖²`` without bias: see [_quadruples][]."""
+        """``‖H_e G_e − mean_f H_f G_f‖²`` without bias: see ``_quadruples``."""
         this, segments, count = self._precise, self._segments, len(self.domains)
         overlaps = self._gram
         sizes = segments.per_domain(lambda n: n * (n - 1), this.features)
@@ -453,7 +453,7 @@ def _quadruples(
 def _quadruple_means(
     overlaps: Tensor, residual: Tensor, curvature: Curvature, sums: Tensor, count: int, size: int
 ) -> Tensor:
-    """[_quadruples][] for domains of one size, overlaps ``(m, n, n)`` within them."""
+    """``_quadruples`` for domains of one size, overlaps ``(m, n, n)`` within them."""
     outputs = residual.shape[1]
     others = residual.view(count, 1, size, outputs).expand(count, size, size, outputs)
     bent = curvature.apply(others.reshape(count * size, size, outputs)).view(count, size, size, outputs)

@@ -87,7 +87,7 @@ def check_whole(checkpoint: Path) -> None:
 
 
 def checkpoint_metadata(checkpoint: Path) -> dict[str, Any]:
-    """What is known of the run: its step and what was given to [write_checkpoint][].
+    """What is known of the run: its step and what was given to ``write_checkpoint``.
 
     Returns:
         The fields of ``state.json``.

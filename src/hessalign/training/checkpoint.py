@@ -1,6 +1,6 @@
 """A run's folder: whose it is, the checkpoint that the run goes on from, and its last record.
 
-Checkpoints are read without executing anything in them; how they lie on disk: [hessalign.runs.checkpoints][].
+Checkpoints are read without executing anything in them; how they lie on disk: ``hessalign.runs.checkpoints``.
 """
 
 import warnings

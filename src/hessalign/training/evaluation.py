@@ -108,7 +108,7 @@ class Meter:
 
     Args:
         runs: Number of runs whose scalars are reported; those of several are ``(R,)``.
-        sums: As [sums][hessalign.training.evaluation.Meter.sums] made them, of a run that goes on between two
+        sums: As ``sums`` made them, of a run that goes on between two
             evaluations; none by default.
     """
 

@@ -42,7 +42,7 @@ class Prediction:
 
     Attributes:
         path: Of the image, or of a file with the number of the row, as text that can be printed (see
-            [shown][hessalign.files.shown]).
+            ``shown``).
         class_name: The most probable class.
         probability: Of that class, by softmax.
     """

@@ -89,7 +89,7 @@ def read_specs(path: Path) -> list[RunSpec]:
     """The runs that a file or a folder tells of, each once.
 
     Args:
-        path: As for [open_recorded][].
+        path: As for [open_recorded][hessalign.training.open_recorded].
 
     Returns:
         Specs, in the order of the file.

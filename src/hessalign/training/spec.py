@@ -39,6 +39,23 @@ class RunSpec(BaseModel):
             ``"augmented"`` on augmented ones, as DomainBed does.
         evaluation_samples: At most so many samples of each part of each domain are evaluated, the first of
             its random order; None (default) for all.
+
+    Examples:
+        >>> from hessalign.algorithms import get_algorithm
+        >>> from hessalign.backbones import BackboneSpec
+        >>> from hessalign.training import RunSpec
+        >>> hparams = get_algorithm("hgp").hparams_class.with_defaults("small").model_dump()
+        >>> spec = RunSpec(
+        ...     dataset="colored_mnist",
+        ...     algorithm="hgp",
+        ...     target_domains=(2,),
+        ...     backbone=BackboneSpec(name="mnist_cnn"),
+        ...     hparams=hparams,
+        ...     steps=300,
+        ...     evaluate_every=100,
+        ... )
+        >>> len(spec.identity()) > 8
+        True
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -135,11 +152,11 @@ def choose_backbone(
     Args:
         dataset: Its class says which backbone is the default: the identity where inputs are features.
         name: Of the backbone; None for the default.
-        weights: As [BackboneSpec][] takes them; None for ``"hub"``, or ``"none"`` where there are none.
+        weights: As ``BackboneSpec`` takes them; None for ``"hub"``, or ``"none"`` where there are none.
         train_batch_norm: Let running statistics move even with pretrained weights.
         dropout: The hyper-parameter; images of 28 pixels have none, as in DomainBed.
         rank: Of an adapter; None for the default.
-        normalization: As [BackboneSpec][] takes it; None for the default.
+        normalization: As [BackboneSpec][hessalign.backbones.BackboneSpec] takes it; None for the default.
 
     Returns:
         The choices that make the backbone.

@@ -56,7 +56,7 @@ class Progress:
 
 
 class Computation(ABC):
-    """What [perform][] drives: a run, or several of one algorithm that are computed at once.
+    """What ``perform`` drives: a run, or several of one algorithm that are computed at once.
 
     Attributes:
         specs: Of the runs; they agree in steps and evaluations.
@@ -162,6 +162,29 @@ def train(
             folder.
         DivergedError: If the loss, a weight or a prediction was not finite at an evaluation. The run ends
             there and is done; its last record says so.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from hessalign.algorithms import get_algorithm
+        >>> from hessalign.backbones import BackboneSpec
+        >>> from hessalign.datasets import make_dataset
+        >>> from hessalign.training import Machine, RunSpec, train
+        >>> hparams = get_algorithm("erm").hparams_class.with_defaults("small", {"batch_size": 4})
+        >>> spec = RunSpec(
+        ...     dataset="colored_mnist",
+        ...     algorithm="erm",
+        ...     target_domains=(2,),
+        ...     backbone=BackboneSpec(name="mnist_cnn"),
+        ...     hparams=hparams.model_dump(),
+        ...     steps=2,
+        ...     evaluate_every=2,
+        ...     evaluation_samples=4,
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     record = train(spec, make_dataset("colored_mnist"), Path(folder), Machine("cpu"))
+        >>> record["step"]
+        1
     """
     run = _Run(spec, dataset, folder, machine, keep_checkpoint)
     with hold(folder) if machine.is_first_process else nullcontext():

@@ -92,13 +92,13 @@ def train_together(
     *,
     checkpoints: bool = True,
 ) -> list[dict[str, Any]]:
-    """Do what [train][] does for each of several runs, all at once.
+    """Do what [train][hessalign.training.train] does for each of several runs, all at once.
 
     Runs that are finished stay as they are. All others begin anew, and their folders are written at the end:
     what was killed is as if it had not begun. A run that diverges ends there, whatever becomes of the others.
 
     Args:
-        specs: Runs that are alike for [can_train_together][].
+        specs: Runs that are alike for [can_train_together][hessalign.training.can_train_together].
         dataset: Of features, which all of them name.
         folders: One for each run.
         machine: Where to run them; one device.
@@ -425,7 +425,7 @@ class _Features:
         """Of each run: accuracies of every domain's splits, by domain name.
 
         Args:
-            predicted: As [predicted_classes][hessalign.training.evaluation.predicted_classes] tells them,
+            predicted: As ``predicted_classes`` tells them,
                 ``(R, N)``.
 
         Returns:
