@@ -4,13 +4,14 @@ import hashlib
 import unicodedata
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -53,6 +54,10 @@ class Samples(Dataset[tuple[Tensor, int]], ABC):
 
     def file_of(self, index: int) -> str | None:
         """File of a sample; None where samples have no files of their own."""
+        return None
+
+    def with_transform(self, transform: Callable[[Image.Image], Tensor]) -> "Samples | None":
+        """The same RGB images made into inputs otherwise; None where inputs are not made of RGB images."""
         return None
 
 

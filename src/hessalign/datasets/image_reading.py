@@ -174,7 +174,7 @@ def plain_transform() -> Transform:
     Returns:
         Maps an RGB image to ``(3, 224, 224)``, float32, always to the same one.
     """
-    transform: Transform = v2.Compose([v2.Resize((IMAGE_SIZE, IMAGE_SIZE)), *_to_normalised_tensor()])
+    transform: Transform = v2.Compose([v2.Resize((IMAGE_SIZE, IMAGE_SIZE)), *normalised_tensor()])
     return transform
 
 
@@ -192,13 +192,18 @@ def training_transform() -> Transform:
             v2.RandomHorizontalFlip(),
             v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.3),
             v2.RandomGrayscale(),
-            *_to_normalised_tensor(),
+            *normalised_tensor(),
         ]
     )
     return transform
 
 
-def _to_normalised_tensor() -> list[torch.nn.Module]:
+def normalised_tensor() -> list[torch.nn.Module]:
+    """From an image to a tensor that is normalised by ImageNet's mean and deviation.
+
+    Returns:
+        The steps, in order.
+    """
     return [
         v2.ToImage(),
         v2.ToDtype(torch.float32, scale=True),

@@ -479,4 +479,4 @@ class _Features:
 
 def _table(samples: Samples) -> Tensor:
     assert isinstance(samples, FeatureSamples)
-    return samples.table
+    return samples.whole()
