@@ -264,7 +264,7 @@ class AFRClassifier(ReweightedClassifier):
         self, problem: Problem, plain: Plain, values: Mapping[str, float], tol: float, start: Head | None
     ) -> Solution:
         data, labels = problem.data, _labels(problem.data)
-        held_out = self._held_out(data, labels)
+        held_out = self._held_out(labels, data.ids)
         kept = float(data.shares.double().cpu().numpy() @ ~held_out)
         objective = replace(
             plain.objective,
@@ -283,9 +283,9 @@ class AFRClassifier(ReweightedClassifier):
         done = first.converged and second.converged
         return replace(second, iterations=first.iterations + second.iterations, is_complete=done)
 
-    def _held_out(self, data: HeadData, labels: NDArray[np.intp]) -> NDArray[np.bool_]:
+    def _held_out(self, labels: NDArray[np.intp], ids: NDArray[np.intp] | None = None) -> NDArray[np.bool_]:
         """Rows that the second head is fitted on: a share of each class, samples with all their views."""
-        ids = np.arange(len(labels)) if data.ids is None else data.ids
+        ids = np.arange(len(labels)) if ids is None else ids
         of_each = labels[np.unique(ids, return_index=True)[1]]
         held_out = np.zeros(len(of_each), dtype=bool)
         splitter = StratifiedShuffleSplit(
