@@ -27,6 +27,8 @@ class MnistCnn(nn.Sequential):
     """
 
     width = 128
+    stages = ("2", "5", "8", "11")
+    """Names of the modules that end a block."""
 
     def __init__(self, input_channels: int) -> None:
         super().__init__(

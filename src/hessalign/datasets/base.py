@@ -4,13 +4,14 @@ import hashlib
 import unicodedata
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -57,6 +58,10 @@ class Samples(Dataset[tuple[Tensor, int]], ABC):
 
     def content_of(self, index: int) -> tuple[str, bytes] | None:
         """What a sample is called, and the bytes that it is decoded from, where these lie in memory."""
+        return None
+
+    def with_transform(self, transform: Callable[[Image.Image], Tensor]) -> "Samples | None":
+        """The same RGB images made into inputs otherwise; None where inputs are not made of RGB images."""
         return None
 
 

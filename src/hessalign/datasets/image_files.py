@@ -1,5 +1,6 @@
 """Domains made of image files."""
 
+import copy
 import hashlib
 import os
 import warnings
@@ -57,6 +58,12 @@ class ImageFiles(Samples):
             OSError: If it cannot be read; the message names the file.
         """
         return self.transform(read_image(self.paths[index])), int(self.targets[index])
+
+    @override
+    def with_transform(self, transform: Transform) -> Self:
+        changed = copy.copy(self)
+        changed.transform, changed.preprocessing = transform, " ".join(str(transform).split())
+        return changed
 
     def check(self, index: int) -> None:
         """Decode an image and drop it.

@@ -201,7 +201,7 @@ def plain_transform() -> Transform:
     Returns:
         Maps an RGB image to ``(3, 224, 224)``, float32, always to the same one.
     """
-    transform: Transform = v2.Compose([*RESIZE, *_to_normalised_tensor()])
+    transform: Transform = v2.Compose([*RESIZE, *normalised_tensor()])
     return transform
 
 
@@ -222,13 +222,18 @@ def training_transform(geometry: Sequence[torch.nn.Module] = CROP) -> Transform:
             v2.RandomHorizontalFlip(),
             v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.3),
             v2.RandomGrayscale(),
-            *_to_normalised_tensor(),
+            *normalised_tensor(),
         ]
     )
     return transform
 
 
-def _to_normalised_tensor() -> list[torch.nn.Module]:
+def normalised_tensor() -> list[torch.nn.Module]:
+    """From an image to a tensor that is normalised by ImageNet's mean and deviation.
+
+    Returns:
+        The steps, in order.
+    """
     return [
         v2.ToImage(),
         v2.ToDtype(torch.float32, scale=True),

@@ -5,7 +5,7 @@ A module is imported when its dataset is asked for, so that only its users pay f
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from hessalign import datasets
 from hessalign.checks import did_you_mean, require_path
@@ -13,6 +13,9 @@ from hessalign.registry import Registry
 
 if TYPE_CHECKING:
     from hessalign.datasets.base import DomainDataset
+
+Augmentation = Literal["domainbed", "style", "augmix", "randaugment", "trivialaugment"]
+"""What views can be drawn by; see [view_transform][hessalign.datasets.augmentation.view_transform]."""
 
 _REGISTRY: "Registry[type[DomainDataset]]" = Registry("dataset", "hessalign.datasets")
 

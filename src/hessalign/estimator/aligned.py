@@ -307,6 +307,7 @@ class HessianAlignedRegressor(RegressorMixin, AlignedHead):  # type: ignore[misc
         sample_weight: ArrayLike | None = None,
         *,
         sample_domain: ArrayLike | None = None,
+        sample_id: ArrayLike | None = None,
     ) -> Self:
         """Fit the head.
 
@@ -317,6 +318,9 @@ class HessianAlignedRegressor(RegressorMixin, AlignedHead):  # type: ignore[misc
                 gradient and Hessian. All 1 by default.
             sample_domain: Domain id of each sample, ``(n,)``, integers or strings. Without it there is
                 nothing to align; a NoEffectWarning says so.
+            sample_id: Id of the sample that each row is a view of, ``(n,)``, integers or strings; its first
+                row is the sample as it is. Views of one sample share its weight, are never on both sides of a
+                split, and ``"auto"`` scores the first row alone. By default each row is a sample.
 
         Returns:
             The regressor itself.
@@ -338,7 +342,9 @@ class HessianAlignedRegressor(RegressorMixin, AlignedHead):  # type: ignore[misc
                 NoEffectWarning,
             )
             settings = without(settings, "alpha")
-        samples, domains = self._read(features, targets, sample_weight, sample_domain, None, settings)
+        samples, domains = self._read(
+            features, targets, sample_weight, sample_domain, None, sample_id, settings
+        )
         self._one_target = np.ndim(outcomes) == 1
         self._fit_head(samples, targets.shape[1], domains, settings)
         return self

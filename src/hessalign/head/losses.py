@@ -70,6 +70,13 @@ class Curvature(ABC):
     def entry(self, row: int, column: int) -> Tensor:
         """The elements ``A_i[row, column]``, ``(n,)``."""
 
+    def rows(self, outputs: range) -> Tensor:
+        """The rows ``A_i[output, :]`` of some outputs, ``(outputs, n, C)``."""
+        columns = range(self.values.shape[1])
+        return torch.stack(
+            [torch.stack([self.entry(output, column) for column in columns], dim=1) for output in outputs]
+        )
+
     def upper_pairs(self) -> list[tuple[int, int]]:
         """Positions ``(row, column)``, ``row ≤ column``, where an element can be other than zero."""
         outputs = self.values.shape[1]
@@ -183,6 +190,12 @@ class SoftmaxCurvature(Curvature):
         """``p_row (δ_row,column − p_column)``, ``(n,)``."""
         return self.values[:, row] * (float(row == column) - self.values[:, column])
 
+    def rows(self, outputs: range) -> Tensor:
+        """``p_output (δ_output − p)``, ``(outputs, n, C)``."""
+        some = slice(outputs.start, outputs.stop)
+        units = torch.eye(self.values.shape[1], dtype=self.values.dtype, device=self.values.device)
+        return self.values.T[some].unsqueeze(2) * (units[some].unsqueeze(1) - self.values)
+
     def inner(self, other: Curvature) -> Tensor:
         """``p_i·p_j − p_i·p_j² − p_i²·p_j + (p_i·p_j)²`` if both are softmax, ``(n, m)``."""
         if not isinstance(other, SoftmaxCurvature):
@@ -218,6 +231,10 @@ class DenseCurvature(Curvature):
     def entry(self, row: int, column: int) -> Tensor:
         """``A_i[row, column]``, ``(n,)``."""
         return self.values[:, row, column]
+
+    def rows(self, outputs: range) -> Tensor:
+        """``A_i[output, :]``, ``(outputs, n, C)``."""
+        return self.values[:, outputs.start : outputs.stop].transpose(0, 1)
 
 
 Activation = Callable[[Tensor], Tensor]

@@ -13,8 +13,12 @@ from hessalign.head.derivatives import DomainDerivatives, HeadDerivatives
 from hessalign.head.statistics import Statistics
 
 MAX_LANCZOS_STEPS = 300
+NEAR = 1e-6
+"""Share of their squares below which a squared distance of Hessians is taken from differences of blocks."""
 DENSE_SIZE = 64
 """Operators up to this size are formed where several eigenvalues are wanted."""
+# Vectors of a search that have room from the start; it doubles where it does not suffice.
+FIRST_LANCZOS_STEPS = 64
 TWICE = (
     "the spectral norm can be differentiated once only: its second derivative needs that of the eigenvector; "
     "use 'frobenius', which can be differentiated any number of times"
@@ -55,8 +59,15 @@ def hessian_distance(
     require_choice("norm", norm, ("frobenius", "spectral"))
     domains = DomainDerivatives.of([d1, d2])
     if norm == "frobenius":
+        statistics = Statistics(domains, ["hessian"])
+        spread = statistics.spread("hessian")
+        if statistics.ways["hessian"] == "dual" and bool(
+            spread.distances.detach().sum() < NEAR * spread.squares.detach().sum()
+        ):
+            # Sums over pairs of samples lose the digits in which nearly equal Hessians differ; blocks do not.
+            spread = Statistics(domains, ["hessian"], ways={"hessian": "primal"}).spread("hessian")
         # ‖H_e − H̄‖² is a quarter of ‖H_1 − H_2‖² for each of two domains.
-        square = 2 * Statistics(domains, ["hessian"]).spread("hessian").distances.sum()
+        square = 2 * spread.distances.sum()
         distance = _root(square).to(d1.features.dtype)
     else:
         first, second = d1.precise(), d2.precise()
@@ -133,12 +144,14 @@ def leading_eigenpairs(
     precision = torch.finfo(like.dtype).eps
     tolerance = precision ** (2 / 3)
     generator = torch.Generator().manual_seed(0)
-    basis = _unit(_random(like, generator)).unsqueeze(0)
+    held = like.new_empty(min(size, FIRST_LANCZOS_STEPS), size)
+    held[0] = _unit(_random(like, generator))
     diagonal: list[Tensor] = []
     off_diagonal: list[Tensor] = []
     steps = min(size, MAX_LANCZOS_STEPS)
     scale = residual = like.new_zeros(())
     for step in range(1, steps + 1):
+        basis = held[:step]
         image = product(basis[-1].view_as(like)).flatten()
         diagonal.append(image @ basis[-1])
         image = _orthogonal(image, basis)
@@ -156,7 +169,9 @@ def leading_eigenpairs(
         if exhausted:
             remainder, image = torch.zeros_like(remainder), _orthogonal(_random(like, generator), basis)
         off_diagonal.append(remainder)
-        basis = torch.cat([basis, _unit(image).unsqueeze(0)])
+        if step == len(held):
+            held = torch.cat([held, torch.empty_like(held)])[:steps]
+        held[step] = _unit(image)
     if step == MAX_LANCZOS_STEPS < size and residual > tolerance * scale:
         warnings.warn(
             f"the spectral norm did not converge in {MAX_LANCZOS_STEPS} Lanczos steps: "

@@ -55,6 +55,11 @@ Centre = Literal["mean_loss", "mean_product"]
 SKINNY = 4
 # A block of the Hessian costs at least what so many multiplications cost: it is a dozen calls of its own.
 BLOCK = 2**21
+# A float64 matrix of more samples by samples is larger than the 32 MiB that the C library keeps for the next
+# one of its size: every one of the dozen that a product takes is fetched from the system page by page, and so
+# takes so many times longer.
+MOST_ROWS_KEPT = 2**11
+FRESH_PAGES = 8
 # Rows of a sample-by-sample matrix held at once: bounds memory for large domains.
 ROWS_AT_ONCE = 4096
 # A domain with more samples than this has no unbiased HGP: it would need all their quadruples.
@@ -374,6 +379,8 @@ def plan(
         "hessian": pairs * (BLOCK + (samples + count) * width**2),
     }
     gram_cost, pair_cost = samples**2 * width, 2 * samples**2 * outputs
+    if samples > MOST_ROWS_KEPT and like.features.device.type == "cpu":
+        pair_cost *= FRESH_PAGES
     dual = {
         "gradient": pair_cost,
         "diagonal": gram_cost + pair_cost,

@@ -480,4 +480,4 @@ class _Features:
 
 def _table(samples: Samples) -> Tensor:
     assert isinstance(samples, FeatureSamples)
-    return samples.table
+    return samples.whole()
