@@ -3,6 +3,7 @@
 import copy
 import random
 from collections import deque
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hessalign.algorithms import DomainBatch, from_domainbed, hparam
+from hessalign.algorithms import DomainBatch, from_domainbed, hparam, registry
 from hessalign.algorithms.domainbed import Classifier, Featurizer
 from hessalign.algorithms.hparams import LogUniform
 from hessalign.diagnostics.outputs import run_outputs
@@ -93,6 +94,17 @@ MADE = from_domainbed(
     "written_for_a_test",
     {"eta": hparam(0.01, LogUniform(-3, -1), reference_name="groupdro_eta"), "reset": 5},
 )
+CLASSES = registry._REGISTRY._classes
+del CLASSES[MADE.name]
+
+
+@pytest.fixture(autouse=True)
+def _known_here_alone() -> Iterator[None]:
+    """Other tests go through all algorithms, and know nothing of what these need."""
+    CLASSES[MADE.name] = MADE
+    yield
+    for name in set(CLASSES) - set(registry.BUILT_IN):
+        del CLASSES[name]
 
 
 class OwnNetwork(nn.Module):
