@@ -162,9 +162,11 @@ def _connected(address: str | None) -> ModuleType:
         import ray  # noqa: PLC0415, an extra that only this engine needs
     except ImportError:
         raise ValueError("engine: 'ray' is not installed; run  pip install 'hessalign[ray]'") from None
+    # Left to itself, Ray joins whatever cluster was last started here, and waits for one that is dead.
+    where = address or os.environ.get("RAY_ADDRESS") or "local"
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"address: there is no Ray cluster at {address!r} ({reason})") from error
+        raise ValueError(f"address: there is no Ray cluster at {where!r} ({reason})") from error
     return ray
