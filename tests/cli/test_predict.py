@@ -4,15 +4,18 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import polars
 import pytest
 import torch
 
 from hessalign.backbones import BackboneSpec
 from hessalign.datasets.features_file import save_features
+from hessalign.estimator import DomainCentering, HessianAlignedClassifier
 from hessalign.training import CheckpointMetadata, TrainedModel, build_algorithm
 from tests.cli.command import hessalign, words
 from tests.datasets.images import write_image
+from tests.estimator.samples import shifted_classes
 from tests.training.tiny_domains import tiny_spec
 from tests.training.tiny_features import feature_spec
 
@@ -87,6 +90,28 @@ def test_vectors_of_any_file_are_predicted_in_order(of_features: Path, tmp_path:
     assert [row["probability"] for row in rows] == pytest.approx(probabilities.tolist() * 2, abs=1e-6)
     assert rows[6]["path"] == f"{tmp_path}/f.safetensors[6]"
     assert rows[7]["path"] == f"{tmp_path}/e.parquet[0]"
+
+
+def test_a_shared_estimator_predicts_vectors(tmp_path: Path) -> None:
+    samples = shifted_classes()
+    names = np.array(["cat", "dog", "hen"])[samples.y]
+    fitted = HessianAlignedClassifier("hgp", alpha=0.1).fit(samples.X, names, sample_domain=samples.domains)
+    fitted.save_pretrained(tmp_path / "head")
+    vectors = samples.X[:9].astype(np.float32)
+    polars.DataFrame({"a": vectors.tolist()}).write_parquet(tmp_path / "e.parquet")
+    rows = json.loads(hessalign("predict", tmp_path / "head", tmp_path / "e.parquet", "--json").stdout)
+    assert [row["class_name"] for row in rows] == fitted.predict(vectors).tolist()
+    expected = fitted.predict_proba(vectors).max(1)
+    assert [row["probability"] for row in rows] == pytest.approx(expected, abs=1e-6)
+    narrow = polars.DataFrame({"a": vectors[:, 1:].tolist()})
+    narrow.write_parquet(tmp_path / "n.parquet")
+    DomainCentering().fit(samples.X, sample_domain=samples.domains).save_pretrained(tmp_path / "centring")
+    for model, file, message in (
+        ("head", "n.parquet", f"have {vectors.shape[1] - 1} values, and the model takes {vectors.shape[1]}"),
+        ("centring", "e.parquet", "checkpoint: a DomainCentering predicts no classes; load it from Python"),
+    ):
+        result = hessalign("predict", tmp_path / model, tmp_path / file)
+        assert (result.returncode, message in words(result.stderr)) == (2, True), result.stderr
 
 
 def test_what_is_no_list_of_samples_is_one_sentence(

@@ -4,15 +4,17 @@ import csv
 import dataclasses
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import track
 
-from hessalign import cli, training
+from hessalign import cli, estimator, runs, training
 from hessalign.cli.options import Device, Json, Loaders, Panel, option, require_there, whole
 from hessalign.cli.terminal import Console, reported
+from hessalign.exceptions import NoEffectWarning
 from hessalign.memory import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -54,14 +56,17 @@ def predict_command(
         for path in images:
             require_there("images", path)
         place = _usable(device)
-        algorithm, metadata = training.load_trained(checkpoint)
-        asked = training.asked_about(images, metadata)
         if place.type == "cpu":
             keep_freed_memory()
-        predictions = training.predict(
-            algorithm, metadata, asked, device=place, batch_size=batch_size, loaders=loaders
-        )
-        found = list(track(predictions, "predicting", total=len(asked.names), console=console))
+        if runs.pretrained_kind(checkpoint) == "estimator":
+            found = _by_estimator(checkpoint, images, place)
+        else:
+            algorithm, metadata = training.load_trained(checkpoint)
+            asked = training.asked_about(images, metadata)
+            predictions = training.predict(
+                algorithm, metadata, asked, device=place, batch_size=batch_size, loaders=loaders
+            )
+            found = list(track(predictions, "predicting", total=len(asked.names), console=console))
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(prediction) for prediction in found], indent=1))
         return
@@ -69,6 +74,22 @@ def predict_command(
     writer.writerow(("path", "class", "probability"))
     for prediction in found:
         writer.writerow((prediction.path, prediction.class_name, f"{prediction.probability:.6f}"))
+
+
+def _by_estimator(folder: Path, files: list[Path], device: "torch.device") -> "list[training.Prediction]":
+    """What a shared estimator says of feature vectors; it computes on the processor."""
+    if device.type != "cpu":
+        warnings.warn(f"device: an estimator computes on the processor, not on {device}", NoEffectWarning, 2)
+    model = estimator.load_pretrained(folder)
+    if not hasattr(model, "predict_proba"):
+        raise ValueError(f"checkpoint: a {type(model).__name__} predicts no classes; load it from Python")
+    names, vectors = training.read_vectors(files, model.n_features_in_)
+    probabilities = model.predict_proba(vectors.numpy())
+    classes = probabilities.argmax(1)
+    return [
+        training.Prediction(name, str(model.classes_[class_id]), float(row[class_id]))
+        for name, class_id, row in zip(names, classes, probabilities, strict=True)
+    ]
 
 
 def _usable(device: str) -> "torch.device":

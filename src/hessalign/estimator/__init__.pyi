@@ -1,6 +1,7 @@
 from .aligned import HessianAlignedClassifier, HessianAlignedRegressor
 from .groups import InferredGroups, infer_groups
 from .penalised import FishrClassifier, GroupDROClassifier, IRMClassifier, VRExClassifier
+from .persistence import load_pretrained
 from .reweighted import AFRClassifier, DFRClassifier, JTTClassifier, interpolate_heads
 from .splitter import LeaveOneDomainOut
 from .transformers import DomainCentering, DomainWhitening, ISRCov, ISRMean
@@ -23,4 +24,5 @@ __all__ = [
     "VRExClassifier",
     "infer_groups",
     "interpolate_heads",
+    "load_pretrained",
 ]

@@ -19,6 +19,7 @@ from safetensors.numpy import save
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from hessalign import estimator as estimators
 from hessalign import runs
 from hessalign.files import replacing
 from hessalign.grid import Grid
@@ -223,6 +224,29 @@ class Persistent(BaseEstimator):  # type: ignore[misc]
         if saved.unit != UNIT:
             estimator._units_changed = True  # predicts as before; a new fit says so
         return estimator
+
+
+def load_pretrained(name: str | Path, revision: str | None = None) -> Persistent:
+    """The estimator or transformer of a folder, of whatever class of this package it is.
+
+    Args:
+        name: Of a folder that ``save_pretrained`` wrote; or ``OWNER/NAME`` of a model on the Hub.
+        revision: Branch, tag or commit on the Hub; None (default) for its main branch.
+
+    Returns:
+        Fitted.
+
+    Raises:
+        ValueError: If there is no such model, it is damaged, or its class is not known here.
+        OSError: If it cannot be fetched or read.
+    """
+    found = runs.read_pretrained(name, "estimator", revision)
+    described = found.config.get("estimator")
+    wanted = described.get("class_name") if isinstance(described, dict) else None
+    kind = getattr(estimators, wanted, None) if isinstance(wanted, str) else None
+    if not (isinstance(kind, type) and issubclass(kind, Persistent)):
+        raise ValueError(f"model: {found.folder} holds a {wanted!r}, which is no estimator of this version")
+    return kind.load(found.folder / WEIGHTS)
 
 
 def _card(

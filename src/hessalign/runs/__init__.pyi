@@ -22,6 +22,7 @@ from .pretrained import (
     check_place,
     check_selection,
     is_pretrained,
+    pretrained_kind,
     read_pretrained,
     write_pretrained,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "is_started",
     "latest_checkpoint",
     "parse_record",
+    "pretrained_kind",
     "read_as",
     "read_lines",
     "read_pretrained",

@@ -134,6 +134,14 @@ def is_pretrained(folder: Path) -> bool:
     return (folder / CONFIG).is_file()
 
 
+def pretrained_kind(folder: Path) -> Kind | None:
+    """Which kind of model a folder holds; None for no model, or one whose config cannot be read."""
+    try:
+        return _Header.model_validate(json.loads((folder / CONFIG).read_bytes())[HEADER]).kind
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
 def read_pretrained(name: str | Path, kind: Kind, revision: str | None = None) -> Pretrained:
     """A model's folder, checked: its weights are those that were written with its config.
 

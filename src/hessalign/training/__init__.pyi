@@ -10,7 +10,7 @@ from .checkpoint import (
 from .export import Exported, check_export, describe_export, export_model
 from .features import ExtractionProgress, FeaturesSpec, extract_features
 from .machine import Machine, make_fabric
-from .predictor import Asked, Prediction, asked_about, image_paths, load_trained, predict
+from .predictor import Asked, Prediction, asked_about, image_paths, load_trained, predict, read_vectors
 from .pretrained import TrainedModel
 from .rerun import open_recorded
 from .spec import (
@@ -59,6 +59,7 @@ __all__ = [
     "open_recorded",
     "predict",
     "read_records",
+    "read_vectors",
     "target_indices",
     "train",
     "train_together",

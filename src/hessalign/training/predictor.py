@@ -171,14 +171,33 @@ def asked_about(given: Sequence[Path], metadata: CheckpointMetadata) -> Asked:
     shape = metadata.input_shape
     if len(shape) > 1:
         return _images(image_paths(given), metadata)
+    names, table = read_vectors(given, shape[0])
+    samples = FeatureSamples(table.unsqueeze(1), torch.zeros(len(table), dtype=torch.long))
+    return Asked(names, Subset(samples, range(len(table))))
+
+
+def read_vectors(given: Sequence[Path], width: int) -> tuple[list[str], Tensor]:
+    """Feature vectors of files, and what each is called.
+
+    Args:
+        given: Files of ``hessalign features``, and Parquet files with one column of vectors.
+        width: Number of values ``d`` that a vector must have.
+
+    Returns:
+        Names, and ``(n, d)``, float32, finite.
+
+    Raises:
+        ValueError: If a path leads to nothing of that kind.
+        OSError: If a file cannot be read.
+    """
     names: list[str] = []
     tables: list[Tensor] = []
     for path in given:
         table = _vectors(path)
-        if table.shape[1] != shape[0]:
+        if table.shape[1] != width:
             raise ValueError(
                 f"images: the vectors in {shown(path)} have {table.shape[1]} values, and the model takes "
-                f"{shape[0]}"
+                f"{width}"
             )
         finite = table.isfinite().all(1)
         if not bool(finite.all()):
@@ -186,9 +205,7 @@ def asked_about(given: Sequence[Path], metadata: CheckpointMetadata) -> Asked:
             raise ValueError(f"images: {shown(path)}, row {row}: the vector holds NaN or infinity")
         names += [f"{shown(path)}[{row}]" for row in range(len(table))]
         tables.append(table)
-    table = torch.cat(tables).unsqueeze(1)
-    samples = FeatureSamples(table, torch.zeros(len(table), dtype=torch.long))
-    return Asked(names, Subset(samples, range(len(table))))
+    return names, torch.cat(tables)
 
 
 @torch.no_grad()
