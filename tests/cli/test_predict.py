@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,19 @@ def test_vectors_of_any_file_are_predicted_in_order(of_features: Path, tmp_path:
     assert [row["probability"] for row in rows] == pytest.approx(probabilities.tolist() * 2, abs=1e-6)
     assert rows[6]["path"] == f"{tmp_path}/f.safetensors[6]"
     assert rows[7]["path"] == f"{tmp_path}/e.parquet[0]"
+
+
+def test_the_python_in_a_card_loads_the_model_and_predicts(
+    of_features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(of_features, tmp_path / "m")
+    polars.DataFrame({"a": [[1.0] * WIDTH] * 2}).write_parquet("features.parquet")
+    card = (tmp_path / "m" / "README.md").read_text()
+    code = card.partition("```python\n")[2].partition("```")[0]
+    names: dict = {}
+    exec(code, names)
+    assert len(names["predictions"]) == 2
 
 
 def test_a_shared_estimator_predicts_vectors(tmp_path: Path) -> None:

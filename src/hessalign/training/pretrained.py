@@ -21,7 +21,9 @@ from hessalign.training.spec import CheckpointMetadata
 
 EVALUATION = "evaluation"
 """Field of a shared model's config: accuracies by domain and split, as the run's record has them."""
-LOADING = """from hessalign.training import TrainedModel
+LOADING = """from pathlib import Path
+
+from hessalign.training import TrainedModel
 
 model = TrainedModel.from_pretrained({name!r})
 predictions = model.predict({example})"""
