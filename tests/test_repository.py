@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -54,6 +55,16 @@ def test_the_page_on_speed_shows_measured_ratios() -> None:
     rows = [line for line in page.splitlines() if line.startswith("| ")]
     assert len(rows) > 2
     assert all(row in measured for row in rows)
+
+
+def test_benchmarks_can_be_run_and_their_page_is_theirs() -> None:
+    names = [
+        path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem not in ("__init__", "__main__")
+    ]
+    for name in names:
+        import_module(f"benchmarks.{name}")  # nothing else runs them, and what they need may be renamed
+    page = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    assert {*re.findall(r"<!-- (\w+) -->", page)} <= {*names}
 
 
 def test_nothing_shipped_points_outside_the_repository() -> None:

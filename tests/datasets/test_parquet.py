@@ -382,3 +382,11 @@ def test_a_run_on_vectors_is_trained_again(tmp_path: Path) -> None:
     polars.concat([vectors()] * 5).write_parquet(path)
     other = hessalign("train", "--spec", tmp_path / "run", *common, "--out", tmp_path / "other")
     assert (other.returncode, "are not those of the run" in other.stderr) == (2, True)
+
+
+@pytest.mark.slow
+def test_vectors_are_inspected_as_a_features_file_is(tmp_path: Path) -> None:
+    polars.concat([vectors()] * 5).write_parquet(tmp_path / "v.parquet")
+    found = hessalign("inspect", tmp_path / "v.parquet", "--replicates", 20, "--json")
+    assert found.returncode == 0, found.stderr
+    assert {"9", "10"} <= {row["domain"] for row in json.loads(found.stdout)["v, logistic head"]["domains"]}

@@ -45,8 +45,9 @@ def from_domainbed(
     Args:
         algorithm: The class.
         name: What ``--algorithm`` calls it.
-        hparams: Its own hyper-parameters by name: a default, or ``hparam(default, search)`` where a sweep is
-            to draw it. ``lr``, ``weight_decay``, ``batch_size`` and ``resnet_dropout`` need not be named.
+        hparams: Its own hyper-parameters by name: a default, whose type all its values have, or
+            ``hparam(default, search)`` where a sweep is to draw it. ``lr``, ``weight_decay``, ``batch_size``
+            and ``resnet_dropout`` need not be named.
         reference_name: What seeds the runs of a sweep; the class's name by default, as in DomainBed.
 
     Returns:
@@ -156,20 +157,14 @@ def Classifier(in_features: int, out_features: int, is_nonlinear: bool = False) 
 
 
 class DomainBedAlgorithm(Algorithm):
-    """A class written for DomainBed, as [from_domainbed][hessalign.algorithms.from_domainbed] makes it one.
-
-    The class's object is made with the first inputs, as their shape is an argument of it.
-
-    Attributes:
-        written: The class.
-    """
+    """Written for DomainBed: the class's own update and prediction."""
 
     written: ClassVar[type[nn.Module]]
     needs_one_process = True
 
     @override
     def build(self) -> None:
-        self.inner: nn.Module | None = None
+        self.inner: nn.Module | None = None  # made with the first inputs, whose shape it is given
         self._states = _seeded_states()
         self.register_state_dict_post_hook(_without_aliases)  # type: ignore[no-untyped-call]
 

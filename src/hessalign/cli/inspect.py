@@ -24,7 +24,7 @@ def inspect_command(
         Path,
         typer.Argument(
             help="Folder of a run of hessalign train or of one checkpoint, a network of hessalign cmnist "
-            "--save-models, or a features file."
+            "--save-models, a features file, or a Parquet file of embeddings."
         ),
     ],
     *,
