@@ -320,15 +320,16 @@ class Algorithm(nn.Module, ABC):
         """Why the rule has nothing to do with these hyper-parameters and source domains, or None."""
         if self.domains < self.needs_domains:
             return (
-                f"algorithm: {known_as(self)} compares source domains, of which there is {self.domains} here: "
-                "it has nothing to compare, and trains on the risk alone; it needs at least "
+                f"algorithm: {known_as(self)} compares source domains, of which there is {self.domains} "
+                "here: it has nothing to compare, and trains on the risk alone; it needs at least "
                 f"{self.needs_domains}"
             )
         if self.compares_features and not self.trains_features():
             return (
-                f"algorithm: the penalty of {known_as(self)} depends on the features alone, and this backbone "
-                "has nothing to train that could change them: it trains on the risk alone, as erm does; on "
-                "frozen features choose the backbone adapter:linear or adapter:mlp, or another algorithm"
+                f"algorithm: the penalty of {known_as(self)} depends on the features alone, and this "
+                "backbone has nothing to train that could change them: it trains on the risk alone, as erm "
+                "does; on frozen features choose the backbone adapter:linear or adapter:mlp, or another "
+                "algorithm"
             )
         return None
 

@@ -3,12 +3,19 @@ from .groups import InferredGroups, infer_groups
 from .penalised import FishrClassifier, GroupDROClassifier, IRMClassifier, VRExClassifier
 from .reweighted import AFRClassifier, DFRClassifier, JTTClassifier, interpolate_heads
 from .splitter import LeaveOneDomainOut
-from .transformers import DomainCentering, DomainWhitening, ISRCov, ISRMean
+from .transformers import (
+    DomainCentering,
+    DomainInformedFeatures,
+    DomainWhitening,
+    ISRCov,
+    ISRMean,
+)
 
 __all__ = [
     "AFRClassifier",
     "DFRClassifier",
     "DomainCentering",
+    "DomainInformedFeatures",
     "DomainWhitening",
     "FishrClassifier",
     "GroupDROClassifier",
