@@ -28,6 +28,7 @@ from hessalign.estimator import (
     AFRClassifier,
     DFRClassifier,
     DomainCentering,
+    DomainInformedFeatures,
     DomainWhitening,
     FishrClassifier,
     GroupDROClassifier,
@@ -68,7 +69,13 @@ HEADS: dict[str, Make] = {
     "ISR-Cov": lambda scoring: make_pipeline(ISRCov(), plain(scoring)),
     "centred": lambda scoring: make_pipeline(DomainCentering(), plain(scoring)),
     "whitened": lambda scoring: make_pipeline(DomainWhitening(), plain(scoring)),
+    "informed": lambda scoring: make_pipeline(DomainInformedFeatures(), plain(scoring)),
+    "informed slopes": lambda scoring: make_pipeline(
+        DomainInformedFeatures(interactions=True), plain(scoring)
+    ),
 }
+BY_OWN_SAMPLES = ("centred", "whitened", "informed", "informed slopes")
+"""What takes a new hospital's own samples, without their labels."""
 ON_REQUEST: dict[str, Make] = {"spectral": aligned("spectral")}
 # age, trestbps, chol, thalach, oldpeak, ca are numbers; the others are categories.
 NUMBERS = [0, 3, 4, 7, 9, 11]
@@ -113,7 +120,7 @@ def leave_one_hospital_out(folder: Path, kind: str, scoring: str, heads: Sequenc
         sources, targets = features.transform(X[source]), features.transform(X[~source])
         for name in ("logistic regression", *heads):
             head = (HEADS | ON_REQUEST)[name](scoring)
-            passed = {"sample_domain": hospitals[~source]} if name in ("centred", "whitened") else {}
+            passed = {"sample_domain": hospitals[~source]} if name in BY_OWN_SAMPLES else {}
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of what did not converge, and of few samples
                 head.fit(sources, y[source], sample_domain=hospitals[source])

@@ -10,7 +10,7 @@ from PIL import Image
 from hessalign.datasets.augmentation import AUGMENTATIONS, STYLES, Restyle, view_transform, views_of
 from hessalign.datasets.features_file import FeaturesFile
 from hessalign.datasets.image_folder import ImageFolderDomains
-from hessalign.datasets.image_reading import IMAGENET_MEAN, IMAGENET_STD
+from hessalign.datasets.image_reading import IMAGENET_MEAN, IMAGENET_STD, RESIZE
 from hessalign.exceptions import NoEffectWarning
 from hessalign.training.batches import seeded
 from tests.datasets.images import write_folder
@@ -79,6 +79,15 @@ def test_views_are_of_the_same_images_and_of_every_style(tmp_path: Path) -> None
     with seeded(0):
         grey = [np.ptp(views[0][0][0].numpy() * STD + MEAN, axis=0).max() < 1e-3 for _ in range(60)]
     assert 15 <= sum(grey) <= 45  # two of the four styles
+
+
+def test_views_are_made_as_large_as_training_makes_the_datasets_images(tmp_path: Path) -> None:
+    dataset = ImageFolderDomains(write_folder(tmp_path, {"a": {"x": 1}, "b": {"x": 1}}))
+    assert "RandomResizedCrop" in views_of(dataset, "augmix", 1)[0].preprocessing
+    dataset.geometry = RESIZE
+    whole = views_of(dataset, "augmix", 1)[0]
+    assert "RandomResizedCrop" not in whole.preprocessing
+    assert whole[0][0].shape == (3, 224, 224)
 
 
 def test_where_there_is_nothing_to_change_it_is_said(tmp_path: Path) -> None:

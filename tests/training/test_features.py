@@ -201,6 +201,8 @@ def test_batches_and_accuracies_in_memory_are_those_read_one_by_one(tmp_path: Pa
     assert accuracy(model, held[0], torch.device("cpu")) == accuracy(model, slow[0], torch.device("cpu"))
 
 
+@pytest.mark.filterwarnings("ignore:.* depends on the features alone:hessalign.exceptions.NoEffectWarning")
+@pytest.mark.filterwarnings("ignore:ib_weight:hessalign.exceptions.NoEffectWarning")
 @pytest.mark.parametrize("backbone", ["identity", "adapter:linear", "adapter:mlp"])
 @pytest.mark.parametrize("algorithm", algorithm_names())
 def test_every_algorithm_runs_on_features_or_says_why_not(

@@ -197,6 +197,8 @@ class Algorithm(nn.Module, ABC):
             features has no use for.
         predicts_by_batch: Whether what is predicted of a sample depends on the others of its batch.
         needs_one_process: Whether several processes cannot share an update.
+        compares_features: Whether the penalty depends on the features alone, so that without a backbone to
+            train it changes nothing.
         steps_done: Number of updates. It is kept in ``state_dict``, and on the host: a rule that depends on
             it must not make the device wait.
     """
@@ -213,6 +215,7 @@ class Algorithm(nn.Module, ABC):
     needs_trainable_backbone: ClassVar[bool] = False
     predicts_by_batch: ClassVar[bool] = False
     needs_one_process: ClassVar[bool] = False
+    compares_features: ClassVar[bool] = False
 
     def __init__(self, backbone: nn.Module, width: int, classes: int, domains: int, hparams: HParams) -> None:
         super().__init__()
@@ -315,12 +318,24 @@ class Algorithm(nn.Module, ABC):
 
     def no_effect(self) -> str | None:
         """Why the rule has nothing to do with these hyper-parameters and source domains, or None."""
-        if self.domains >= self.needs_domains:
-            return None
-        return (
-            f"algorithm: {known_as(self)} compares source domains, of which there is {self.domains} here: it "
-            f"has nothing to compare, and trains on the risk alone; it needs at least {self.needs_domains}"
-        )
+        if self.domains < self.needs_domains:
+            return (
+                f"algorithm: {known_as(self)} compares source domains, of which there is {self.domains} "
+                "here: it has nothing to compare, and trains on the risk alone; it needs at least "
+                f"{self.needs_domains}"
+            )
+        if self.compares_features and not self.trains_features():
+            return (
+                f"algorithm: the penalty of {known_as(self)} depends on the features alone, and this "
+                "backbone has nothing to train that could change them: it trains on the risk alone, as erm "
+                "does; on frozen features choose the backbone adapter:linear or adapter:mlp, or another "
+                "algorithm"
+            )
+        return None
+
+    def trains_features(self) -> bool:
+        """Whether the backbone has parameters to train."""
+        return any(parameter.requires_grad for parameter in self.backbone.parameters())
 
     def check_start(self) -> None:
         """What is to be known before any work: called by a run that begins, and by the first update.

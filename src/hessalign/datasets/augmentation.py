@@ -1,7 +1,7 @@
 """Augmented views of images, by name: what ``hessalign features --augment NAME`` draws."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import get_args
 
 from PIL import Image, ImageFilter, ImageOps
@@ -9,7 +9,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 from hessalign.datasets.base import DomainDataset, Samples
-from hessalign.datasets.image_reading import IMAGE_SIZE, Transform, normalised_tensor
+from hessalign.datasets.image_reading import CROP, Transform, normalised_tensor
 from hessalign.datasets.registry import Augmentation
 from hessalign.exceptions import NoEffectWarning
 
@@ -73,10 +73,11 @@ STYLES: dict[str, Callable[[Image.Image], Image.Image]] = {
 }
 
 
-def view_transform(augment: Augmentation) -> Transform:
+def view_transform(augment: Augmentation, geometry: Sequence[nn.Module] = CROP) -> Transform:
     """What makes a view of an RGB image; draws come from torch's global generator.
 
-    Every view is a random crop of 70 to 100 % of the area, of 224 × 224, and flipped half of the time. Then
+    Every view is a random crop of 70 to 100 % of the area, of 224 × 224, or what else training makes of an
+    image; it is flipped half of the time. Then
     ``"style"`` draws one of the three of [Restyle][hessalign.datasets.augmentation.Restyle] or a jitter of
     brightness, contrast, saturation (by 50 %) and hue (by a quarter of the circle), each as often as the
     others. ``"augmix"``, ``"randaugment"`` and ``"trivialaugment"`` are torchvision's ``AugMix`` (Hendrycks
@@ -85,6 +86,7 @@ def view_transform(augment: Augmentation) -> Transform:
 
     Args:
         augment: Any but ``"domainbed"``, which is what training sees.
+        geometry: What makes an image of 224 × 224 of any, instead of the crop.
 
     Returns:
         Maps an RGB image to ``(3, 224, 224)``, float32, normalised as ever; another one at every call.
@@ -98,7 +100,7 @@ def view_transform(augment: Augmentation) -> Transform:
     }
     transform: Transform = v2.Compose(
         [
-            v2.RandomResizedCrop(IMAGE_SIZE, scale=(0.7, 1.0)),
+            *geometry,
             v2.RandomHorizontalFlip(),
             changes[augment],
             *normalised_tensor(),
@@ -130,7 +132,7 @@ def views_of(dataset: DomainDataset, augment: Augmentation, count: int) -> list[
                 stacklevel=2,
             )
         return [domain.augmented for domain in dataset.domains]
-    transform, found = view_transform(augment), []
+    transform, found = view_transform(augment, getattr(dataset, "geometry", CROP)), []
     for domain in dataset.domains:
         views = domain.plain.with_transform(transform)
         if views is None:

@@ -4,12 +4,19 @@ from .penalised import FishrClassifier, GroupDROClassifier, IRMClassifier, VRExC
 from .persistence import load_pretrained
 from .reweighted import AFRClassifier, DFRClassifier, JTTClassifier, interpolate_heads
 from .splitter import LeaveOneDomainOut
-from .transformers import DomainCentering, DomainWhitening, ISRCov, ISRMean
+from .transformers import (
+    DomainCentering,
+    DomainInformedFeatures,
+    DomainWhitening,
+    ISRCov,
+    ISRMean,
+)
 
 __all__ = [
     "AFRClassifier",
     "DFRClassifier",
     "DomainCentering",
+    "DomainInformedFeatures",
     "DomainWhitening",
     "FishrClassifier",
     "GroupDROClassifier",
