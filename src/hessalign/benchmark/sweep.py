@@ -105,7 +105,9 @@ def arrange(jobs: Sequence[Job], most_together: int) -> list[tuple[Job, ...]]:
 
 def _by_content(config: RunConfig) -> dict[str, Any]:
     """The config, a weights file told by its content."""
-    values = config.model_dump(mode="json")
+    values = config.model_dump(mode="json", exclude={"recipe"})
+    if config.recipe is not None:
+        values["recipe"] = config.recipe.content()
     if config.weights is not None and Path(config.weights).suffix in FILE_SUFFIXES:
         values["weights"] = f"sha256:{file_sha256(Path(config.weights))}"
     return values

@@ -12,6 +12,7 @@ from .features import ExtractionProgress, FeaturesSpec, extract_features
 from .machine import Machine, make_fabric
 from .predictor import Asked, Prediction, asked_about, image_paths, load_trained, predict
 from .pretrained import TrainedModel
+from .recipe import Recipe, check_recipe, make_recipe
 from .rerun import open_recorded
 from .spec import (
     CheckpointMetadata,
@@ -34,6 +35,7 @@ __all__ = [
     "Machine",
     "Prediction",
     "Progress",
+    "Recipe",
     "RunSpec",
     "RunTracking",
     "TensorBoard",
@@ -43,6 +45,7 @@ __all__ = [
     "can_train_together",
     "check_algorithm",
     "check_export",
+    "check_recipe",
     "check_unasked",
     "checkpoint_metadata",
     "choose_backbone",
@@ -56,6 +59,7 @@ __all__ = [
     "load_model",
     "load_trained",
     "make_fabric",
+    "make_recipe",
     "open_recorded",
     "predict",
     "read_records",
