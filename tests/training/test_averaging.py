@@ -123,11 +123,11 @@ def test_a_run_predicts_with_the_mean_and_goes_on_with_the_latest(tmp_path: Path
         assert right == pytest.approx((24 * counted["in"] + 6 * counted["out"]) / 30)
 
 
-@pytest.mark.parametrize("recipe", [SMA_RECIPE, SWAD_RECIPE])
+@pytest.mark.parametrize("recipe", [pytest.param(SMA_RECIPE, marks=pytest.mark.slow), SWAD_RECIPE])
 def test_a_lengthened_run_ends_as_the_long_one(tmp_path: Path, recipe: Recipe) -> None:
-    spec = tiny_spec(**FAST, recipe=recipe, steps=15, evaluate_every=2)
+    spec = tiny_spec(**FAST, recipe=recipe, steps=11, evaluate_every=2)
     train(spec, TinyDomains(), tmp_path / "long", CPU)
-    for steps in (6, 15):  # the last step of the former is no regular evaluation
+    for steps in (6, 11):  # the last step of the former is no regular evaluation
         train(spec.with_steps(steps), TinyDomains(), tmp_path / "short", CPU)
     assert_same(tmp_path / "long", tmp_path / "short")
 

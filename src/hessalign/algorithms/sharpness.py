@@ -107,5 +107,5 @@ class _Moment:
         for module, name, value in self._buffers:
             module._buffers[name] = value if value is None else value.clone()
         torch.set_rng_state(self._random)
-        if self._on_device is not None:
+        if self._on_device is not None and self._device is not None:
             torch.cuda.set_rng_state(self._on_device, self._device)

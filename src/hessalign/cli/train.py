@@ -233,7 +233,7 @@ def train_command(
     if as_json:
         typer.echo(json.dumps(record, indent=2))
     else:
-        Console().print(_grid(record, spec, data).to_rich())
+        Console().print(result_grid(record, spec, data).to_rich())
 
 
 def _recorded(
@@ -331,7 +331,7 @@ def _source_and_target(
     return 100 * runs.source_accuracy(record, spec.target_domains), 100 * sum(found) / len(found)
 
 
-def _grid(record: dict[str, Any], spec: "training.RunSpec", data: "datasets.DomainDataset") -> Grid:
+def result_grid(record: dict[str, Any], spec: "training.RunSpec", data: "datasets.DomainDataset") -> Grid:
     rows = []
     for index, domain in enumerate(data.domains):
         accuracies = record["accuracies"][domain.name]

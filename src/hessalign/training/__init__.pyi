@@ -13,7 +13,8 @@ from .machine import Machine, make_fabric
 from .predictor import Asked, Prediction, asked_about, image_paths, load_trained, predict
 from .pretrained import TrainedModel
 from .recipe import Recipe, check_recipe, make_recipe
-from .rerun import open_recorded
+from .rerun import open_data, open_recorded
+from .soup import average_runs
 from .spec import (
     CheckpointMetadata,
     RunSpec,
@@ -41,6 +42,7 @@ __all__ = [
     "TensorBoard",
     "TrainedModel",
     "asked_about",
+    "average_runs",
     "build_algorithm",
     "can_train_together",
     "check_algorithm",
@@ -60,6 +62,7 @@ __all__ = [
     "load_trained",
     "make_fabric",
     "make_recipe",
+    "open_data",
     "open_recorded",
     "predict",
     "read_records",

@@ -17,7 +17,7 @@ from hessalign.backbones import Backbone
 from hessalign.backbones.weights import file_sha256
 from hessalign.runs.checkpoints import WEIGHTS, check_whole
 from hessalign.runs.layout import CHECKPOINTS, latest_checkpoint
-from hessalign.runs.recipe import Recipe
+from hessalign.runs.recipe import Recipe as Recipe  # noqa: PLC0414 (mypy: exported from here, too)
 
 STARTED = ("backbone.", "head.")
 """What a run takes from another one that it starts from."""

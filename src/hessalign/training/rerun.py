@@ -96,6 +96,28 @@ def open_recorded(
     return spec.with_steps(told.get("steps") or spec.steps), data
 
 
+def open_data(spec: RunSpec, dataset: str | None, root: Path | None, path: Path) -> DomainDataset:
+    """The data of a recorded run.
+
+    Args:
+        spec: The run.
+        dataset: Name of the dataset, or where it lies; None for the name in the spec.
+        root: Folder that holds a dataset given by name.
+        path: Where the run is recorded, for errors.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        ValueError: If it is not there, or is not the run's.
+        OSError: If a file cannot be read.
+    """
+    source = _source_of(spec, root, path) if dataset is None else find_data(dataset, root)
+    data = source.open(spec.trial_seed)
+    _check_data(spec, data, source)
+    return data
+
+
 def read_specs(path: Path) -> list[RunSpec]:
     """The runs that a file or a folder tells of, each once.
 

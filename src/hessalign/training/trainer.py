@@ -228,9 +228,7 @@ class _Run(Computation):
         self.folder, self.machine, self.keep_checkpoint = folder, machine, keep_checkpoint
         sources = [index for index in range(len(dataset.domains)) if index not in spec.target_domains]
         self.algorithm = build_algorithm(spec, dataset.input_shape, len(dataset.class_names), len(sources))
-        splits = [_split(spec, dataset, index) for index in range(len(dataset.domains))]
-        self.training_sets = [splits[index][0] for index in sources]
-        self.evaluated = [evaluated for _, evaluated in splits]
+        self.training_sets, self.evaluated = evaluation_splits(spec, dataset)
         per_domain = self.algorithm.hparams.batch_size
         names = [dataset.domains[index].name for index in sources]
         check_sizes(names, list(map(len, self.training_sets)), per_domain)
@@ -339,11 +337,9 @@ class _Run(Computation):
         return dict(self.algorithm.named_parameters())
 
     def _batches_for_statistics(self) -> Iterator[Tensor]:
-        """The inputs of the run's first batches; all processes have all of them."""
-        steps = range(min(RENEWAL_BATCHES, self.spec.steps))
         size = self.algorithm.hparams.batch_size
-        for batch in domain_batches(self.training_sets, size, self.spec.seed, steps, self.machine.workers):
-            yield self.fabric.strategy.precision.convert_input(batch.to(self.fabric.device).inputs)
+        for inputs in batches_for_statistics(self.training_sets, size, self.spec, self.machine.workers):
+            yield self.fabric.strategy.precision.convert_input(inputs.to(self.fabric.device))
 
     def _measured(self) -> Sequence[Accuracies]:
         return [
@@ -402,6 +398,21 @@ def metadata_of(spec: RunSpec, dataset: DomainDataset) -> dict[str, Any]:
         input_shape=dataset.input_shape,
         source_domains=len(dataset.domains) - len(spec.target_domains),
     ).model_dump(mode="json")
+
+
+def evaluation_splits(spec: RunSpec, dataset: DomainDataset) -> tuple[list[Split], list[dict[str, Split]]]:
+    """What each source domain trains on, and what the accuracies of each domain are measured on."""
+    splits = [_split(spec, dataset, index) for index in range(len(dataset.domains))]
+    training = [part for index, (part, _) in enumerate(splits) if index not in spec.target_domains]
+    return training, [evaluated for _, evaluated in splits]
+
+
+def batches_for_statistics(
+    training_sets: Sequence[Split], batch_size: int, spec: RunSpec, workers: int
+) -> Iterator[Tensor]:
+    """Inputs of a run's first batches, whole in every process, for running statistics of a mean."""
+    steps = range(min(RENEWAL_BATCHES, spec.steps))
+    return (batch.inputs for batch in domain_batches(training_sets, batch_size, spec.seed, steps, workers))
 
 
 def _split(spec: RunSpec, dataset: DomainDataset, index: int) -> tuple[Split, dict[str, Split]]:
