@@ -34,10 +34,8 @@ def test_a_recipe_is_trained_recorded_repeated_lengthened_and_has_a_row(
     recipe = json.loads((tmp_path / "runs" / "sma" / "spec.json").read_text())["recipe"]
     assert (recipe["average"], recipe["average_from"], recipe["sharpness"]) == ("sma", 2, "disam")
     assert "recipe" not in json.loads((tmp_path / "runs" / "plain" / "spec.json").read_text())
-    again = hessalign(
-        "train", "--spec", tmp_path / "runs" / "sma", "--dataset", features, "--average", "sma", "--device", "cpu",
-        "--out", tmp_path / "again", "--json",
-    )  # fmt: skip
+    repeat = ("train", "--spec", tmp_path / "runs" / "sma", "--dataset", features, "--device", "cpu")
+    again = hessalign(*repeat, "--average", "sma", "--out", tmp_path / "again", "--json")
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["accuracies"] == json.loads(made.stdout)["accuracies"]
     other = hessalign(

@@ -24,8 +24,7 @@ def claim_sweep(out: Path, sweep: SweepSpec, datasets: Sequence[str]) -> None:
     """Make a folder one of runs with this config, and note what was asked for.
 
     Another sweep may share the folder if only datasets, algorithms, recipe, trials, draws or target domains
-    differ:
-    what both ask for is done once. With another config its runs could not stand in one table.
+    differ: what both ask for is done once. With another config its runs could not stand in one table.
 
     Raises:
         ValueError: If the folder's runs have another config.

@@ -332,6 +332,7 @@ def _source_and_target(
 
 
 def result_grid(record: dict[str, Any], spec: "training.RunSpec", data: "datasets.DomainDataset") -> Grid:
+    """The accuracies of a record, a row for each domain."""
     rows = []
     for index, domain in enumerate(data.domains):
         accuracies = record["accuracies"][domain.name]
