@@ -15,6 +15,7 @@ from torch.optim import Adam, Optimizer
 
 from hessalign.algorithms.hparams import HParams
 from hessalign.algorithms.registry import register as register  # noqa: PLC0414 (mypy: exported from here, too)
+from hessalign.algorithms.sharpness import Sharpness
 from hessalign.checks import require_same_length, require_whole
 from hessalign.exceptions import NoEffectWarning
 from hessalign.head import CrossEntropy, DomainDerivatives, HeadDerivatives
@@ -199,6 +200,10 @@ class Algorithm(nn.Module, ABC):
         needs_one_process: Whether several processes cannot share an update.
         compares_features: Whether the penalty depends on the features alone, so that without a backbone to
             train it changes nothing.
+        averages_itself: Whether the network that predicts is a mean over training.
+        can_probe: Whether the rule can train with backbones that are held fast.
+        sharpness: Where the gradient is taken, by the step of this class; None (default) for where the
+            network is.
         steps_done: Number of updates. It is kept in ``state_dict``, and on the host: a rule that depends on
             it must not make the device wait.
     """
@@ -216,6 +221,8 @@ class Algorithm(nn.Module, ABC):
     predicts_by_batch: ClassVar[bool] = False
     needs_one_process: ClassVar[bool] = False
     compares_features: ClassVar[bool] = False
+    averages_itself: ClassVar[bool] = False
+    can_probe: ClassVar[bool] = True
 
     def __init__(self, backbone: nn.Module, width: int, classes: int, domains: int, hparams: HParams) -> None:
         super().__init__()
@@ -228,6 +235,7 @@ class Algorithm(nn.Module, ABC):
         self.steps_done = 0
         self._is_checked = False
         self.backward: Callable[[Tensor], None] = torch.Tensor.backward
+        self.sharpness: Sharpness | None = None
         self.build()
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -363,8 +371,11 @@ class Algorithm(nn.Module, ABC):
         """
         if self.resets_optimizer():
             reset(optimizers["main"], self.lr_from_now())
-        loss, metrics = self.objective(batch)
-        self.minimise(loss, optimizers["main"])
+        if self.sharpness is not None:
+            loss, metrics = self.sharpness.minimise(self, batch, optimizers["main"])
+        else:
+            loss, metrics = self.objective(batch)
+            self.minimise(loss, optimizers["main"])
         return {"loss": loss.detach(), **metrics}
 
     def update(self, batch: DomainBatch, optimizers: Optimizers) -> Metrics:
@@ -470,4 +481,4 @@ def reset(optimizer: Optimizer, lr: float | Tensor | None = None) -> None:
     optimizer.state.clear()
     if lr is not None:
         for group in optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_factor", 1)  # the head may have a rate of its own

@@ -69,7 +69,7 @@ DATASET_LABELS = {
 
 def algorithm_label(name: str) -> str:
     """How tables print an algorithm, its variant included; an unknown one keeps its name."""
-    plain = without_variant(name)
+    plain = without_variant(name).split(" + ", maxsplit=1)[0]
     return ALGORITHM_LABELS.get(plain, plain) + name.removeprefix(plain)
 
 

@@ -9,6 +9,7 @@ import typer
 from hessalign import __version__
 from hessalign.cli import datasets
 from hessalign.cli.algorithms import algorithms_command
+from hessalign.cli.average import average_command
 from hessalign.cli.cmnist import cmnist
 from hessalign.cli.collect import collect_command
 from hessalign.cli.command import Group, add_command, help_text
@@ -59,6 +60,7 @@ app = typer.Typer(
 add_command(app, "cmnist", cmnist)
 add_command(app, "train", train_command)
 add_command(app, "features", features_command)
+add_command(app, "average", average_command)
 add_command(app, "predict", predict_command)
 add_command(app, "export", export_command)
 add_command(app, "inspect", inspect_command)

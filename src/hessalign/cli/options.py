@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from hessalign import training
 from hessalign.checks import require_number, require_whole
 from hessalign.datasets import dataset_names
 from hessalign.trackers import TRACKERS, check_trackers
@@ -173,6 +174,18 @@ def parse_trackers(names: str | None) -> tuple[str, ...]:
     return chosen
 
 
+def recipe_of(**choices: Any) -> "training.Recipe | None":
+    """What was chosen beside the algorithm's rule, by the names of a recipe's fields.
+
+    Returns:
+        The recipe; None where nothing was said, or nothing but defaults.
+
+    Raises:
+        ValueError: If a choice is not allowed.
+    """
+    return None if all(value is None for value in choices.values()) else training.make_recipe(**choices)
+
+
 # Options
 
 
@@ -249,6 +262,79 @@ EvaluateSamples = Annotated[
         "Evaluate at most so many samples of each split of each domain. Default: all.",
         callback=whole(1),
     ),
+]
+
+Average = Annotated[
+    str | None,
+    option(
+        Panel.TRAINING,
+        "Evaluate, keep and predict with a mean of the weights over training: sma (all from --average-from "
+        "on) or swad (while the source validation loss is low).",
+        metavar="KIND",
+    ),
+]
+AverageFrom = Annotated[
+    int | None,
+    option(Panel.TRAINING, "SMA: updates before the mean begins. Default: 100.", callback=whole(0)),
+]
+SwadConverge = Annotated[
+    int | None,
+    option(
+        Panel.TRAINING,
+        "SWAD: evaluations, the first the lowest, that begin the mean. Default: 3.",
+        callback=whole(1),
+    ),
+]
+SwadTolerance = Annotated[
+    int | None,
+    option(
+        Panel.TRAINING, "SWAD: evaluations above the limit that end the mean. Default: 6.", callback=whole(1)
+    ),
+]
+SwadRatio = Annotated[
+    float | None,
+    option(
+        Panel.TRAINING,
+        "SWAD: the limit in units of the loss where the mean begins. Default: 1.3.",
+        callback=number(1),
+    ),
+]
+SharpnessKind = Annotated[
+    str | None,
+    option(
+        Panel.TRAINING,
+        "Take the gradient where the loss is worst nearby: sam, or disam, which heeds the domains' variance.",
+        "--sharpness",
+        metavar="KIND",
+    ),
+]
+Rho = Annotated[
+    float | None,
+    option(Panel.TRAINING, "SAM and DISAM: how far away. Default: 0.05.", callback=number(above=0)),
+]
+DisamWeight = Annotated[
+    float | None,
+    option(Panel.TRAINING, "DISAM: weight of the variance. Default: 0.1.", callback=number(0)),
+]
+LinearProbeSteps = Annotated[
+    int | None,
+    option(
+        Panel.TRAINING,
+        "Updates of the head alone before all is trained (LP-FT). Default: 0.",
+        callback=whole(0),
+    ),
+]
+HeadLrFactor = Annotated[
+    float | None,
+    option(
+        Panel.TRAINING,
+        "Learning rate of the head in units of that of the backbone. Default: 1.",
+        callback=number(above=0),
+    ),
+]
+StartFrom = Annotated[
+    Path | None,
+    option(Panel.TRAINING, "Start with the backbone and the head of this trained run."),
 ]
 
 Device = Annotated[str, option(Panel.MACHINE, "Where to compute: auto, cpu, cuda, cuda:1, mps ...")]

@@ -98,6 +98,17 @@ def sweep_command(
     steps: options.Steps = None,
     evaluate_every: options.EvaluateEvery = None,
     evaluate_samples: options.EvaluateSamples = None,
+    average: options.Average = None,
+    average_from: options.AverageFrom = None,
+    swad_converge: options.SwadConverge = None,
+    swad_tolerance: options.SwadTolerance = None,
+    swad_ratio: options.SwadRatio = None,
+    sharpness: options.SharpnessKind = None,
+    rho: options.Rho = None,
+    disam_weight: options.DisamWeight = None,
+    linear_probe_steps: options.LinearProbeSteps = None,
+    head_lr_factor: options.HeadLrFactor = None,
+    start_from: options.StartFrom = None,
     engine: Annotated[
         Literal["local", "ray", "slurm"],
         option(
@@ -225,6 +236,19 @@ def sweep_command(
         if chosen_algorithms is not None:
             chosen_algorithms = tuple(dict.fromkeys(map(require_algorithm, chosen_algorithms)))
         fixed = parse_settings(settings or [])
+        recipe = options.recipe_of(
+            average=average,
+            average_from=average_from,
+            swad_converge=swad_converge,
+            swad_tolerance=swad_tolerance,
+            swad_ratio=swad_ratio,
+            sharpness=sharpness,
+            rho=rho,
+            disam_weight=disam_weight,
+            linear_probe_steps=linear_probe_steps,
+            head_lr_factor=head_lr_factor,
+            start_from=start_from,
+        )
         trackers = parse_trackers(track)
 
     try:
@@ -248,6 +272,7 @@ def sweep_command(
                     holdout_fraction=holdout,
                     validation_images=validation_images,
                     fixed=fixed,
+                    recipe=recipe,
                 ),
             )
             # Which GPU a run sees is dealt out to it; it is then its only one.

@@ -76,6 +76,17 @@ def train_command(
     steps: options.Steps = None,
     evaluate_every: options.EvaluateEvery = None,
     evaluate_samples: options.EvaluateSamples = None,
+    average: options.Average = None,
+    average_from: options.AverageFrom = None,
+    swad_converge: options.SwadConverge = None,
+    swad_tolerance: options.SwadTolerance = None,
+    swad_ratio: options.SwadRatio = None,
+    sharpness: options.SharpnessKind = None,
+    rho: options.Rho = None,
+    disam_weight: options.DisamWeight = None,
+    linear_probe_steps: options.LinearProbeSteps = None,
+    head_lr_factor: options.HeadLrFactor = None,
+    start_from: options.StartFrom = None,
     seed: Annotated[
         int | None,
         option(
@@ -131,6 +142,8 @@ def train_command(
 
     hessalign train --dataset domain_net --root data --algorithm hgp --target sketch --devices 4 --out runs/d
 
+    hessalign train --dataset pacs --root data --algorithm hgp --target sketch --average sma --out runs/mean
+
     hessalign train --resume --steps 600 --out runs/hgp
 
     hessalign train --spec runs/hgp/spec.json --out runs/again
@@ -140,6 +153,20 @@ def train_command(
         if algorithm is not None:
             algorithm = require_algorithm(algorithm)
         overrides = parse_settings(settings or [])
+        choices = {
+            "average": average,
+            "average_from": average_from,
+            "swad_converge": swad_converge,
+            "swad_tolerance": swad_tolerance,
+            "swad_ratio": swad_ratio,
+            "sharpness": sharpness,
+            "rho": rho,
+            "disam_weight": disam_weight,
+            "linear_probe_steps": linear_probe_steps,
+            "head_lr_factor": head_lr_factor,
+            "start_from": start_from,
+        }
+        recipe = options.recipe_of(**choices)
         require_there("root", root)
         if dataset is not None:
             find_data(dataset, root)
@@ -165,6 +192,7 @@ def train_command(
                     "evaluate_samples": evaluate_samples,
                     "seed": seed,
                     "trial_seed": trial_seed,
+                    **choices,
                 }
                 spec, data = training.open_recorded(recorded, said, dataset, root, longer=resume)
             else:
@@ -187,6 +215,7 @@ def train_command(
                     steps=data.steps if steps is None else steps,
                     evaluate_every=data.checkpoint_every if evaluate_every is None else evaluate_every,
                     evaluation_samples=evaluate_samples,
+                    recipe=recipe,
                 )
             if machine.is_first_process and not resume:
                 training.check_unasked(out, spec)
@@ -204,7 +233,7 @@ def train_command(
     if as_json:
         typer.echo(json.dumps(record, indent=2))
     else:
-        Console().print(_grid(record, spec, data).to_rich())
+        Console().print(result_grid(record, spec, data).to_rich())
 
 
 def _recorded(
@@ -302,7 +331,8 @@ def _source_and_target(
     return 100 * runs.source_accuracy(record, spec.target_domains), 100 * sum(found) / len(found)
 
 
-def _grid(record: dict[str, Any], spec: "training.RunSpec", data: "datasets.DomainDataset") -> Grid:
+def result_grid(record: dict[str, Any], spec: "training.RunSpec", data: "datasets.DomainDataset") -> Grid:
+    """The accuracies of a record, a row for each domain."""
     rows = []
     for index, domain in enumerate(data.domains):
         accuracies = record["accuracies"][domain.name]

@@ -2,7 +2,9 @@
 
 A checkpoint is a folder ``step-000300`` with
 
-* ``model.safetensors``: parameters and buffers,
+* ``model.safetensors``: parameters and buffers of the network that predicts,
+* ``trained.safetensors``: of the network that is trained, where a mean over training predicts,
+* ``average.safetensors``: what such a mean remembers,
 * ``optimizers.pt``: the optimisers' states, read back with ``weights_only=True``,
 * ``random.safetensors``: states of the random generators,
 * ``sums.safetensors``: after a last step between two regular evaluations, the sums of the scalars since the
@@ -26,6 +28,7 @@ from hessalign.runs.seals import SEAL, read_seal, seal, sha256
 
 WEIGHTS, OPTIMIZERS, RANDOM, STATE = "model.safetensors", "optimizers.pt", "random.safetensors", "state.json"
 SUMS = "sums.safetensors"
+TRAINED, AVERAGE = "trained.safetensors", "average.safetensors"
 
 
 def write_checkpoint(

@@ -12,7 +12,9 @@ from .features import ExtractionProgress, FeaturesSpec, extract_features
 from .machine import Machine, make_fabric
 from .predictor import Asked, Prediction, asked_about, image_paths, load_trained, predict, read_vectors
 from .pretrained import TrainedModel
-from .rerun import open_recorded
+from .recipe import Recipe, check_recipe, make_recipe
+from .rerun import open_data, open_recorded
+from .soup import average_runs
 from .spec import (
     CheckpointMetadata,
     RunSpec,
@@ -34,15 +36,18 @@ __all__ = [
     "Machine",
     "Prediction",
     "Progress",
+    "Recipe",
     "RunSpec",
     "RunTracking",
     "TensorBoard",
     "TrainedModel",
     "asked_about",
+    "average_runs",
     "build_algorithm",
     "can_train_together",
     "check_algorithm",
     "check_export",
+    "check_recipe",
     "check_unasked",
     "checkpoint_metadata",
     "choose_backbone",
@@ -56,6 +61,8 @@ __all__ = [
     "load_model",
     "load_trained",
     "make_fabric",
+    "make_recipe",
+    "open_data",
     "open_recorded",
     "predict",
     "read_records",

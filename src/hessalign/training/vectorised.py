@@ -65,14 +65,15 @@ def can_train_together(spec: RunSpec) -> str | None:
 
     Returns:
         Equal for runs that can be trained together; None for a run that must be trained alone, since its
-        inputs are images, it draws random numbers, or its algorithm's rule cannot be vectorised.
+        inputs are images, it draws random numbers, its algorithm's rule cannot be vectorised, or it has a
+        recipe beside that rule.
     """
     algorithm = get_algorithm(spec.algorithm)
     batched = algorithm.batched_hparams(algorithm.hparams_class(**spec.hparams))
     own_rule = any(getattr(algorithm, name) is not getattr(Algorithm, name) for name in OWN_RULES)
     draws = spec.backbone.dropout > 0 or spec.validation_images == "augmented"
     on_features = spec.dataset in DATASETS_OF_FEATURES and spec.backbone.takes_features
-    if batched is None or own_rule or draws or not on_features:
+    if batched is None or own_rule or draws or not on_features or spec.recipe is not None:
         return None
     common = spec.model_dump(mode="json", exclude={"target_domains", "seed", "trial_seed", "hparams_seed"})
     common["targets"] = len(spec.target_domains)
@@ -236,7 +237,7 @@ class _Stacked(Computation):
         return {"loss": losses.detach(), **metrics}
 
     @override
-    def accuracies(self) -> Sequence[Accuracies]:
+    def accuracies(self, step: int) -> Sequence[Accuracies]:
         self.classes = self._predict()
         return self.data.accuracies(self.classes)
 
