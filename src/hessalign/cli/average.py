@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -11,6 +11,9 @@ from hessalign.cli import options
 from hessalign.cli.options import Panel, number, option
 from hessalign.cli.terminal import Console, reported
 from hessalign.cli.train import result_grid
+
+if TYPE_CHECKING:
+    from hessalign.datasets import DomainDataset
 
 
 def average_command(
@@ -59,7 +62,7 @@ def average_command(
     with reported(console):
         found = []
 
-        def find(spec: "training.RunSpec") -> "training.spec.DomainDataset":
+        def find(spec: "training.RunSpec") -> "DomainDataset":
             found.append(training.open_data(spec, dataset, root, folders[0]))
             return found[0]
 
