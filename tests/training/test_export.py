@@ -14,6 +14,7 @@ from hessalign.algorithms import algorithm_names, get_algorithm
 from hessalign.backbones import BackboneSpec
 from hessalign.training import (
     CheckpointMetadata,
+    Recipe,
     TrainedModel,
     build_algorithm,
     export_model,
@@ -181,6 +182,25 @@ def test_a_shared_model_comes_back_whole_and_says_where_it_is_from(tmp_path: Pat
     assert r"| a\|b | source | 50.0 | – |" in card
     assert "| target | 25.0 | 100.0 |" in card
     assert "<west>" not in card.replace("\\<west", "")
+
+
+def test_a_shared_model_tells_its_recipe_and_no_place_on_this_machine(tmp_path: Path) -> None:
+    algorithm, about = network("mnist_cnn", (1, PIXELS, PIXELS))
+    start = {"start_from": tmp_path / "secret" / "former", "start_sha256": "0" * 64}
+    backbone = about.run.backbone.model_copy(update={"weights": tmp_path / "secret" / "w.safetensors"})
+    run = about.run.model_copy(update={"backbone": backbone, "recipe": Recipe(average="sma", **start)})
+    metadata = about.model_copy(update={"run": run})
+    TrainedModel(algorithm, metadata, None).save_pretrained(tmp_path / "model")
+    export_model(algorithm, metadata, tmp_path / "m.pt", "torchscript")
+    files = [tmp_path / "m.pt", *(tmp_path / "model").iterdir()]
+    assert not [path for path in files if b"secret" in path.read_bytes()]
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert ", ".join(["erm", *run.recipe.words()]) in card
+    assert "SMA" in card
+    back = TrainedModel.from_pretrained(tmp_path / "model")
+    assert back.metadata.run.identity() == TrainedModel.load(tmp_path / "model").metadata.run.identity()
+    inputs = torch.randn(2, 1, PIXELS, PIXELS)
+    assert torch.equal(back.algorithm(inputs), algorithm(inputs))
 
 
 def test_a_shared_model_that_is_damaged_or_another_is_refused(tmp_path: Path) -> None:

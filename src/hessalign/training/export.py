@@ -19,7 +19,7 @@ from hessalign.algorithms.base import known_as
 from hessalign.datasets.image_reading import IMAGE_SIZE, IMAGENET_MEAN, IMAGENET_STD
 from hessalign.files import write_atomically
 from hessalign.runs.seals import sha256
-from hessalign.training.spec import CheckpointMetadata
+from hessalign.training.spec import CheckpointMetadata, RunSpec
 
 Format = Literal["onnx", "torchscript", "torch-export"]
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torchscript": ".pt", "torch-export": ".pt2"}
@@ -138,19 +138,24 @@ def describe_export(metadata: CheckpointMetadata) -> dict[str, Any]:
         {"normalize": {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)}},
         {"layout": "channels, height, width"},
     ]
-    run = metadata.run.model_dump(mode="json")
-    run["backbone"]["weights"] = Path(
-        run["backbone"]["weights"]
-    ).name  # where they lay here is nobody's affair
     return {
         "classes": list(metadata.class_names),
         "input": {"name": INPUT, "shape": ["n", *metadata.input_shape], "dtype": "float32"},
         "transforms": transforms if photographs else [],
         "output": {"name": OUTPUT, "shape": ["n", len(metadata.class_names)], "probabilities": "softmax"},
         "step": metadata.step,
-        "run": run,
+        "run": _without_places(metadata.run),
         "versions": {name: version(name) for name in ("hessalign", "torch")},
     }
+
+
+def _without_places(spec: RunSpec) -> dict[str, Any]:
+    """A run as JSON; of files and folders only the names, for where they lay here is nobody's affair."""
+    run = spec.model_dump(mode="json")
+    for where, name in ((run["backbone"], "weights"), (run.get("recipe"), "start_from")):
+        if where and where.get(name):
+            where[name] = Path(where[name]).name
+    return run
 
 
 class _Network(nn.Module):

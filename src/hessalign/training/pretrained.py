@@ -144,6 +144,9 @@ class TrainedModel:
         data = f"Dataset {run.dataset}{f' (fingerprint {run.data})' if run.data else ''}. "
         data += f"Trained on {', '.join(sources) or 'the other domains'}; never on {', '.join(targets)}. "
         data += f"Classes: {', '.join(self.metadata.class_names)}."
+        words = [known_as(self.algorithm)]
+        words += [] if run.recipe is None else run.recipe.words()
+        words += [] if run.average is None else [run.average.words()]
         images = len(self.metadata.input_shape) > 1
         tables = {}
         if self.accuracies is not None:
@@ -154,7 +157,7 @@ class TrainedModel:
             tags=["domain-generalization", run.algorithm],
             facts={
                 "Data": data,
-                "Training": f"{known_as(self.algorithm)}, backbone {run.backbone.name}, {step} of "
+                "Training": f"{', '.join(words)}, backbone {run.backbone.name}, {step} of "
                 f"{run.steps} steps, seed {run.seed}; {hparams}. Run {run.identity()}.",
                 "Selection": RULES[selection],
             },
