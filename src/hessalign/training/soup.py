@@ -252,7 +252,7 @@ def _check_alike(members: Sequence[Member]) -> None:
 
 def _check_initialisation(members: Sequence[Member]) -> None:
     """Networks that began in different places do not lie in one basin, and their mean is no network."""
-    starts = {}
+    starts: dict[str, Path] = {}
     for member in members:
         run = member.metadata.run
         shared = "" if run.recipe is None else run.recipe.start_sha256
