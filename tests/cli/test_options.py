@@ -27,6 +27,7 @@ OF_THE_COMMAND = {
     "--root",
     "--seed",
     "--steps",
+    "--select",
 }
 """Each command says of what: an --out is a folder or a file, --steps are those of a run or a restart."""
 

@@ -2,18 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from hessalign import training
+from hessalign import datasets, training
 from hessalign.cli import options
 from hessalign.cli.options import Panel, number, option
 from hessalign.cli.terminal import Console, reported
 from hessalign.cli.train import result_grid
-
-if TYPE_CHECKING:
-    from hessalign.datasets import DomainDataset
 
 
 def average_command(
@@ -28,7 +25,7 @@ def average_command(
     select: Annotated[
         Literal["uniform", "restricted"],
         option(
-            Panel.TRAINING,
+            Panel.ANALYSIS,
             "uniform takes all runs; restricted those that do not lower the mean's accuracy on the held-out "
             "samples of the source domains, from the best on.",
             metavar="WHICH",
@@ -37,7 +34,7 @@ def average_command(
     wise_ft: Annotated[
         float,
         option(
-            Panel.TRAINING,
+            Panel.ANALYSIS,
             "Share of the trained backbone; what is left is the pretrained one's (WiSE-FT). Default: 1.",
             callback=number(0, most=1),
         ),
@@ -62,7 +59,7 @@ def average_command(
     with reported(console):
         found = []
 
-        def find(spec: "training.RunSpec") -> "DomainDataset":
+        def find(spec: "training.RunSpec") -> "datasets.DomainDataset":
             found.append(training.open_data(spec, dataset, root, folders[0]))
             return found[0]
 
