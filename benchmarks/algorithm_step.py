@@ -1,9 +1,9 @@
 """An update of every algorithm, against ERM's: ResNet-18 at 224 pixels, 3 domains of 2 images, 7 classes.
 
 Each algorithm is timed in turns with ERM alone, so that few networks are in memory. What is timed are two
-updates in a row, since adversarial algorithms train network and discriminator in turns; times are of one,
-in processor seconds of one thread. BatchNorm is trained here, as in a network without pretrained weights,
-so that algorithms which then pass the backbone domain by domain (CORAL, MMD, GroupDRO, HGP and others) make
+updates in a row, since adversarial algorithms train network and discriminator in turns; times are of one, in
+processor seconds of one thread. BatchNorm is trained here, as in a network without pretrained weights, so
+that algorithms which then pass the backbone domain by domain (CORAL, MMD, GroupDRO, HGP and others) make
 three passes of two images where ERM makes one of six; with frozen BatchNorm, the default, they make one.
 Freed memory goes back to the system, as in a plain script; other work ran on the machine.
 """
