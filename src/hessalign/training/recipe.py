@@ -35,6 +35,11 @@ def make_recipe(start_from: Path | None = None, **choices: Any) -> Recipe | None
 
     Raises:
         ValueError: If a choice is not allowed.
+
+    Examples:
+        >>> from hessalign.training import make_recipe
+        >>> make_recipe(average=None, head_lr_factor=10.0).content()
+        {'head_lr_factor': 10.0}
     """
     made = {name: value for name, value in choices.items() if value is not None}
     if start_from is not None:
