@@ -186,6 +186,7 @@ def test_a_run_starts_from_another_ones_backbone_and_head(tmp_path: Path) -> Non
         update={"recipe": make_recipe(start_from=tmp_path / "moved", linear_probe_steps=5)}
     )
     assert moved.identity() == spec.identity()
+    train(spec.with_steps(2), TinyDomains(), tmp_path / "second", CPU)  # what goes on needs it no more
     train(tiny_spec(steps=4), TinyDomains(), tmp_path / "moved", CPU)
     with pytest.raises(ValueError, match=r"start_from: .* is not what the run started from"):
         train(moved, TinyDomains(), tmp_path / "third", CPU)

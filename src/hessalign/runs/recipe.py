@@ -25,6 +25,11 @@ class Recipe(BaseModel):
         head_lr_factor: Learning rate of the head in units of ``lr``; 1 by default.
         start_from: Folder of a run, or of a checkpoint, whose backbone and head the run starts with.
         start_sha256: Digest of these weights, which tells them wherever they lie.
+
+    Examples:
+        >>> from hessalign.training import Recipe
+        >>> Recipe(average="sma", average_from=50, sharpness="sam").words()
+        ['SAM', 'SMA from 50']
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -35,6 +35,11 @@ def make_recipe(start_from: Path | None = None, **choices: Any) -> Recipe | None
 
     Raises:
         ValueError: If a choice is not allowed.
+
+    Examples:
+        >>> from hessalign.training import make_recipe
+        >>> make_recipe(average=None, head_lr_factor=10.0).content()
+        {'head_lr_factor': 10.0}
     """
     made = {name: value for name, value in choices.items() if value is not None}
     if start_from is not None:
@@ -100,12 +105,13 @@ class Practice:
     Args:
         recipe: None for one that says nothing.
         algorithm: In training mode; it is given the weights that it starts from.
+        begins: Whether the run begins now; one that goes on has its weights in its checkpoint.
 
     Raises:
         ValueError: If the recipe does not go with the algorithm, before any work is done.
     """
 
-    def __init__(self, recipe: Recipe | None, algorithm: Algorithm) -> None:
+    def __init__(self, recipe: Recipe | None, algorithm: Algorithm, *, begins: bool = True) -> None:
         self._recipe, self._algorithm = recipe or Recipe(), algorithm
         self._backbones = [part for part in algorithm.modules() if isinstance(part, Backbone)]
         self._trained = [
@@ -120,7 +126,7 @@ class Practice:
                 "linear_probe_steps: the backbone has nothing to train, so the head is trained alone anyway; "
                 "leave it out"
             )
-        if self._recipe.start_from is not None:
+        if self._recipe.start_from is not None and begins:
             self._start(self._recipe.start_from)
         if self._recipe.sharpness is not None:
             weight = self._recipe.disam_weight if self._recipe.sharpness == "disam" else None

@@ -20,7 +20,7 @@ from hessalign.algorithms import Algorithm
 from hessalign.algorithms.base import Metrics
 from hessalign.datasets.base import DomainDataset, Samples, split_indices
 from hessalign.exceptions import NoEffectWarning
-from hessalign.runs.layout import CHECKPOINTS, hold, is_finished, remove_leftovers
+from hessalign.runs.layout import CHECKPOINTS, hold, is_finished, latest_checkpoint, remove_leftovers
 from hessalign.runs.records import DIVERGED, append_record
 from hessalign.runs.seals import finish
 from hessalign.training.averaging import RENEWAL_BATCHES, Mean, in_place, make_averaging
@@ -233,7 +233,8 @@ class _Run(Computation):
         names = [dataset.domains[index].name for index in sources]
         check_sizes(names, list(map(len, self.training_sets)), per_domain)
         self.algorithm.check_start()
-        self.practice = Practice(spec.recipe, self.algorithm)
+        begins = latest_checkpoint(folder / CHECKPOINTS) is None and not is_finished(folder)
+        self.practice = Practice(spec.recipe, self.algorithm, begins=begins)
         self.averaging = make_averaging(spec.recipe)
         self.predicting: dict[str, Tensor] | None = None
         self._check_average(sources)
