@@ -77,7 +77,7 @@ def view_transform(augment: Augmentation) -> Transform:
     """What makes a view of an RGB image; draws come from torch's global generator.
 
     Every view is a random crop of 70 to 100 % of the area, of 224 × 224, and flipped half of the time. Then
-    ``"style"`` draws one of the three of [Restyle][hessalign.datasets.augmentation.Restyle] or a jitter of
+    ``"style"`` draws one of the three of ``Restyle`` or a jitter of
     brightness, contrast, saturation (by 50 %) and hue (by a quarter of the circle), each as often as the
     others. ``"augmix"``, ``"randaugment"`` and ``"trivialaugment"`` are torchvision's ``AugMix`` (Hendrycks
     et al., ICLR 2020), ``RandAugment`` (Cubuk et al., NeurIPS 2020) and ``TrivialAugmentWide`` (Müller and
