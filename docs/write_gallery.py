@@ -26,6 +26,7 @@ NOTEBOOKS = {
 SCRIPTS = {
     "plain": ROOT / "examples" / "own_loop" / "plain.py",
     "timm": ROOT / "examples" / "own_loop" / "timm_style.py",
+    "four-hospitals": ROOT / "examples" / "federated" / "four_hospitals.py",
 }
 START, END = "<!-- printed by the script -->\n", "<!-- end -->\n"
 FENCE = re.compile(f"{START}.*?{END}", re.DOTALL)

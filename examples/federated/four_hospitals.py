@@ -2,8 +2,8 @@
 
 The penalty compares means over each domain's samples: gradient ``G``, Hessian diagonal ``D``, Hessian-
 gradient product ``H G``. So no features have to leave a hospital. Each sends ``C (d + 1)`` numbers a
-statistic, and the coordinator gets the penalty that it would compute from all samples in one
-place, and its slope.
+statistic, and the coordinator gets the penalty that it would compute from all samples in one place, and its
+slope.
 
 Run it: ``python examples/federated/four_hospitals.py``. The last part shows what such numbers give away: they
 are **not** anonymous. Use secure aggregation or noise where they must be.

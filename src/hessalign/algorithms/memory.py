@@ -52,7 +52,7 @@ def attributes_of(root: nn.Module, constants: frozenset[int]) -> Attributes:
 
 
 def bring_back(root: nn.Module, kept: Attributes) -> None:
-    """Give modules the attributes that [attributes_of][] found."""
+    """Give modules the attributes that ``attributes_of`` found."""
     modules = dict(root.named_modules())
     for path, attributes in kept.items():
         _set_all(attributes, modules[path])

@@ -78,7 +78,7 @@ def view_transform(augment: Augmentation, geometry: Sequence[nn.Module] = CROP) 
 
     Every view is a random crop of 70 to 100 % of the area, of 224 × 224, or what else training makes of an
     image; it is flipped half of the time. Then
-    ``"style"`` draws one of the three of [Restyle][hessalign.datasets.augmentation.Restyle] or a jitter of
+    ``"style"`` draws one of the three of ``Restyle`` or a jitter of
     brightness, contrast, saturation (by 50 %) and hue (by a quarter of the circle), each as often as the
     others. ``"augmix"``, ``"randaugment"`` and ``"trivialaugment"`` are torchvision's ``AugMix`` (Hendrycks
     et al., ICLR 2020), ``RandAugment`` (Cubuk et al., NeurIPS 2020) and ``TrivialAugmentWide`` (Müller and

@@ -92,7 +92,7 @@ class FeatureSamples(BatchedSamples):
 
 
 class FeatureDomains(DomainDataset):
-    """A dataset whose samples are all [FeatureSamples][], so that runs on it can be trained together."""
+    """A dataset whose samples are all ``FeatureSamples``, so that runs on it can be trained together."""
 
     default_backbone: ClassVar[str] = "identity"
     search_space: ClassVar[SearchSpace] = "features"
@@ -182,7 +182,7 @@ def feature_rows(
     To evaluate a head take the rows without views: the sample itself is what a new domain holds.
 
     Args:
-        path: A file of ``hessalign features`` or [save_features][].
+        path: A file of ``hessalign features`` or ``save_features``.
         domains: Names of the domains to take, in any order; None (default) for all.
         views: Whether views are rows, too; by default they are.
         layers: Which layers' columns to take, side by side in the file's order, ``"features"`` for the

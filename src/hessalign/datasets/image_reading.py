@@ -62,7 +62,7 @@ def read_image(path: str) -> Image.Image:
 
 
 def decode_image(content: bytes, name: str) -> Image.Image:
-    """The decoded image of a file's bytes, by the rules of [read_image][].
+    """The decoded image of a file's bytes, by the rules of ``read_image``.
 
     Args:
         content: What such a file would hold.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hessalign.datasets.base import DomainDataset
 
 Augmentation = Literal["domainbed", "style", "augmix", "randaugment", "trivialaugment"]
-"""What views can be drawn by; see [view_transform][hessalign.datasets.augmentation.view_transform]."""
+"""What views can be drawn by; see ``view_transform``."""
 
 _REGISTRY: "Registry[type[DomainDataset]]" = Registry("dataset", "hessalign.datasets")
 

@@ -13,7 +13,7 @@ class SpawriousManyToManyEasy(ManyToMany):
     * Training: bulldog and dachshund before desert and mountain, labrador and corgi before dirt and
       jungle; the second source domain swaps them.
     * Target: bulldog and dachshund before dirt and jungle, labrador and corgi before mountain and desert.
-    * Images: 25,344, 12,672 and 12,672, in all 50,688. All else: [Spawrious][hessalign.datasets.spawrious].
+    * Images: 25,344, 12,672 and 12,672, in all 50,688. All else: ``Spawrious``.
     """
 
     trained_before: ClassVar[tuple[str, str, str, str]] = ("desert", "mountain", "dirt", "jungle")

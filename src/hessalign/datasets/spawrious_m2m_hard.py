@@ -15,7 +15,7 @@ class SpawriousManyToManyHard(ManyToMany):
     * Target: bulldog and dachshund before snow and beach, labrador and corgi before dirt and jungle.
     * The paper's table has other places (https://github.com/aengusl/spawrious/issues/2); these are those of
       the authors' code and of DomainBed.
-    * Images: 25,344, 12,672 and 12,672, in all 50,688. All else: [Spawrious][hessalign.datasets.spawrious].
+    * Images: 25,344, 12,672 and 12,672, in all 50,688. All else: ``Spawrious``.
     """
 
     trained_before: ClassVar[tuple[str, str, str, str]] = ("dirt", "jungle", "snow", "beach")

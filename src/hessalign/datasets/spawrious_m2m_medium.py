@@ -13,7 +13,7 @@ class SpawriousManyToManyMedium(ManyToMany):
     * Training: bulldog and dachshund before beach and snow, labrador and corgi before mountain and
       desert; the second source domain swaps them.
     * Target: bulldog and dachshund before desert and mountain, labrador and corgi before beach and snow.
-    * Images: 25,344, 12,672 and 12,672, in all 50,688. All else: [Spawrious][hessalign.datasets.spawrious].
+    * Images: 25,344, 12,672 and 12,672, in all 50,688. All else: ``Spawrious``.
     """
 
     trained_before: ClassVar[tuple[str, str, str, str]] = ("beach", "snow", "mountain", "desert")

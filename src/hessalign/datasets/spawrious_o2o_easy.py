@@ -13,7 +13,7 @@ class SpawriousOneToOneEasy(OneToOne):
     * Training: bulldog before desert, dachshund before jungle, labrador before dirt, corgi before snow;
       3 % and 13 % of each before beach.
     * Target: bulldog before dirt, dachshund before snow, labrador before desert, corgi before jungle.
-    * Images: 25,344, 12,672 and 12,672, in all 50,688. All else: [Spawrious][hessalign.datasets.spawrious].
+    * Images: 25,344, 12,672 and 12,672, in all 50,688. All else: ``Spawrious``.
     """
 
     trained_before: ClassVar[tuple[str, str, str, str]] = ("desert", "jungle", "dirt", "snow")

@@ -13,7 +13,7 @@ class SpawriousOneToOneHard(OneToOne):
     * Training: bulldog before jungle, dachshund before mountain, labrador before snow, corgi before desert;
       3 % and 13 % of each before beach.
     * Target: bulldog before mountain, dachshund before snow, labrador before desert, corgi before jungle.
-    * Images: 25,344, 12,672 and 12,672, in all 50,688. All else: [Spawrious][hessalign.datasets.spawrious].
+    * Images: 25,344, 12,672 and 12,672, in all 50,688. All else: ``Spawrious``.
     """
 
     trained_before: ClassVar[tuple[str, str, str, str]] = ("jungle", "mountain", "snow", "desert")

@@ -13,7 +13,7 @@ class SpawriousOneToOneMedium(OneToOne):
     * Training: bulldog before mountain, dachshund before beach, labrador before dirt, corgi before jungle;
       3 % and 13 % of each before desert.
     * Target: bulldog before jungle, dachshund before dirt, labrador before beach, corgi before snow.
-    * Images: 25,344, 12,672 and 12,672, in all 50,688. All else: [Spawrious][hessalign.datasets.spawrious].
+    * Images: 25,344, 12,672 and 12,672, in all 50,688. All else: ``Spawrious``.
     """
 
     trained_before: ClassVar[tuple[str, str, str, str]] = ("mountain", "beach", "dirt", "jungle")

@@ -101,7 +101,7 @@ class Persistent(BaseEstimator):  # type: ignore[misc]
         selection: "Selection" = "none",
         evaluation: "Evaluation | None" = None,
     ) -> None:
-        """Write the file of [save][hessalign.estimator.persistence.Persistent.save], config and model card.
+        """Write the file of ``save``, config and model card.
 
         The folder is what the Hugging Face Hub takes: ``hf upload OWNER/NAME FOLDER``.
 

@@ -100,7 +100,7 @@ def check_export(path: Path, format: Format) -> None:
 
     Args:
         path: Where it is to be.
-        format: As of [export_model][].
+        format: As of [export_model][hessalign.training.export_model].
 
     Raises:
         ValueError: If the format is not known or not installed, or does not go with the path.

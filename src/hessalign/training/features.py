@@ -57,7 +57,7 @@ class FeaturesSpec(BaseModel):
         backbone: The backbone, in evaluation mode.
         views: Augmented views of each sample, besides the plain one.
         augment: What they are drawn by: ``"domainbed"`` (default) for what training sees of the data, else as
-            [view_transform][hessalign.datasets.augmentation.view_transform] says.
+            ``view_transform`` says.
         layers: Layers whose pooled outputs stand before the features, by the names of the network's modules;
             ``("stages",)`` for those after which the resolution changes. None by default.
         dtype: How features are kept.

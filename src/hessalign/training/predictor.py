@@ -156,7 +156,7 @@ def asked_about(given: Sequence[Path], metadata: CheckpointMetadata) -> Asked:
     """The samples that paths stand for, of the kind that a model takes.
 
     Args:
-        given: For a model of images: images, folders and tables, as [image_paths][] reads them. For a model
+        given: For a model of images: images, folders and tables, as ``image_paths`` reads them. For a model
             of feature vectors ``(d,)``: files of ``hessalign features`` (``.safetensors``), and Parquet files
             with one column of vectors.
         metadata: What the model was trained on.
@@ -223,7 +223,7 @@ def predict(
     Args:
         algorithm: In evaluation mode; moved to the device.
         metadata: What it was trained on.
-        inputs: Paths of images, or what [asked_about][] made of paths.
+        inputs: Paths of images, or what [asked_about][hessalign.training.asked_about] made of paths.
         device: Where to compute; the processor by default.
         batch_size: Samples that go through the network together; 32 by default.
         loaders: Processes that load images; 0 (default) loads them here.
