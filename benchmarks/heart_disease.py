@@ -8,6 +8,7 @@ Detrano, 1988). The table compares every method with logistic regression whose C
 the hospital that was left out.
 """
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn import set_config
+from sklearn import config_context
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
@@ -27,6 +28,7 @@ from hessalign.estimator import (
     AFRClassifier,
     DFRClassifier,
     DomainCentering,
+    DomainInformedFeatures,
     DomainWhitening,
     FishrClassifier,
     GroupDROClassifier,
@@ -67,7 +69,13 @@ HEADS: dict[str, Make] = {
     "ISR-Cov": lambda scoring: make_pipeline(ISRCov(), plain(scoring)),
     "centred": lambda scoring: make_pipeline(DomainCentering(), plain(scoring)),
     "whitened": lambda scoring: make_pipeline(DomainWhitening(), plain(scoring)),
+    "informed": lambda scoring: make_pipeline(DomainInformedFeatures(), plain(scoring)),
+    "informed slopes": lambda scoring: make_pipeline(
+        DomainInformedFeatures(interactions=True), plain(scoring)
+    ),
 }
+BY_OWN_SAMPLES = ("centred", "whitened", "informed", "informed slopes")
+"""What takes a new hospital's own samples, without their labels."""
 ON_REQUEST: dict[str, Make] = {"spectral": aligned("spectral")}
 # age, trestbps, chol, thalach, oldpeak, ca are numbers; the others are categories.
 NUMBERS = [0, 3, 4, 7, 9, 11]
@@ -112,7 +120,7 @@ def leave_one_hospital_out(folder: Path, kind: str, scoring: str, heads: Sequenc
         sources, targets = features.transform(X[source]), features.transform(X[~source])
         for name in ("logistic regression", *heads):
             head = (HEADS | ON_REQUEST)[name](scoring)
-            passed = {"sample_domain": hospitals[~source]} if name in ("centred", "whitened") else {}
+            passed = {"sample_domain": hospitals[~source]} if name in BY_OWN_SAMPLES else {}
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of what did not converge, and of few samples
                 head.fit(sources, y[source], sample_domain=hospitals[source])
@@ -167,20 +175,28 @@ def rows(table: Table) -> list[str]:
     return lines
 
 
-def main() -> None:
-    """Print a table for each kind of features and scoring."""
-    if len(sys.argv) < 2:
-        raise SystemExit("give the folder that holds cleveland.data and the others")
-    folder, heads = (
-        Path(sys.argv[1]),
-        sys.argv[2:] or [name for name in HEADS if name != "logistic regression"],
-    )
-    set_config(enable_metadata_routing=True)  # domains reach the transformers in pipelines
-    for kind in ("numbers", "one-hot"):
-        for scoring in ("neg_log_loss", "accuracy"):
-            print(f"\n{kind}, chosen by {scoring}\n")
-            print("\n".join(rows(leave_one_hospital_out(folder, kind, scoring, heads))), flush=True)
+def table(folder: str | None = None, *heads: str) -> str | None:
+    """A table for each kind of features and scoring.
+
+    Args:
+        folder: That of the data; None for what the environment variable HEART_DISEASE names.
+        *heads: Names of methods; all where none is given.
+
+    Returns:
+        The tables; None where no folder is named.
+    """
+    folder = folder or os.environ.get("HEART_DISEASE")
+    if folder is None:
+        return None
+    compared = heads or tuple(name for name in HEADS if name != "logistic regression")
+    lines = []
+    with config_context(enable_metadata_routing=True):  # domains reach the transformers in pipelines
+        for kind in ("numbers", "one-hot"):
+            for scoring in ("neg_log_loss", "accuracy"):
+                lines += [f"{kind}, chosen by {scoring}", ""]
+                lines += [*rows(leave_one_hospital_out(Path(folder), kind, scoring, compared)), ""]
+    return "\n".join(lines).strip()
 
 
 if __name__ == "__main__":
-    main()
+    print(table(*sys.argv[1:]) or "give the folder that holds cleveland.data and the others")

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn import set_config
+from sklearn import config_context
 from sklearn.pipeline import make_pipeline
 
 import hessalign as ha
@@ -145,21 +145,23 @@ def errors_on(example: str, scrambled: bool, seed: int, samples: int) -> dict[st
     return found
 
 
-def main() -> None:
-    """Print a table of errors, mean and standard deviation over draws."""
-    seeds = int(sys.argv[1]) if len(sys.argv) > 1 else 10
-    samples = int(sys.argv[2]) if len(sys.argv) > 2 else 1000
-    set_config(enable_metadata_routing=True)  # domains reach the transformers in pipelines
-    for examples in (("1",), ("2", "3")):
-        columns = [(example, scrambled) for example in examples for scrambled in (False, True)]
-        tables = {column: [errors_on(*column, seed, samples) for seed in range(seeds)] for column in columns}
-        print("| head |" + "".join(f" {e}{'s' if s else ''} |" for e, s in columns))
-        print("|---|" + "---|" * len(columns))
-        for name in tables[columns[0]][0]:
-            values = [np.array([draw[name] for draw in tables[column]]) for column in columns]
-            print(f"| {name} |" + "".join(f" {v.mean():.2f} ± {v.std():.2f} |" for v in values), flush=True)
-        print()
+def table(seeds: int = 5, samples: int = 1000) -> str:
+    """Errors, mean and standard deviation over draws: of regression, and of classification."""
+    lines = []
+    with config_context(enable_metadata_routing=True):  # domains reach the transformers in pipelines
+        for examples in (("1",), ("2", "3")):
+            columns = [(example, scrambled) for example in examples for scrambled in (False, True)]
+            found = {
+                column: [errors_on(*column, seed, samples) for seed in range(seeds)] for column in columns
+            }
+            lines.append("| head |" + "".join(f" {e}{'s' if s else ''} |" for e, s in columns))
+            lines.append("|---|" + "---|" * len(columns))
+            for name in found[columns[0]][0]:
+                values = [np.array([draw[name] for draw in found[column]]) for column in columns]
+                lines.append(f"| {name} |" + "".join(f" {v.mean():.2f} ± {v.std():.2f} |" for v in values))
+            lines.append("")
+    return "\n".join(lines).strip()
 
 
 if __name__ == "__main__":
-    main()
+    print(table(*map(int, sys.argv[1:])))

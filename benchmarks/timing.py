@@ -2,8 +2,11 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+
+import torch
 
 
 @dataclass(frozen=True)
@@ -52,17 +55,41 @@ HEADER = "| what | against | time [ms] | baseline [ms] | ratio | target |\n|---|
 
 
 def median_seconds(
-    functions: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 2
+    functions: Mapping[str, Callable[[], object]],
+    rounds: int,
+    warm_up: int = 2,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    """Median time of each function; every round calls all of them in turn."""
+    """Median time of each function; every round calls all of them in turn.
+
+    Args:
+        functions: By name.
+        rounds: How often each is timed.
+        warm_up: Rounds before that.
+        clock: ``time.process_time`` for processor seconds, on which other work on the machine tells less.
+
+    Returns:
+        Seconds, by name.
+    """
     times: dict[str, list[float]] = {name: [] for name in functions}
     for number in range(warm_up + rounds):
         for name, function in functions.items():
-            started = time.perf_counter()
+            started = clock()
             function()
             if number >= warm_up:
-                times[name].append(time.perf_counter() - started)
+                times[name].append(clock() - started)
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch computes in one thread, so that a process's seconds are those of its work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _milliseconds(seconds: float) -> str:

@@ -10,11 +10,11 @@ from itertools import count
 from pathlib import Path
 
 import torch
-from hessalign.benchmark.arrangement import arrange
 
 from benchmarks.timing import Comparison, median_seconds
 from hessalign.benchmark.job import Job, perform
 from hessalign.benchmark.protocol import RunConfig, SweepSpec
+from hessalign.benchmark.sweep import arrange
 from hessalign.datasets.features_file import save_features
 from hessalign.datasets.registry import DataSource, find_data
 from hessalign.training import Machine

@@ -11,6 +11,10 @@ PAGE = Path(__file__).parent / "algorithms.md"
 INTRODUCTION = """\
 # Algorithms
 
+You get every algorithm's formula, source, hyper-parameters and search space. The same in a terminal:
+
+    hessalign algorithms hgp
+
 `E` source domains, `R_e` the mean cross-entropy of domain `e` in the batch, `z = f(x)` the features, `c`
 the linear head. All use Adam with a constant learning rate unless said. Hyper-parameters are given with
 their default and the distribution of a random search for images of 224 pixels; those shared by all

@@ -160,7 +160,7 @@ def section(report: Report, adapted: Report | None) -> str:
         "and they are frozen. It is ERM with other seeds, so its differences show what chance makes:",
         f"{'; '.join(chance(report, rule) for rule in RULES)}.",
         "",
-        "All tables, with the differences by target domain: [tables.md](../results/pacs_features/tables.md).",
+        "All tables, with the differences by target domain: `results/pacs_features/tables.md`.",
         "",
         "### With an adapter",
         "",

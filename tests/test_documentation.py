@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import polars
 import pytest
 import torch
 import typer
@@ -21,8 +22,10 @@ from torch.nn import functional
 
 import hessalign as ha
 from hessalign.algorithms import algorithm_names
+from hessalign.algorithms.registry import registered_name as registered_algorithm
 from hessalign.cli.main import app
 from hessalign.datasets import dataset_names
+from hessalign.datasets.registry import registered_name as registered_dataset
 from hessalign.experiments.colored_mnist import METHODS
 from hessalign.training import Machine, train
 from tests.cli.command import hessalign
@@ -35,10 +38,10 @@ from tests.training.tiny_domains import TinyDomains, tiny_spec
 ROOT = Path(__file__).parents[1]
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
-    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 }
 BLOCK = re.compile(
-    r"(?P<note><!-- not run: .+ -->\n+)?^```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
+    r"(?P<note><!-- not run: .+ -->\n+)?^```python\n(?!--8<--)(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 
 Names = dict[str, object]
@@ -65,14 +68,11 @@ def own_loop() -> Names:
     images, targets = torch.randn(2, 12, 1, 4, 4), torch.randint(0, 3, (2, 12))
     domains = torch.arange(12).remainder(3).expand(2, 12)
     head = nn.Linear(16, 3)
-    random = torch.randn(12, 16)
     samples = coloured([0.9, 0.8], samples=60)
     return {
         "loader": list(zip(images, targets, domains, strict=True)),
         "backbone": nn.Flatten(),
         "head": head,
-        "v": torch.randn(3, 17),
-        "other": ha.HeadDerivatives.from_logits(random, head(random), targets[0]),
         "X": samples.X,
         "y": samples.y,
         "hospital": samples.domains,
@@ -97,25 +97,14 @@ def a_head_to_be() -> Names:
     }
 
 
-def an_algorithm() -> Names:
-    """Names that the README's block on algorithms takes as given."""
-    return {
-        "backbone": nn.Flatten(),
-        "width": 16,
-        "classes": 3,
-        "domains": 3,
-        "inputs": torch.randn(12, 1, 4, 4),
-        "targets": torch.randint(0, 3, (12,)),
-        "domain_ids": torch.arange(12).remainder(3),
-    }
-
-
 def copies_of_datasets() -> Names:
     write_folder(
         Path("data/PACS"), {name: {"dog": 5} for name in ("art_painting", "cartoon", "photo", "sketch")}
     )
     draw_images(Path("my_images"))
     Path("my_images.csv").write_text("path,label,domain\nmy_images/dim/red/0.png,red,dim\n")
+    row = {"path": "my_images/dim/red/0.png", "label": "red", "domain": "dim"}
+    polars.DataFrame([row]).write_parquet("my_images.parquet")
     return {}
 
 
@@ -137,6 +126,16 @@ def a_trained_run() -> Names:
     return {"images": TinyDomains().domains[0].plain.images}
 
 
+def a_run_to_track() -> Names:
+    return {"spec": tiny_spec(steps=1), "dataset": TinyDomains()}
+
+
+def a_run_to_share() -> Names:
+    samples = coloured([0.9, 0.8, 0.7], samples=90)
+    own = {"X": samples.X, "y": samples.y, "sample_domain": samples.domains}
+    return {**a_trained_run(), "run": Path("runs/hgp"), **own}
+
+
 GIVEN: dict[str, Callable[[], Names]] = {
     "README.md": own_loop,
     "docs/datasets.md": copies_of_datasets,
@@ -144,19 +143,21 @@ GIVEN: dict[str, Callable[[], Names]] = {
     "docs/estimator.md": own_loop,
     "docs/features.md": embeddings,
     "docs/heads-and-losses.md": a_head_to_be,
+    "docs/share-and-serve.md": a_run_to_share,
+    "docs/trackers.md": a_run_to_track,
     "docs/training.md": a_trained_run,
 }
-GIVEN_TO_A_BLOCK = {"from hessalign.algorithms import DomainBatch, get_algorithm": an_algorithm}
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(PAGES[page])])
+# Notebooks run with tests/test_gallery.py.
+RUN_HERE = [page for page, text in PAGES.items() if blocks(text) and not page.startswith("docs/gallery/")]
+
+
+@pytest.mark.parametrize("page", RUN_HERE)
 def test_every_block_of_python_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names: Names = {"__name__": "page", "ha": ha, **GIVEN.get(page, dict)()}
     for block in blocks(PAGES[page]):
-        for beginning, given in GIVEN_TO_A_BLOCK.items():
-            if block.code.startswith(beginning):
-                names.update(given())
         if ">>>" in block.code:
             run_as_session(block, names, page)
             continue
@@ -211,7 +212,8 @@ def test_every_command_parses(page: str, line: str) -> None:
     for name, known in KNOWN.items():
         value = parameters.get(name)
         for each in value.split(",") if isinstance(value, str) else ():
-            assert each in known or Path(each).suffix or "/" in each, f"{name}: {each}"
+            named = registered_algorithm(each) if name.startswith("algorithm") else registered_dataset(each)
+            assert {each, named} & {*known} or Path(each).suffix or "/" in each, f"{name}: {each}"
 
 
 MADE_UP = "made/up"

@@ -29,6 +29,25 @@ def test_a_timm_script_computes_the_penalty_in_float32(capsys: pytest.CaptureFix
     assert "computed in torch.float32" in run("timm_style.py", capsys)
 
 
+def test_four_hospitals_send_what_the_pooled_penalty_needs_and_it_reveals_patients(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lines = run("../federated/four_hospitals.py", capsys).splitlines()
+    starts = (
+        "diagonal",
+        "hgp",
+        "slope",
+        "shares",
+        "features of a single",
+        "features of the patient who came",
+    )
+    assert len(lines) == len(starts)
+    for line, start in zip(lines, starts, strict=True):
+        assert line.startswith(start)
+        assert float(line.split()[-1]) < 1e-10
+    assert float(lines[0].split()[1].rstrip(";")) > 0.01
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of other libraries, about themselves
 @pytest.mark.parametrize(

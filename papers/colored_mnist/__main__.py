@@ -88,7 +88,7 @@ def study_command(
         int, option(Panel.TRAINING, "Restarts of each configuration.", callback=whole(1, MOST_RUNS))
     ] = 1,
     seed: Annotated[
-        int, option(Panel.TRAINING, "Of the first restart; the next ones count up.", callback=whole(0))
+        int, option(Panel.TRAINING, "Seed of the first restart; the next ones count up.", callback=whole(0))
     ] = 0,
     device: Device = "cpu",
     out: Annotated[
@@ -253,7 +253,7 @@ def _label(choice: Candidate) -> str:
 
 @app.command("page")
 def page_command() -> None:
-    """Write docs/colored-mnist.md and its figures from the records under results/colored_mnist."""
+    """Write docs/colored-mnist.md, its appendix and their figures from the records."""
     write()
 
 

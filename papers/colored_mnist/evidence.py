@@ -81,13 +81,17 @@ class Ended:
 class Evidence:
     """All records, and what was cited of them.
 
+    Args:
+        has_notes: Whether marks are put for footnotes; a page without them has an appendix that has them.
+
     Attributes:
         groups: Records that differ by their seed alone together.
         figures: How to draw each figure that was shown, by file name, and what it shows.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_notes: bool) -> None:
         records = all_records()
+        self._has_notes = has_notes
         self.groups = group_restarts(records.values())
         self.figures: dict[str, tuple[Callable[[Path], None], object]] = {}
         self._paths = {record.spec: path for path, record in records.items()}
@@ -139,6 +143,8 @@ class Evidence:
 
     def cite(self, *cited: "Cited") -> str:
         """Marks to put after a statement: for each configuration a footnote that names its records."""
+        if not self._has_notes:
+            return ""
         by_configuration: dict[RestartSpec, list[RestartRecord]] = {}
         for record in _records_of(cited):
             by_configuration.setdefault(record.spec.configuration(), []).append(record)
@@ -151,8 +157,7 @@ class Evidence:
     def footnotes(self) -> str:
         """The notes of all marks so far."""
         return "\n".join(
-            f"[^{number}]: {key[0][1].method}, seed "
-            + ", ".join(f"[{seed}](../results/colored_mnist/{self._paths[spec]})" for seed, spec in key)
+            f"[^{number}]: " + ", ".join(f"`{self._paths[spec]}`" for _, spec in key)
             for key, number in self._notes.items()
         )
 

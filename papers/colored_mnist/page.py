@@ -1,4 +1,7 @@
-"""docs/colored-mnist.md: prose written by hand, in ``page.md.jinja``, around what the records say."""
+"""The pages on Colored MNIST: prose written by hand, in templates, around what the records say.
+
+``docs/colored-mnist.md`` tells the story; its appendix, ``docs/colored-mnist-records.md``, names the records.
+"""
 
 import re
 import textwrap
@@ -15,12 +18,16 @@ from hessalign.files import write_atomically
 from papers.colored_mnist import evidence, tables
 from papers.colored_mnist.evidence import FIGURES, ROOT, Evidence
 
-PAGE = ROOT / "docs" / "colored-mnist.md"
+DOCS = ROOT / "docs"
+STORY, RECORDS = "colored-mnist.md", "colored-mnist-records.md"
+TEMPLATES = {
+    STORY: Path(__file__).with_name("story.md.jinja"),
+    RECORDS: Path(__file__).with_name("records.md.jinja"),
+}
 WIDTH = 116
 """Of the lines of prose."""
 GLUE = "\0"
 """A space at which no line ends."""
-TEMPLATE = Path(__file__).with_name("page.md.jinja")
 OF_THE_RECORDS: tuple[Callable[..., object], ...] = (
     tables.paper_table,
     tables.reproduced,
@@ -38,6 +45,8 @@ OF_THE_RECORDS: tuple[Callable[..., object], ...] = (
     tables.sweeps,
     tables.configurations,
     tables.over_probes,
+    tables.probes_figure,
+    tables.repeats,
     tables.as_flat,
     tables.runs_of,
     tables.choose,
@@ -49,7 +58,7 @@ OF_THE_RECORDS: tuple[Callable[..., object], ...] = (
 
 @dataclass(frozen=True)
 class Page:
-    """The page in full.
+    """A page in full.
 
     Attributes:
         text: In Markdown.
@@ -60,8 +69,11 @@ class Page:
     evidence: Evidence
 
 
-def make_page() -> Page:
-    """The page, from template and records.
+def make_page(name: str) -> Page:
+    """A page, from its template and the records.
+
+    Args:
+        name: ``STORY`` or ``RECORDS``.
 
     Returns:
         Its text, and the evidence with the figures that are to be drawn.
@@ -70,7 +82,7 @@ def make_page() -> Page:
         ValueError: If a sentence no longer holds, or a record is missing.
         jinja2.UndefinedError: If the template names what there is not.
     """
-    records = Evidence()
+    records = Evidence(has_notes=name == RECORDS)
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.do"]
     )
@@ -80,7 +92,7 @@ def make_page() -> Page:
     environment.filters["one"] = lambda value: f"{value:.1f}"
     environment.globals.update({of.__name__: partial(of, records) for of in OF_THE_RECORDS})
     environment.globals.update(
-        holds=_holds,
+        holds=partial(_holds, name),
         run=records.run,
         ended=evidence.ended,
         cite=records.cite,
@@ -102,25 +114,27 @@ def make_page() -> Page:
         rises=tables.rises,
         added_by_diagonals=tables.added_by_diagonals,
     )
-    text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render()
+    text = environment.from_string(TEMPLATES[name].read_text(encoding="utf-8")).render()
     return Page("\n\n".join(map(_wrapped, re.split(r"\n{2,}", text.strip()))) + "\n", records)
 
 
 def write() -> None:
-    """Write the text and all figures, and remove figures that no longer belong to it."""
-    page = make_page()
-    folder = PAGE.parent / FIGURES
+    """Write both texts and all figures, and remove figures that no longer belong to them."""
+    pages = {name: make_page(name) for name in TEMPLATES}
+    figures = {name: figure for page in pages.values() for name, figure in page.evidence.figures.items()}
+    folder = DOCS / FIGURES
     folder.mkdir(exist_ok=True)
-    for name, (draw, _) in page.evidence.figures.items():
+    for name, (draw, _) in figures.items():
         draw(folder / name)
     for path in folder.glob("*.png"):
-        if path.name not in page.evidence.figures:
+        if path.name not in figures:
             path.unlink()
-    write_atomically(PAGE, page.text)
+    for name, page in pages.items():
+        write_atomically(DOCS / name, page.text)
 
 
-def _holds(condition: bool, sentence: str) -> str:
-    """Nothing, in place of a condition that a sentence of the template rests on.
+def _holds(page: str, condition: bool, sentence: str) -> str:
+    """Nothing, in place of a condition that a sentence of a template rests on.
 
     Returns:
         The empty string.
@@ -129,7 +143,7 @@ def _holds(condition: bool, sentence: str) -> str:
         ValueError: If it is not met: the sentence has to be written anew.
     """
     if not condition:
-        raise ValueError(f"{TEMPLATE.name}: the records no longer say that {sentence}")
+        raise ValueError(f"{TEMPLATES[page].name}: the records no longer say that {sentence}")
     return ""
 
 

@@ -28,6 +28,7 @@ from hessalign.experiments.colored_mnist import (
 from hessalign.experiments.colored_mnist.figure import save_figure
 from hessalign.grid import markdown_table
 from papers.colored_mnist.evidence import (
+    FIGURES,
     Ended,
     Evidence,
     Group,
@@ -660,6 +661,32 @@ def over_probes(evidence: Evidence, setting: Setting) -> list[Ended]:
     ordered = sorted(probed, key=lambda group: group[0].spec.probes or 0)
     groups = on_common_seeds(*ordered, with_terms(evidence.find(setting, "diagonal")))
     return [ended(group) for group in groups]
+
+
+def probes_figure(evidence: Evidence, caption: str) -> str:
+    """Hutchinson in expectation over the number of probes, at the published size.
+
+    Args:
+        evidence: The records.
+        caption: In words.
+
+    Returns:
+        The figure in Markdown, with its caption.
+
+    Raises:
+        ValueError: If there are no records of that sweep.
+    """
+    for sweep in sweeps(evidence, "probes"):
+        if name_of(Setting()) in sweep.title:
+            name = sweep.figure.partition(f"]({FIGURES}/")[2].partition(")")[0]
+            return f"{evidence.show(name, caption, *evidence.figures[name])}\n\n{caption}"
+    raise ValueError("probes: the page needs the records of this sweep in the published setting")
+
+
+def repeats(evidence: Evidence, split: Split, method: str) -> bool:
+    """Whether both accuracies of a method lie inside the paper's ±."""
+    marks = marks_of(evidence.run(split, method).row, published(split)[method])
+    return marks == ("inside", "inside")
 
 
 def off_diagonals(runs: Sequence[Ended]) -> list[float]:

@@ -54,7 +54,7 @@ class Grid:
     Raises:
         ValueError: If a row has not one cell for each header.
 
-    Example:
+    Examples:
         >>> print(Grid(["Domain", "images"], [["photo", "1,670"]]).to_markdown())
         | Domain | images |
         | --- | ---: |
@@ -137,7 +137,7 @@ def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[str]], align:
     Args:
         headers: One for each column.
         rows: Of cells, one for each column.
-        align: As of [Grid][hessalign.grid.Grid].
+        align: As of ``Grid``.
 
     Returns:
         Its lines.

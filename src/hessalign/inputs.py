@@ -60,7 +60,7 @@ def as_domain_ids(name: str, domains: Any, samples: int, device: torch.device | 
     """One integer domain id for each sample, as a tensor.
 
     A tensor's ids are returned as they are, and nothing of them is read on the host. Everything else, strings
-    among it, goes through [read_domains][] and becomes positions in the ascending list of its names.
+    among it, goes through ``read_domains`` and becomes positions in the ascending list of its names.
 
     Args:
         name: What the argument is called.

@@ -81,7 +81,7 @@ def visible(text: str) -> str:
     Returns:
         One line.
 
-    Example:
+    Examples:
         >>> visible("day\nnight")
         'day\\nnight'
     """

@@ -205,7 +205,7 @@ def evaluate(
         ValueError: If an argument has the wrong length or shape, a value is NaN or out of range, or a target
             is no class.
 
-    Example:
+    Examples:
         >>> from hessalign.metrics import evaluate
         >>> found = evaluate(["cow", "cow", "dog"], [0.2, 0.9, 0.8], domains=["a", "b", "b"])
         >>> round(found.overall["accuracy"], 3), found.groups.worst_name("accuracy")
@@ -261,7 +261,7 @@ def count_groups(
     Raises:
         ValueError: If lengths do not match, or neither is given.
 
-    Example:
+    Examples:
         >>> from hessalign.metrics import count_groups
         >>> count_groups(["cow", "dog", "dog"], domains=["a", "a", "b"])
         {('a', 'cow'): 1, ('a', 'dog'): 1, ('b', 'dog'): 1}
@@ -284,7 +284,7 @@ class Scorer(BaseEstimator):  # type: ignore[misc]
         name: ``"worst_group_accuracy"``, ``"mean_domain_log_loss"``, ``"ece"``, ...; hyphens may stand for
             underscores.
 
-    Example:
+    Examples:
         >>> from hessalign import HessianAlignedClassifier
         >>> from hessalign.metrics import Scorer
         >>> X, y, clinic = [[-1.0], [1.0], [-2.0], [3.0]], [0, 1, 0, 1], ["a", "a", "b", "b"]

@@ -2,7 +2,7 @@
 
 Templates lie in ``hessalign/templates``; ``page.html`` is what all pages have in common. A page needs nothing
 but itself: style, script and figures stand in it. Every value is data: what is printed is made visible as
-[hessalign.markup][] does it, and escaped.
+``hessalign.markup`` does it, and escaped.
 """
 
 from functools import cache

@@ -79,7 +79,7 @@ class Registry(Generic[Registered]):
         """Refuse an unknown name, importing nothing.
 
         Args:
-            name: A name in any [spelling][].
+            name: A name in any ``spelling``.
 
         Returns:
             The registered name.
@@ -102,7 +102,7 @@ class Registry(Generic[Registered]):
         """The registered name of a class; what was given where there is none.
 
         Args:
-            name: A name in any [spelling][].
+            name: A name in any ``spelling``.
 
         Returns:
             The name.
@@ -116,7 +116,7 @@ class Registry(Generic[Registered]):
         """The class with a name; a plug-in is loaded from its entry point.
 
         Args:
-            name: A name in any [spelling][].
+            name: A name in any ``spelling``.
 
         Returns:
             The class.
@@ -142,7 +142,7 @@ def spelling(name: str) -> str:
     Returns:
         The letters and digits, in small letters.
 
-    Example:
+    Examples:
         >>> spelling("IB_ERM") == spelling("ib-erm"), spelling("ERM++") == spelling("ERMPlusPlus")
         (True, True)
     """

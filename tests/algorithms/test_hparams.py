@@ -167,9 +167,20 @@ DATASET_REFERENCE_NAMES = {
     "image_folder": "ImageFolderDomains",
     "office_home": "OfficeHome",
     "pacs": "PACS",
+    "parquet_features": "ParquetFeatures",
+    "parquet_images": "ParquetImages",
     "rotated_mnist": "RotatedMNIST",
+    "spawrious_m2m_easy": "SpawriousM2M_easy",
+    "spawrious_m2m_hard": "SpawriousM2M_hard",
+    "spawrious_m2m_medium": "SpawriousM2M_medium",
+    "spawrious_o2o_easy": "SpawriousO2O_easy",
+    "spawrious_o2o_hard": "SpawriousO2O_hard",
+    "spawrious_o2o_medium": "SpawriousO2O_medium",
+    "sviro": "SVIRO",
     "terra_incognita": "TerraIncognita",
     "vlcs": "VLCS",
+    "wilds_camelyon": "WILDSCamelyon",
+    "wilds_fmow": "WILDSFMoW",
 }
 
 

@@ -65,3 +65,30 @@ def test_mldg_as_domainbed_has_it_says_where_it_learns_nothing() -> None:
         "meta_test_domains: with 2 of 2 source domains held out none is left for meta-train, and variant "
         '"domainbed" trains nothing'
     )
+
+
+@pytest.mark.parametrize("name", ["coral", "mmd"])
+def test_features_that_nothing_trains_leave_a_penalty_on_features_nothing_to_do(name: str) -> None:
+    algorithm, plain = make_algorithm(name), make_algorithm("erm")
+    for each in (algorithm, plain):
+        each.backbone.requires_grad_(False)
+    batch = make_batch()
+    with pytest.warns(
+        NoEffectWarning, match=f"algorithm: the penalty of {name} depends on the features alone"
+    ):
+        algorithm.update(batch, algorithm.make_optimizers())
+    algorithm.update(batch, algorithm.make_optimizers())  # told once
+    plain.update(batch, plain.make_optimizers())
+    plain.update(batch, plain.make_optimizers())
+    for key, value in plain.head.state_dict().items():
+        torch.testing.assert_close(algorithm.head.state_dict()[key], value)
+
+
+def test_of_two_penalties_the_one_on_features_says_that_it_does_nothing() -> None:
+    algorithm = make_algorithm("ib_irm")
+    assert algorithm.no_effect() is None
+    algorithm.backbone.requires_grad_(False)
+    assert str(algorithm.no_effect()).startswith("ib_weight: the variance of the features is theirs alone")
+    without = make_algorithm("ib_irm", ib_weight=0.0)
+    without.backbone.requires_grad_(False)
+    assert without.no_effect() is None

@@ -524,10 +524,24 @@ def test_a_second_derivative_is_right_or_refused(method: str) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
 
 
-def test_the_spectral_penalty_in_torch_func_has_first_derivatives_only() -> None:
+OLD = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 10)
+
+
+@pytest.mark.parametrize(
+    "domains",
+    [
+        SortedDomains([4, 4, 4]),
+        pytest.param(
+            torch.arange(12) % 3, marks=pytest.mark.skipif(OLD, reason="torch.func reads no ids before 2.10")
+        ),
+    ],
+    ids=["sorted", "ids"],
+)
+def test_the_spectral_penalty_in_torch_func_has_first_derivatives_only(
+    domains: Tensor | SortedDomains,
+) -> None:
     """Backwards; forwards, and twice, they are refused."""
     case = make_case("cross_entropy", 12, 5, 3, 0)
-    domains = torch.arange(12) % 3
 
     def value(features: Tensor) -> Tensor:
         return make_penalty("spectral")(features, case.logits.detach(), case.targets, domains)

@@ -55,6 +55,25 @@ def test_mnist_cnn_is_domainbeds(channels: int) -> None:
     torch.testing.assert_close(backbone(x), reference(x).mean((2, 3)))
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-4)])
+def test_channels_last_changes_last_bits_only(dtype: torch.dtype, tolerance: float) -> None:
+    network = make("mnist_cnn", 2).to(dtype).network
+    plain = nn.Sequential(*copy.deepcopy(network))  # the same layers, channels first
+    seen: list[Tensor] = []
+    network[0].register_forward_hook(lambda _, given, result: seen.extend((*given, result)))
+    found = []
+    for each in (network, plain):
+        inputs = images(2, 28, 4).to(dtype).requires_grad_()
+        features = each(inputs)
+        gradients = torch.autograd.grad(features.square().sum(), [inputs, *each.parameters()])
+        assert features.is_contiguous()
+        found.append([features, *gradients])
+    assert all(value.is_contiguous(memory_format=torch.channels_last) for value in seen)
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one, two, rtol=tolerance, atol=tolerance * float(two.detach().abs().max()))
+    assert all(parameter.is_contiguous() for parameter in network.parameters())  # as checkpoints keep them
+
+
 @pytest.mark.parametrize(
     ("name", "width"),
     [

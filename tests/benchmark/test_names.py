@@ -6,7 +6,7 @@ from hessalign.benchmark.names import ALGORITHM_LABELS, DATASET_LABELS
 from hessalign.datasets import registry as datasets
 from hessalign.datasets.registry import dataset_names, get_dataset
 
-USERS_OWN = {"csv_file", "features_file", "image_folder"}
+USERS_OWN = {"csv_file", "features_file", "image_folder", "parquet_features", "parquet_images"}
 """Datasets that are the user's, so that no table has a place for them."""
 
 

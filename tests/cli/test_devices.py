@@ -122,3 +122,11 @@ def test_a_run_goes_where_it_is_told(tmp_path: Path) -> None:
         assert result.returncode == 0, result.stderr
         records.append(json.loads(result.stdout)["loss"])
     assert len(set(records)) == 1
+
+
+def test_inside_a_slurm_job_a_run_starts_its_own_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the job has: of a job with four tasks Fabric would demand four devices, and refuse one."""
+    for name, value in {"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "sweep", "SLURM_JOB_ID": "7"}.items():
+        monkeypatch.setenv(name, value)
+    fabric = make_fabric(Machine("cpu"))
+    assert (fabric.world_size, fabric.global_rank) == (1, 0)

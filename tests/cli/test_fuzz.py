@@ -74,7 +74,9 @@ GOOD = {
     "study": ["probes", "--fast"],
     "train": ["--dataset", "features.safetensors", "--algorithm", "erm", "--target", "0", "--out", "new"],
     "features": ["--dataset", "photos", *NETWORK, "--out", "new.safetensors"],
+    "average": ["run", "other", "--dataset", "features.safetensors", "--out", "mean"],
     "predict": ["of_photos", "photos"],
+    "export": ["of_photos", "--format", "torchscript", "--out", "new.pt"],
     "inspect": ["run", "--dataset", "features.safetensors"],
     "sweep": ["--datasets", "features.safetensors", "--algorithms", "erm,hgp", "--out", "sweep"],
     "collect": ["run"],
@@ -109,7 +111,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "binary.safetensors").write_bytes(random.Random(0).randbytes(300))
     (root / "spec.json").write_text("[]", encoding="utf-8")
     draw_images(root / "photos")
-    for data, out, network in (("features.safetensors", "run", ()), ("photos", "of_photos", NETWORK)):
+    runs = [("features.safetensors", name, ()) for name in ("run", "other")]
+    for data, out, network in (*runs, ("photos", "of_photos", NETWORK)):
         line = ["train", "--dataset", str(root / data), "--algorithm", "erm", "--target", "0", *network]
         result = CliRunner().invoke(app, [*line, *FIXED["train"], "--out", str(root / out)])
         assert result.exit_code == 0, result.output

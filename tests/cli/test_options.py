@@ -17,6 +17,7 @@ from tests.test_documentation import parse
 from tests.training.tiny_features import tiny_features
 
 OF_THE_COMMAND = {
+    "--format",
     "--backbone",
     "--dataset",
     "--json",
@@ -26,6 +27,7 @@ OF_THE_COMMAND = {
     "--root",
     "--seed",
     "--steps",
+    "--select",
 }
 """Each command says of what: an --out is a folder or a file, --steps are those of a run or a restart."""
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -176,7 +177,11 @@ def test_more_trials_extend_a_sweep_and_ray_gives_the_same_records(local: Path, 
         (algorithm, trial, draw) for algorithm in ("erm", "hgp") for trial in (0, 1) for draw in (0, 1)
     }
     by_ray = ["--engine", "ray", "--cpus-per-run", "1", "--out", tmp_path / "ray"]
-    result = run_process("sweep", *more, *by_ray)
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        # What a cluster leaves that was started here last and was killed.
+        (Path(folder) / "ray").mkdir()
+        (Path(folder) / "ray" / "ray_current_cluster").write_text("127.0.0.1:9")
+        result = run_process("sweep", *more, *by_ray, env={"RAY_TMPDIR": folder})
     assert result.returncode == 0, result.stderr
     assert records(tmp_path / "ray") == records(extended)
 

@@ -113,3 +113,30 @@ def test_a_broken_image_is_named(folder: Path, tmp_path: Path, run: Path) -> Non
     missing = hessalign("predict", str(folder), str(broken))
     assert missing.returncode == 2
     assert "holds no readable checkpoint" in words(missing.stderr)
+
+
+def test_a_run_is_shared_and_predicts_as_it_did(folder: Path, run: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    result = hessalign("export", run, "--format", "pretrained", "--selection", "oracle", "--out", model)
+    assert result.returncode == 0, result.stderr
+    config = json.loads((model / "config.json").read_text())
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert config["evaluation"] == last["accuracies"]
+    card = (model / "README.md").read_text()
+    assert "too good to be expected" in card
+    assert f"| vivid | target | {100 * last['accuracies']['vivid']['in']:.1f} |" in card
+    before, after = (hessalign("predict", place, folder / "vivid").stdout for place in (run, model))
+    assert before == after
+    assert len(after.splitlines()) == 2 * IMAGES + 1
+    script = hessalign("export", model, "--format", "torchscript", "--out", tmp_path / "m.pt", "--json")
+    assert json.loads(script.stdout)["difference"] <= 1e-5
+    for words_of, message in (
+        (["--format", "onnx", "--out", tmp_path / "m.pt"], "out: a file of the format onnx ends in .onnx"),
+        (
+            ["--format", "torchscript", "--selection", "oracle", "--out", tmp_path / "n.pt"],
+            "selection: belongs",
+        ),
+        (["--format", "pretrained", "--out", run], "holds other things (.lock, checkpoints, done)"),
+    ):
+        refused = hessalign("export", run, *words_of)
+        assert (refused.returncode, message in words(refused.stderr)) == (2, True), refused.stderr

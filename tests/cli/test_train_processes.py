@@ -7,8 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from hessalign.runs.checkpoints import TRAINED, WEIGHTS
 from hessalign.training import read_records
 from tests.cli.command import hessalign, run_process, start_process, words
 from tests.cli.small_images import DOMAINS, draw_images
@@ -122,3 +125,28 @@ def test_a_missing_tensorboard_is_one_sentence(
     assert result.returncode == 2
     assert "tensorboard: it is not installed; pip install 'hessalign[tensorboard]'" in words(result.stderr)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_average_climb_and_hold_fast_as_one(folder: Path, tmp_path: Path) -> None:
+    """SWAD, whose start the source loss decides, DISAM's three passes, a backbone that is held at first."""
+    recipe = [
+        "--average",
+        "swad",
+        "--swad-converge",
+        "1",
+        "--sharpness",
+        "disam",
+        "--linear-probe-steps",
+        "2",
+    ]
+    command = ["train", "--dataset", str(folder), *EXACT, *STEPS, *recipe]
+    assert hessalign(*command, "--out", tmp_path / "one").returncode == 0
+    result = run_process(*command, "--devices", "2", "--out", tmp_path / "two")
+    assert result.returncode == 0, result.stderr
+    one, two = (next((tmp_path / name / "checkpoints").glob("step-*")) / WEIGHTS for name in ("one", "two"))
+    expected = load_file(one)
+    assert (one.parent / TRAINED).exists()
+    for name, value in load_file(two).items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-6, atol=1e-9)
+    assert_equal_records(tmp_path / "two", tmp_path / "one")

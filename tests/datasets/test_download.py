@@ -15,7 +15,7 @@ from typing import ClassVar
 import pytest
 from filelock import FileLock
 
-from hessalign.datasets import get_dataset, make_dataset
+from hessalign.datasets import PublishedImages, dataset_names, get_dataset, make_dataset
 from hessalign.datasets.archives import Checksum, Source, google_drive, google_drive_link
 from hessalign.datasets.domain_net import DomainNet
 from hessalign.datasets.download import download, downloadable
@@ -25,7 +25,7 @@ from hessalign.datasets.terra_incognita import TerraIncognita
 from tests.cli.command import hessalign, words
 from tests.datasets.server import Server, serving
 
-PUBLISHED = ("pacs", "vlcs", "office_home", "terra_incognita", "domain_net")
+PUBLISHED = [name for name in dataset_names() if issubclass(get_dataset(name), PublishedImages)]
 PAIR = {f"kfold/{domain}/{name}/{number}.jpg": f"{domain}{name}{number}".encode()
         for domain in ("dusk", "dawn") for name in ("cat", "dog") for number in range(2)}  # fmt: skip
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hessalign.datasets import make_dataset
-from hessalign.datasets.features_file import FeaturesFile, save_features
+from hessalign.datasets.features_file import FeaturesFile, feature_rows, save_features
 from hessalign.datasets.registry import find_data
 from hessalign.datasets.verify import verify
 from hessalign.exceptions import HessalignWarning
@@ -288,3 +288,34 @@ def test_a_changed_value_that_is_not_finite_is_told_by_verify(tmp_path: Path) ->
     dataset.domains[1].plain.table[2, 0, 0] = float("nan")
     report = verify(dataset)
     assert report.unreadable == ("south: sample 2: its features hold NaN or infinity; extract them again",)
+
+
+def test_rows_of_a_sample_stand_together_with_the_plain_one_first(tmp_path: Path) -> None:
+    given = data(views=2)
+    path = write(tmp_path / "own.safetensors", views=given["views"])
+    dataset = FeaturesFile(path)
+    rows = feature_rows(path)
+    assert rows.X.shape == (90, 5)
+    assert rows.sample_id.tolist() == [sample for sample in range(30) for _ in range(3)]
+    plain = torch.cat([domain.plain.table[:, 0] for domain in dataset.domains]).numpy()
+    assert np.array_equal(rows.X[::3], plain)
+    views = torch.cat([domain.augmented.table for domain in dataset.domains]).numpy()
+    assert np.array_equal(rows.X.reshape(30, 3, 5)[:, 1:], views)
+    names = [domain.name for domain in dataset.domains for _ in range(3 * len(domain))]
+    assert rows.sample_domain.tolist() == names
+    labels = torch.cat([domain.targets for domain in dataset.domains]).repeat_interleave(3)
+    assert rows.y.tolist() == [dataset.class_names[label] for label in labels]
+    some = feature_rows(path, domains=[dataset.domains[2].name, dataset.domains[0].name], views=False)
+    chosen = np.isin(rows.sample_domain[::3], [dataset.domains[0].name, dataset.domains[2].name])
+    assert np.array_equal(some.X, plain[chosen])
+    assert np.array_equal(some.sample_id, np.arange(30)[chosen])
+
+
+def test_rows_that_are_not_there_are_one_sentence(tmp_path: Path) -> None:
+    path = write(tmp_path / "own.safetensors")
+    with pytest.raises(ValueError, match=r"domains: the file has .*, got 'nowhere'"):
+        feature_rows(path, domains=["nowhere"])
+    with pytest.raises(ValueError, match="layers: the file has 'features', got 'layer3'"):
+        feature_rows(path, layers=["layer3"])
+    with pytest.raises(ValueError, match=r"domains: the file has .*, got none"):
+        feature_rows(path, domains=[])

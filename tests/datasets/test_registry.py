@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hessalign.datasets import DomainDataset, dataset_names, get_dataset, make_dataset, register
-from hessalign.datasets.registry import find_data
+from hessalign.datasets.registry import DataSource, find_data
 from tests.datasets.images import write_folder
 
 PUBLISHED = {
@@ -19,11 +19,21 @@ PUBLISHED = {
     "office_home": (4, 65, "large", 300, (3, 224, 224), (15_588,)),
     "terra_incognita": (4, 10, "large", 300, (3, 224, 224), (24_788, 24_330)),
     "domain_net": (6, 345, "domain_net", 1000, (3, 224, 224), (586_575,)),
+    "sviro": (10, 7, "large", 300, (3, 224, 224), None),
+    "wilds_camelyon": (5, 2, "large", 100, (3, 224, 224), (455_954,)),
+    "wilds_fmow": (6, 62, "large", 100, (3, 224, 224), (470_086,)),
+    **{
+        f"spawrious_{kind}_{level}": (3, 4, "large", 100, (3, 224, 224), (50_688,))
+        for kind in ("o2o", "m2m")
+        for level in ("easy", "medium", "hard")
+    },
 }
+FOLDERS = ("pacs", "vlcs", "office_home", "terra_incognita", "domain_net", "sviro")
+USERS_OWN = ("image_folder", "csv_file", "features_file", "parquet_images", "parquet_features")
 
 
 def test_all_datasets_are_known() -> None:
-    assert dataset_names() == sorted([*PUBLISHED, "image_folder", "csv_file", "features_file"])
+    assert dataset_names() == sorted([*PUBLISHED, *USERS_OWN])
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -37,11 +47,10 @@ def test_what_a_benchmark_must_know(name: str) -> None:
     assert dataset.steps == 5001
     assert dataset.checkpoint_every == checkpoint_every
     assert dataset.input_shape == input_shape
-    assert dataset.expected_counts is not None
-    assert dataset.expected_counts.totals == totals
+    assert (dataset.expected_counts.totals if dataset.expected_counts else None) == totals
 
 
-@pytest.mark.parametrize("name", ["pacs", "vlcs", "office_home", "domain_net"])
+@pytest.mark.parametrize("name", ["pacs", "vlcs", "office_home", "domain_net", "spawrious_m2m_hard"])
 def test_published_counts_of_the_domains_add_up(name: str) -> None:
     dataset = get_dataset(name)
     counts = dataset.expected_counts
@@ -50,7 +59,7 @@ def test_published_counts_of_the_domains_add_up(name: str) -> None:
     assert counts.totals == (sum(counts.by_domain.values()),)
 
 
-@pytest.mark.parametrize("name", [name for name in PUBLISHED if "mnist" not in name])
+@pytest.mark.parametrize("name", FOLDERS)
 def test_domains_on_disk_are_in_sorted_order(name: str) -> None:
     names = get_dataset(name).domain_names
     assert list(names) == sorted(names)
@@ -118,3 +127,15 @@ def test_a_table_in_capitals_is_one(tmp_path: Path) -> None:
     write_folder(tmp_path, {"a": {"x": 1}})
     (tmp_path / "IMAGES.CSV").write_text("path,label,domain\na/x/000.png,x,a\n")
     assert find_data(str(tmp_path / "IMAGES.CSV")).name == "csv_file"
+
+
+def test_domainbeds_names_are_understood_but_a_path_is_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_data("ColoredMNIST").name == "colored_mnist"
+    assert find_data("OfficeHome", tmp_path) == DataSource("office_home", tmp_path)
+    write_folder(tmp_path / "PACS", {"a": {"x": 1}})
+    assert find_data("PACS") == DataSource("image_folder", tmp_path / "PACS")
+    assert find_data("PACS", tmp_path) == DataSource("pacs", tmp_path)
+    assert find_data("pacs").name == "pacs"

@@ -1,5 +1,7 @@
 """Distances and what belongs to them, against dense matrices, leaving samples out, and sampling."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -11,8 +13,16 @@ from torch import Tensor
 
 from hessalign.diagnostics import alignment_report, means
 from hessalign.diagnostics.bootstrap import _quantiles
-from hessalign.diagnostics.distances import PairDistance, mean_distances, spectral_distances
+from hessalign.diagnostics.distances import (
+    PairDistance,
+    _bilinear_forms,
+    domain_eigenvalues,
+    in_their_span,
+    mean_distances,
+    spectral_distances,
+)
 from hessalign.diagnostics.means import DomainMeans, Pairs, diagonal_means, gradient_means, hessian_means
+from hessalign.diagnostics.tables import plane_table
 from hessalign.head import HeadDerivatives, leading_eigenpairs
 from tests.cases import KINDS, Case, make_case
 
@@ -92,6 +102,52 @@ def test_the_report_decomposes_exactly(kind: str) -> None:
         expected = values[values.abs().argsort(descending=True)][:4]
         own = found.filter(found["domain"] == name)["eigenvalue"].to_list()
         np.testing.assert_allclose(np.abs(own), expected.abs()[: len(own)], rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_few_samples_of_many_features_have_the_same_spectra_in_their_span(bias: bool) -> None:
+    cases = [make_case("cross_entropy", samples, 40, 5, seed) for seed, samples in enumerate((7, 9))]
+    domains = [replace(case.derivatives(), bias=bias) for case in cases]
+    short = in_their_span(domains, 6)
+    assert [domain.features.shape for domain in short] == [(7, 16), (9, 16)]
+
+    def dense(domain: HeadDerivatives) -> Tensor:
+        units = torch.eye(5 * domain.shape[1], dtype=torch.float64).view(-1, *domain.shape)
+        return torch.stack([domain.hvp(unit).flatten() for unit in units])
+
+    whole = [dense(domain) for domain in domains]
+    pair = spectral_distances(domains, [1.0, 1.0], 0, 0.95, np.random.default_rng(0))[0]
+    expected = torch.linalg.eigvalsh(whole[0] - whole[1])
+    assert pair.distance == pytest.approx(float(expected.abs().max()), rel=1e-9)
+    for found, matrix in zip(domain_eigenvalues(domains, 6), whole, strict=True):
+        values = torch.linalg.eigvalsh(matrix)
+        leading = values[values.abs().argsort(descending=True)][:6]
+        torch.testing.assert_close(found, leading, rtol=1e-8, atol=1e-12)
+    # What a sample contributes is the derivative of the distance, by the eigenvector in the whole space.
+    _, vectors = torch.linalg.eigh(whole[0] - whole[1])
+    place = int(expected.abs().argmax())
+    vector = vectors[:, place].view(1, 5, -1)
+    forms = _bilinear_forms(domains[0], vector)[:, 0, 0] * expected[place].sign()
+    torch.testing.assert_close(pair.influences[0], (forms - forms.mean()) / 6, rtol=1e-6, atol=1e-9)
+    # So few values that there are not enough eigenvalues stay in the whole space.
+    assert in_their_span([make_case("cross_entropy", 2, 40, 2, 0).derivatives()], 10)[0].bias
+
+
+def test_the_plane_is_that_of_the_principal_components() -> None:
+    cases = [make_case("cross_entropy", 8, 6, 3, seed).derivatives() for seed in range(5)]
+    gradients = torch.stack([case.gradient() for case in cases])
+    table = plane_table(cases, gradients, list("abcde"))
+    scaled = []
+    for values in (gradients, torch.stack([case.diagonal() for case in cases])):
+        flat = values.flatten(1)
+        scaled.append((flat - flat.mean(0)) / (flat.norm() / 5**0.5))
+    left, singular, _ = torch.linalg.svd(torch.cat(scaled, dim=1), full_matrices=False)
+    for column, name in enumerate(("first", "second")):
+        found = table[f"{name} direction"].to_torch()
+        expected = left[:, column] * singular[column]
+        torch.testing.assert_close(found * (found @ expected).sign(), expected, rtol=1e-9, atol=1e-9)
+        share = float(singular[column] ** 2 / singular.square().sum())
+        assert table[f"{name} share"][0] == pytest.approx(share)
 
 
 def test_lanczos_finds_the_leading_eigenpairs() -> None:

@@ -26,6 +26,7 @@ from hessalign.estimator import (
     VRExClassifier,
     interpolate_heads,
 )
+from hessalign.estimator.reweighted import L1
 from hessalign.exceptions import NoEffectWarning, UntrustworthyWarning
 from hessalign.metrics import evaluate
 from tests.cases import sigmoid_loss, softmax_loss
@@ -312,7 +313,7 @@ def test_dfr_is_the_mean_of_heads_on_balanced_subsets(classes: int) -> None:
     # With the groups' weights instead of cut groups it is about the same head, fitted once.
     scaler = StandardScaler().fit(X)
     weight = (smallest / np.bincount(groups))[groups]
-    rows, kind = scaler.transform(X), {"C": 0.3, "solver": "liblinear", "l1_ratio": 1.0}
+    rows, kind = scaler.transform(X), {"C": 0.3, "solver": "liblinear", **L1}
     if classes == 2:
         once = LogisticRegression(**kind).fit(rows, y, weight).coef_
     else:
@@ -337,7 +338,9 @@ def test_dfr_of_one_subset_with_equal_groups_is_the_published_regression() -> No
     rows = np.concatenate([np.flatnonzero(y == label)[:80] for label in (0, 1)])
     X, y = X[rows], y[rows]
     scaler = StandardScaler().fit(X)
-    expected = LogisticRegression(C=0.1, solver="liblinear", l1_ratio=1.0).fit(scaler.transform(X), y)
+    expected = LogisticRegression(C=0.1, solver="liblinear", tol=1e-8, random_state=0, **L1).fit(
+        scaler.transform(X), y
+    )
     head = DFRClassifier(0.1, n_subsets=1).fit(X, y)
     np.testing.assert_allclose(head.coef_ * scaler.scale_, expected.coef_, atol=2e-3)
     np.testing.assert_allclose(

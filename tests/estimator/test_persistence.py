@@ -11,6 +11,8 @@ from sklearn.exceptions import NotFittedError
 
 import hessalign as ha
 from hessalign.exceptions import UntrustworthyWarning
+from hessalign.metrics import evaluate
+from hessalign.training import TrainedModel
 from tests.estimator.samples import shifted_classes, shifted_line
 
 LABELS = {
@@ -154,3 +156,42 @@ def test_what_cannot_be_saved_harms_no_file(tmp_path: Path) -> None:
         regressor.save(path)
     assert load(path.read_bytes())["kept"] == 1
     assert [file.name for file in tmp_path.iterdir()] == ["head.safetensors"]
+
+
+def test_an_estimator_is_shared_with_a_card_and_comes_back_whole(tmp_path: Path) -> None:
+    samples = shifted_classes(seed=1)
+    classifier = fitted_classifier()
+    domains = np.array(["a|b", "[north]", "lab"])[samples.domains]
+    found = evaluate(
+        LABELS["strings"][samples.y],
+        probabilities=classifier.predict_proba(samples.X),
+        domains=domains,
+        classes=classifier.classes_,
+    )
+    classifier.save_pretrained(
+        tmp_path / "head", data="Three [clinics].", selection="leave-one-domain-out", evaluation=found
+    )
+    classifier.save(tmp_path / "head.safetensors")
+    content = (tmp_path / "head" / "model.safetensors").read_bytes()
+    assert load(content).keys() == load((tmp_path / "head.safetensors").read_bytes()).keys()
+    back = ha.HessianAlignedClassifier.from_pretrained(str(tmp_path / "head"))
+    np.testing.assert_array_equal(back.predict_proba(samples.X), classifier.predict_proba(samples.X))
+    card = (tmp_path / "head" / "README.md").read_text(encoding="utf-8")
+    assert "pipeline_tag: tabular-classification" in card
+    assert "left out in turn" in card
+    assert r"| a\|b |" in card
+    assert f"{found.domains.values['accuracy'][list(found.domains.names).index('lab')]:.3f}" in card
+    config = json.loads((tmp_path / "head" / "config.json").read_text())
+    assert config["estimator"]["class_name"] == "HessianAlignedClassifier"
+    assert config["estimator"]["params"]["alpha"] == 0.5
+
+
+def test_a_shared_estimator_of_another_kind_is_refused(tmp_path: Path) -> None:
+    fitted_classifier().save_pretrained(tmp_path / "head")
+    with pytest.raises(ValueError, match="holds a HessianAlignedClassifier, not a HessianAlignedRegressor"):
+        ha.HessianAlignedRegressor.from_pretrained(tmp_path / "head")
+    with pytest.raises(ValueError, match=r"model: .* holds an estimator, not a trained run"):
+        TrainedModel.load(tmp_path / "head")
+    with pytest.raises(NotFittedError):
+        ha.HessianAlignedClassifier().save_pretrained(tmp_path / "new")
+    assert not (tmp_path / "new").exists()

@@ -11,10 +11,17 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from hessalign.estimator import DomainCentering, DomainWhitening, ISRCov, ISRMean
+from hessalign.estimator import (
+    DomainCentering,
+    DomainInformedFeatures,
+    DomainWhitening,
+    ISRCov,
+    ISRMean,
+)
 from hessalign.exceptions import NoEffectWarning, UntrustworthyWarning
 
 ALL = [ISRMean(), ISRCov(), DomainCentering(with_std=True), DomainWhitening()]
+ALL += [DomainInformedFeatures(2, interactions=True)]
 Random = np.random.Generator
 
 
@@ -93,6 +100,59 @@ def test_each_domain_is_centred_and_whitened_by_itself() -> None:
     np.testing.assert_allclose(unknown, (new - white.means_.mean(0)) @ middle, atol=1e-9)
 
 
+def test_domains_are_told_by_where_their_means_lie_among_the_sources() -> None:
+    random = np.random.default_rng(0)
+    site = np.repeat(["a", "b", "c"], 40)
+    X = random.normal(size=(120, 4)) + 3 * random.normal(size=(3, 4)).repeat(40, axis=0)
+    informed = DomainInformedFeatures(interactions=True)
+    found = informed.fit_transform(X, sample_domain=site)
+    means = np.array([X[site == name].mean(0) for name in "abc"])
+    centred = means - means.mean(0)
+    left, _, _ = np.linalg.svd(centred, full_matrices=False)
+    told = found[:, 4:6]
+    assert found.shape == (120, 4 + 2 + 8)
+    np.testing.assert_array_equal(found[:, :4], X)
+    for code, name in enumerate("abc"):
+        np.testing.assert_allclose(
+            np.abs(told[site == name]), np.abs(np.sqrt(3) * left[code, :2]) + 0 * X[:40, :2]
+        )
+    np.testing.assert_allclose(found[:, 6:], np.hstack([X * told[:, :1], X * told[:, 1:]]))
+    np.testing.assert_allclose(np.square(told).mean(0), 1)
+    assert informed.get_feature_names_out().tolist()[3:8] == [
+        "x3",
+        "domain0",
+        "domain1",
+        "x0 domain0",
+        "x1 domain0",
+    ]
+    # A new domain is told by its own samples; without ids, by the middle of the sources.
+    new = informed.transform(X[:40] + 1, sample_domain=["new"] * 40)[:, 4:6]
+    expected = informed.components_ @ (means[0] + 1 - means.mean(0))
+    np.testing.assert_allclose(new, np.tile(expected, (40, 1)))
+    np.testing.assert_array_equal(informed.transform(X)[:, 4:], 0)
+
+
+def test_a_head_that_is_told_the_domain_follows_a_relation_that_changes_with_it() -> None:
+    random = np.random.default_rng(1)
+    place = np.array([-2.0, -1.0, 1.0, 2.0, 1.5])  # the last one is new
+    site = np.arange(5).repeat(200)
+    X = np.column_stack([random.normal(size=1000), place[site] + 0.1 * random.normal(size=1000)])
+    y = (X[:, 0] * place[site] > 0).astype(int)
+    sources = site < 4
+    with config_context(enable_metadata_routing=True):
+        scores = []
+        for interactions in (False, True):
+            informed = DomainInformedFeatures(interactions=interactions)
+            head = LogisticRegression().fit(
+                informed.fit_transform(X[sources], sample_domain=site[sources]), y[sources]
+            )
+            scores.append(
+                head.score(informed.transform(X[~sources], sample_domain=site[~sources]), y[~sources])
+            )
+    assert scores[0] < 0.7
+    assert scores[1] > 0.95
+
+
 def test_domains_reach_them_in_a_pipeline() -> None:
     X, y, site, _ = spurious(np.random.default_rng(0), samples=300)
     with config_context(enable_metadata_routing=True):
@@ -112,7 +172,8 @@ def test_a_transformer_comes_back_whole(transformer, tmp_path: Path) -> None:
     loaded = type(transformer).load(tmp_path / "transformer.safetensors")
     assert loaded.get_params() == fitted.get_params()
     assert loaded.domains_.tolist() == ["clinic", "field", "lab"]
-    np.testing.assert_array_equal(loaded.transform(X), fitted.transform(X))
+    # The same numbers in another order in memory: their products may round otherwise.
+    np.testing.assert_allclose(loaded.transform(X), fitted.transform(X), rtol=1e-12, atol=1e-13)
     with pytest.raises(ValueError, match="holds a "):
         next(type(other) for other in ALL if type(other) is not type(transformer)).load(
             tmp_path / "transformer.safetensors"
@@ -127,6 +188,13 @@ def test_what_has_no_effect_or_is_not_to_be_trusted_says_so() -> None:
     with pytest.warns(NoEffectWarning, match="only one domain, clinic, so no direction can be removed"):
         unchanged = ISRMean().fit(X, y, sample_domain=["clinic"] * 60)
     np.testing.assert_array_equal(unchanged.transform(X), X)
+    for X_of_one, site_of_one, why in (
+        (X, ["clinic"] * 60, "one domain"),
+        (X[[0] * 60], site, "the domains' m"),
+    ):
+        with pytest.warns(NoEffectWarning, match=f"no effect: {why}"):
+            informed = DomainInformedFeatures().fit(X_of_one, sample_domain=site_of_one)
+        np.testing.assert_array_equal(informed.transform(X_of_one), X_of_one)
     with pytest.warns(UntrustworthyWarning, match="covariances from so few differ by chance"):
         ISRCov().fit(X[:12], y[:12], sample_domain=site[:12])
     centering = DomainCentering().fit(X, sample_domain=site)
@@ -143,6 +211,8 @@ def test_what_has_no_effect_or_is_not_to_be_trusted_says_so() -> None:
     [
         (ISRMean(components=0), {}, "components: must be None or a whole number of at least 1, got 0"),
         (ISRMean(scale=2), {}, "scale: must be a finite number of at least 0 and of at most 1, got 2"),
+        (DomainInformedFeatures(0), {}, "components: must be None or a whole number of at least 1, got 0"),
+        (DomainInformedFeatures(interactions=1), {}, "interactions: must be True or False, got 1"),
         (ISRCov(classes=["x"]), {}, r"classes: must be labels of y, 0, 1, got \['x'\]"),
         (ISRMean(), {"sample_domain": [0, 1]}, "sample_domain: must hold one domain id for each of the 60"),
         (ISRMean(), {"y": np.arange(60) / 7}, "y: class labels must be"),

@@ -30,6 +30,26 @@ def test_frobenius_distance(case: Case) -> None:
     torch.testing.assert_close(distance.square(), expected.square(), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("apart", [1e-5, 1e-7, 1e-9])
+@pytest.mark.parametrize("kind", ["cross_entropy", "binary_cross_entropy"])
+def test_distances_of_nearly_equal_domains_keep_their_digits(kind: str, apart: float) -> None:
+    case = make_case(kind, 30, 12, 3, 0)
+    moved = Case(
+        case.features + apart * torch.randn(30, 12, dtype=torch.float64),
+        case.weight,
+        case.targets,
+        case.loss,
+        case.sample_loss,
+    )
+    difference = torch.linalg.matrix_norm(case.dense_hessian() - moved.dense_hessian())
+    for norm, order in (("frobenius", "fro"), ("spectral", 2)):
+        expected = torch.linalg.matrix_norm(case.dense_hessian() - moved.dense_hessian(), ord=order)
+        distance = ha.hessian_distance(case.derivatives(), moved.derivatives(), norm)
+        # The Hessians themselves are rounded, here and there.
+        torch.testing.assert_close(distance, expected, rtol=1e-5, atol=1e-14)
+    assert difference > 0
+
+
 @given(cases(min_samples=2))
 def test_spectral_distance(case: Case) -> None:
     first, second = two_domains(case)

@@ -157,6 +157,14 @@ def test_curvature_pulls_back(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", CURVATURES)
+def test_rows_of_curvatures_are_those_of_the_matrices(kind: str) -> None:
+    curvature = CURVATURES[kind](random(SAMPLES, OUTPUTS))
+    found = curvature.rows(range(1, OUTPUTS))
+    expected = curvature.dense().transpose(0, 1)[1:]
+    torch.testing.assert_close(found, expected, rtol=1e-15, atol=1e-15)
+
+
+@pytest.mark.parametrize("kind", CURVATURES)
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("weighted", [True, False])
 @pytest.mark.parametrize("centre", ["mean_loss", "detached", "mean_product"])

@@ -109,6 +109,11 @@ def test_the_plan_takes_the_gram_matrix_where_batches_are_small_and_blocks_where
 
     assert ways(40, 300, 5, 20) == {"dual"}
     assert ways(3000, 3, 2, 3) == {"primal"}
+    # Matrices of more samples by samples than the C library keeps are fetched anew at every product.
+    wide = make_case("cross_entropy", 2100, 100, 8, 0)
+    assert plan(grouped(wide, [700] * 3), ["hessian"]) == {"hessian": "primal"}
+    kept = make_case("cross_entropy", 1998, 100, 8, 0)
+    assert plan(grouped(kept, [666] * 3), ["hessian"]) == {"hessian": "dual"}
     # 28 blocks of the Hessian are as many rounds of calls, however small they are.
     narrow = make_case("cross_entropy", 96, 8, 7, 0)
     assert plan(grouped(narrow, [32] * 3), ["hessian"]) == {"hessian": "dual"}

@@ -13,7 +13,7 @@ from hessalign.cli.main import app as hessalign_app
 from hessalign.experiments.colored_mnist import METHODS
 from papers.colored_mnist.__main__ import app
 from papers.colored_mnist.evidence import ROOT
-from papers.colored_mnist.page import PAGE
+from papers.colored_mnist.page import DOCS, RECORDS
 from tests.cli.command import hessalign, in_this_process, words
 from tests.cli.test_cmnist import records
 
@@ -128,7 +128,8 @@ def test_the_package_does_without_the_study() -> None:
 
 
 def test_commands_of_the_page_parse() -> None:
-    lines = re.findall(r"python -m papers\.colored_mnist (.*?)[;`\n]", PAGE.read_text(encoding="utf-8"))
+    text = (DOCS / RECORDS).read_text(encoding="utf-8")
+    lines = re.findall(r"python -m papers\.colored_mnist (.*?)[;`\n]", text)
     lines = [line.replace("$study", "probes").replace("$k", "2") for line in lines]
     assert {shlex.split(line)[0] for line in lines} == {"study", "page"}
     group = typer.main.get_command(app)

@@ -10,7 +10,7 @@ from torch.utils.data import Subset
 
 from hessalign.algorithms import algorithm_names, get_algorithm
 from hessalign.backbones import BackboneSpec, make_backbone, network_sha256
-from hessalign.datasets.features_file import FeaturesFile, save_features
+from hessalign.datasets.features_file import FeaturesFile, feature_rows, save_features
 from hessalign.datasets.image_folder import ImageFolderDomains
 from hessalign.training import FeaturesSpec, Machine, RunSpec, extract_features, train
 from hessalign.training.batches import domain_batches
@@ -57,6 +57,24 @@ def test_views_are_seeded_and_differ(tmp_path: Path) -> None:
     assert first.shape == (30, 3, 128)
     assert len(first.flatten(0, 1).unique(dim=0)) == 90
     assert not torch.equal(first, FeaturesFile(files[2]).domains[0].augmented.table)
+
+
+def test_layers_stand_before_the_features_and_the_file_names_their_columns(tmp_path: Path) -> None:
+    path, without = tmp_path / "layers.safetensors", tmp_path / "plain.safetensors"
+    about = extract_features(TinyDomains(), spec(layers=("2", "5"), views=1), path, CPU)
+    extract_features(TinyDomains(), spec(views=1), without, CPU)
+    assert about.columns == {"2": (0, 64), "5": (64, 192), "features": (192, 320)}
+    assert FeaturesFile(path).input_shape == (320,)
+    for mine, plain in zip(FeaturesFile(path).domains, FeaturesFile(without).domains, strict=True):
+        assert torch.allclose(mine.plain.table[:, :, 192:], plain.plain.table, atol=1e-5)
+        assert torch.allclose(mine.augmented.table[:, :, 192:], plain.augmented.table, atol=1e-5)
+    assert torch.allclose(
+        torch.from_numpy(feature_rows(path, layers=["5"]).X),
+        torch.from_numpy(feature_rows(path).X[:, 64:192]),
+    )
+    # Files without layers and named augmentation are those of before there were any.
+    assert b"columns" not in without.read_bytes()[:4000]
+    assert b"augment" not in without.read_bytes()[:4000]
 
 
 def extract(path: Path) -> None:
@@ -183,6 +201,8 @@ def test_batches_and_accuracies_in_memory_are_those_read_one_by_one(tmp_path: Pa
     assert accuracy(model, held[0], torch.device("cpu")) == accuracy(model, slow[0], torch.device("cpu"))
 
 
+@pytest.mark.filterwarnings("ignore:.* depends on the features alone:hessalign.exceptions.NoEffectWarning")
+@pytest.mark.filterwarnings("ignore:ib_weight:hessalign.exceptions.NoEffectWarning")
 @pytest.mark.parametrize("backbone", ["identity", "adapter:linear", "adapter:mlp"])
 @pytest.mark.parametrize("algorithm", algorithm_names())
 def test_every_algorithm_runs_on_features_or_says_why_not(
@@ -250,7 +270,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_command_line_from_images_to_a_run(images: Path, tmp_path: Path) -> None:
     file = tmp_path / "own.safetensors"
     arguments = ["features", "--dataset", str(images), "--backbone", SMALL, "--weights", "none"]
-    result = hessalign(*arguments, "--views", "2", "--out", str(file), "--accelerator", "cpu", "--json")
+    arguments += ["--views", "2", "--layers", "stages.0"]
+    result = hessalign(*arguments, "--out", str(file), "--accelerator", "cpu", "--json")
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     dataset = FeaturesFile(file)
@@ -260,7 +281,8 @@ def test_the_command_line_from_images_to_a_run(images: Path, tmp_path: Path) -> 
     assert "RandomResizedCrop" in found["preprocessing"]["views"]
     assert "RandomResizedCrop" not in found["preprocessing"]["plain"]
     assert found["fingerprint"] == ImageFolderDomains(images).fingerprint
-    assert dataset.input_shape == (64,)
+    assert found["columns"] == {"stages.0": [0, 24], "features": [24, 88]}
+    assert dataset.input_shape == (88,)
 
     options = ["--algorithm", "fishr", "--target", "wet", "--set", "batch_size=4", "--steps", "5"]
     out = tmp_path / "run"
@@ -286,12 +308,48 @@ def test_the_command_line_from_images_to_a_run(images: Path, tmp_path: Path) -> 
     assert not (tmp_path / "new").exists()
 
 
+def test_views_in_other_styles_are_resumed_and_drawn_beside_the_plain_features(
+    images: Path, tmp_path: Path
+) -> None:
+    data = ImageFolderDomains(images)
+    choice = spec(backbone=BackboneSpec(name=SMALL), views=2, augment="style", batch_size=2)
+    whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
+    about = extract_features(data, choice, whole, CPU)
+
+    def stop(progress) -> None:
+        if progress.done > 16:
+            raise StopError
+
+    with pytest.raises(StopError):
+        extract_features(data, choice, parts, CPU, report=stop)
+    extract_features(data, choice, parts, CPU, resume=True)
+    assert parts.read_bytes() == whole.read_bytes()
+    assert about.augment == "style"
+    assert "edges" in about.preprocessing["views"]
+    samples = FeaturesFile(whole).domains[0].augmented
+    assert samples.views == 3
+    indices = torch.tensor([4, 4, 4, 1])
+    taken = samples.take(indices, torch.tensor([0, 1, 2, 5]))
+    expected = torch.cat([samples.table, samples.also], dim=1)[indices, torch.tensor([0, 1, 2, 2])]
+    assert torch.equal(taken, expected)
+    assert torch.equal(samples.also[:, 0], FeaturesFile(whole).domains[0].plain.table[:, 0])
+    seen = {samples[0][0].numpy().tobytes() for _ in range(60)}
+    assert len(seen) == 3
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         (["--backbone", "resnet19"], "name: 'resnet19' is not known"),
         (["--backbone", "identity"], "backbone: 'identity' does not take the dataset's inputs"),
         (["--dtype", "float8"], "'--dtype': 'float8' is not one of 'float16', 'float32'; did you mean"),
+        (
+            ["--augment", "stile", "--views", "1"],
+            "'--augment': 'stile' is not one of 'domainbed', 'style', 'aug",
+        ),
+        (["--augment", "style"], "augment: 'style' is of views, and views is 0; ask for at least 1"),
+        (["--layers", "layer7"], "layers: the backbone has no layer 'layer7'; did you mean"),
+        (["--layers", ","], "layers: ',' names none; allowed are stages or names of modules"),
         (["--views", "-1"], "'--views': must be a whole number of at least 0, got -1"),
         (["--out", "features.pt"], "out: features.pt must end in .safetensors"),
         (["--dataset", "nowhere"], "dataset: 'nowhere' is not known"),

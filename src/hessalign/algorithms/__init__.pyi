@@ -1,5 +1,6 @@
 from . import description
 from .base import Algorithm, DomainBatch
+from .domainbed import from_domainbed
 from .hparams import HParams, hparam
 from .registry import algorithm_names, get_algorithm, register, require_algorithm
 
@@ -9,6 +10,7 @@ __all__ = [
     "HParams",
     "algorithm_names",
     "description",
+    "from_domainbed",
     "get_algorithm",
     "hparam",
     "register",

@@ -42,6 +42,7 @@ class ARM(Algorithm):
     hparams: ARMHParams
     extra_input_channels = 1
     needs_images = True
+    predicts_by_batch = True
 
     @override
     def build(self) -> None:

@@ -15,6 +15,7 @@ from torch.optim import Adam, Optimizer
 
 from hessalign.algorithms.hparams import HParams
 from hessalign.algorithms.registry import register as register  # noqa: PLC0414 (mypy: exported from here, too)
+from hessalign.algorithms.sharpness import Sharpness
 from hessalign.checks import require_same_length, require_whole
 from hessalign.exceptions import NoEffectWarning
 from hessalign.head import CrossEntropy, DomainDerivatives, HeadDerivatives
@@ -30,7 +31,7 @@ class DomainBatch:
 
     Samples may come in any order: they are sorted by domain, those of one domain keeping theirs. Ids are read
     for that, which on a GPU waits for the device; a loader that knows its batches to be in order makes them
-    by [balanced][]. Domains that are named, and arrays that are no tensors, go through [of][].
+    by ``balanced``. Domains that are named, and arrays that are no tensors, go through ``of``.
 
     Attributes:
         inputs: ``(E·B, ...)``: ``B`` samples of domain 0, then of domain 1 ...
@@ -42,7 +43,7 @@ class DomainBatch:
         ValueError: If lengths differ, an id is not from 0 to E − 1, or the domains differ in their numbers of
             samples.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from hessalign.algorithms import DomainBatch
         >>> batch = DomainBatch(torch.randn(6, 3), torch.arange(6), torch.tensor([1, 0, 1, 0, 0, 1]), 2)
@@ -98,7 +99,7 @@ class DomainBatch:
         Raises:
             ValueError: As the class does, or if a domain is not among the names or a name is given twice.
 
-        Example:
+        Examples:
             >>> import numpy as np
             >>> from hessalign.algorithms import DomainBatch
             >>> batch = DomainBatch.of(np.eye(4), [0, 1, 0, 1], ["b", "a", "a", "b"], names=("b", "a"))
@@ -168,8 +169,8 @@ class DomainBatch:
 class Algorithm(nn.Module, ABC):
     """A network with a rule to train it.
 
-    A subclass implements [objective][] (the loss of a batch, minimised by one Adam), or overrides [step][]
-    and [make_optimizers][] where its rule is more than that. Everything a run must remember between steps is
+    A subclass implements ``objective`` (the loss of a batch, minimised by one Adam), or overrides ``step``
+    and ``make_optimizers`` where its rule is more than that. Everything a run must remember between steps is
     a parameter or a buffer, so that ``state_dict`` holds all of it.
 
     Args:
@@ -189,12 +190,20 @@ class Algorithm(nn.Module, ABC):
             names any reports ``risk`` and ``penalty`` among its metrics.
         batched: Hyper-parameters in which runs that are trained together may differ, beside learning rate,
             weight decay and the like; None (default) where runs must be trained one by one. When they must:
-            [batched_hparams][].
+            ``batched_hparams``.
         hparams_class: The class of the algorithm's hyper-parameters.
         extra_input_channels: Channels that the rule adds to the images.
         needs_images: Whether the rule works on images only, not on feature vectors.
         needs_trainable_backbone: Whether the rule trains the backbone in a way that a bare head on frozen
             features has no use for.
+        predicts_by_batch: Whether what is predicted of a sample depends on the others of its batch.
+        needs_one_process: Whether several processes cannot share an update.
+        compares_features: Whether the penalty depends on the features alone, so that without a backbone to
+            train it changes nothing.
+        averages_itself: Whether the network that predicts is a mean over training.
+        can_probe: Whether the rule can train with backbones that are held fast.
+        sharpness: Where the gradient is taken, by the step of this class; None (default) for where the
+            network is.
         steps_done: Number of updates. It is kept in ``state_dict``, and on the host: a rule that depends on
             it must not make the device wait.
     """
@@ -209,6 +218,11 @@ class Algorithm(nn.Module, ABC):
     extra_input_channels: ClassVar[int] = 0
     needs_images: ClassVar[bool] = False
     needs_trainable_backbone: ClassVar[bool] = False
+    predicts_by_batch: ClassVar[bool] = False
+    needs_one_process: ClassVar[bool] = False
+    compares_features: ClassVar[bool] = False
+    averages_itself: ClassVar[bool] = False
+    can_probe: ClassVar[bool] = True
 
     def __init__(self, backbone: nn.Module, width: int, classes: int, domains: int, hparams: HParams) -> None:
         super().__init__()
@@ -221,6 +235,7 @@ class Algorithm(nn.Module, ABC):
         self.steps_done = 0
         self._is_checked = False
         self.backward: Callable[[Tensor], None] = torch.Tensor.backward
+        self.sharpness: Sharpness | None = None
         self.build()
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -258,7 +273,7 @@ class Algorithm(nn.Module, ABC):
         return logits
 
     def make_optimizers(self) -> Optimizers:
-        """The optimisers of [step][], by name."""
+        """The optimisers of ``step``, by name."""
         return {"main": self.adam(self.parameters())}
 
     def adam(self, parameters: Iterable[nn.Parameter]) -> Adam:
@@ -294,10 +309,10 @@ class Algorithm(nn.Module, ABC):
     def resets_optimizer(self) -> bool | Tensor:
         """Whether Adam begins anew with the step that is about to be done; never by default.
 
-        A tensor only where [batched_hparams][] are tensors.
+        A tensor only where ``batched_hparams`` are tensors.
 
         Returns:
-            Whether it does; a tensor only where [batched_hparams][] are tensors.
+            Whether it does; a tensor only where ``batched_hparams`` are tensors.
         """
         return False
 
@@ -305,18 +320,30 @@ class Algorithm(nn.Module, ABC):
         """Learning rate of the Adam that begins anew with this step; None (default) for the one it has.
 
         Returns:
-            The rate; a tensor only where [batched_hparams][] are tensors.
+            The rate; a tensor only where ``batched_hparams`` are tensors.
         """
         return None
 
     def no_effect(self) -> str | None:
         """Why the rule has nothing to do with these hyper-parameters and source domains, or None."""
-        if self.domains >= self.needs_domains:
-            return None
-        return (
-            f"algorithm: {known_as(self)} compares source domains, of which there is {self.domains} here: it "
-            f"has nothing to compare, and trains on the risk alone; it needs at least {self.needs_domains}"
-        )
+        if self.domains < self.needs_domains:
+            return (
+                f"algorithm: {known_as(self)} compares source domains, of which there is {self.domains} "
+                "here: it has nothing to compare, and trains on the risk alone; it needs at least "
+                f"{self.needs_domains}"
+            )
+        if self.compares_features and not self.trains_features():
+            return (
+                f"algorithm: the penalty of {known_as(self)} depends on the features alone, and this "
+                "backbone has nothing to train that could change them: it trains on the risk alone, as erm "
+                "does; on frozen features choose the backbone adapter:linear or adapter:mlp, or another "
+                "algorithm"
+            )
+        return None
+
+    def trains_features(self) -> bool:
+        """Whether the backbone has parameters to train."""
+        return any(parameter.requires_grad for parameter in self.backbone.parameters())
 
     def check_start(self) -> None:
         """What is to be known before any work: called by a run that begins, and by the first update.
@@ -337,22 +364,25 @@ class Algorithm(nn.Module, ABC):
 
         Args:
             batch: Samples of all source domains.
-            optimizers: Those that [make_optimizers][] made.
+            optimizers: Those that ``make_optimizers`` made.
 
         Returns:
             Detached scalars by name, the loss among them.
         """
         if self.resets_optimizer():
             reset(optimizers["main"], self.lr_from_now())
-        loss, metrics = self.objective(batch)
-        self.minimise(loss, optimizers["main"])
+        if self.sharpness is not None:
+            loss, metrics = self.sharpness.minimise(self, batch, optimizers["main"])
+        else:
+            loss, metrics = self.objective(batch)
+            self.minimise(loss, optimizers["main"])
         return {"loss": loss.detach(), **metrics}
 
     def update(self, batch: DomainBatch, optimizers: Optimizers) -> Metrics:
-        """[step][], counted.
+        """``step``, counted.
 
         Returns:
-            What [step][] reports.
+            What ``step`` reports.
 
         Raises:
             ValueError: If the batch has another number of domains than the algorithm, or too few samples of
@@ -385,7 +415,9 @@ class Algorithm(nn.Module, ABC):
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[f"{prefix}steps_done"] = torch.tensor(self.steps_done, device=self.head.weight.device)
+        destination[f"{prefix}steps_done"] = torch.tensor(
+            self.steps_done, device=next(self.parameters()).device
+        )
 
     def _load_from_state_dict(
         self,
@@ -429,7 +461,7 @@ def cross_entropies(logits: Tensor, batch: DomainBatch) -> Tensor:
 def head_derivatives(features: Tensor, logits: Tensor, batch: DomainBatch) -> DomainDerivatives:
     """Derivatives of each domain's mean cross-entropy, in float32 at least; values are not checked.
 
-    Unlike [HeadDerivatives.from_logits][hessalign.HeadDerivatives.from_logits] it never looks at a value:
+    Unlike [from_logits][hessalign.head.HeadDerivatives.from_logits] it never looks at a value:
     that would make a GPU wait, and runs that are trained together do not have a single one.
 
     Returns:
@@ -449,4 +481,4 @@ def reset(optimizer: Optimizer, lr: float | Tensor | None = None) -> None:
     optimizer.state.clear()
     if lr is not None:
         for group in optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_factor", 1)  # the head may have a rate of its own

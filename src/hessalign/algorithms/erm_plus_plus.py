@@ -52,6 +52,8 @@ class ERMPlusPlus(Algorithm):
 
     hparams_class = ERMPlusPlusHParams
     hparams: ERMPlusPlusHParams
+    averages_itself = True
+    can_probe = False
 
     @override
     def build(self) -> None:

@@ -90,7 +90,7 @@ class Space:
 
 @dataclass(frozen=True)
 class Search:
-    """What a field of [HParams][] carries.
+    """What a field of [HParams][hessalign.algorithms.HParams] carries.
 
     Attributes:
         small: Space for images of 28 pixels.
@@ -131,7 +131,7 @@ def hparam(
         at_most: Largest allowed value.
 
     Returns:
-        A field of pydantic that carries default, bounds and [Search][].
+        A field of pydantic that carries default, bounds and ``Search``.
     """
     large = (default, search)
     field: Any = Field(default, ge=at_least, le=at_most)
@@ -200,7 +200,7 @@ class HParams(BaseModel):
         """Default and search distribution of each hyper-parameter, by field name.
 
         Returns:
-            A [Space][] for each hyper-parameter that is searched.
+            A ``Space`` for each hyper-parameter that is searched.
 
         Raises:
             ValueError: If there is no such search space.

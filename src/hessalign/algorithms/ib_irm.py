@@ -60,6 +60,16 @@ class IBIRM(Algorithm):
         }
 
     @override
+    def no_effect(self) -> str | None:
+        if self.hparams.ib_weight > 0 and not self.trains_features():
+            return (
+                "ib_weight: the variance of the features is theirs alone, and this backbone has nothing to "
+                "train that could change it: ib_irm trains as irm does; on frozen features choose the "
+                "backbone adapter:linear or adapter:mlp, or ib_weight=0"
+            )
+        return super().no_effect()
+
+    @override
     def resets_optimizer(self) -> bool | Tensor:
         irm, variance = (schedule.resets(self.steps_done) for schedule in self._schedules())
         return irm | variance

@@ -63,7 +63,7 @@ def draw_share(alpha: float) -> float:
         A number between 0 and 1.
     """
     if alpha >= SMALL_ALPHA:
-        return float(Beta(alpha, alpha).sample())
+        return float(Beta(alpha, alpha, validate_args=False).sample())  # checked by the hyper-parameters
     shape = torch.full((2,), alpha + 1, dtype=torch.float64)
     uniform = torch.rand(2, dtype=torch.float64)
     logs = Gamma(shape, torch.ones_like(shape)).sample().log() + (-uniform).log1p() / alpha

@@ -33,6 +33,7 @@ class MTL(Algorithm):
     hparams_class = MTLHParams
     hparams: MTLHParams
     embeddings: Tensor
+    predicts_by_batch = True
 
     @override
     def build(self) -> None:

@@ -33,6 +33,7 @@ class PairwisePenalty(Algorithm):
     hparams_class = PairwiseHParams
     hparams: PairwiseHParams
     needs_domains = 2
+    compares_features = True
     penalty_weights = ("penalty_weight",)
     batched: ClassVar[tuple[str, ...] | None] = ("penalty_weight",)
 

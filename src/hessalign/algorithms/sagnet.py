@@ -58,7 +58,9 @@ class SagNet(Algorithm):
         )
         self.minimise(content_loss, optimizers["backbone"], optimizers["content"])
 
-        style_logits = self.style_head(_content_randomised(self.backbone(batch.inputs)))
+        with torch.no_grad():  # this step is the style head's alone
+            features = self.backbone(batch.inputs)
+        style_logits = self.style_head(_content_randomised(features))
         style_loss = F.cross_entropy(style_logits, batch.targets)
         self.minimise(style_loss, optimizers["style"])
 

@@ -51,6 +51,8 @@ class SANDMask(MaskedGradients):
     @override
     def mask(self, gradients: Tensor) -> Tensor:
         # Where the variance is undefined or the mask is, 10⁻¹⁷ stands for it.
-        variance = gradients.var(0, unbiased=True).nan_to_num(nan=SMALLEST)
+        # Not var(0), which takes thirty times as long over a few domains on a processor.
+        squares = (gradients - gradients.mean(0)).square_().sum(0)
+        variance = squares.div_(len(gradients) - 1).nan_to_num(nan=SMALLEST)
         raised: Tensor = (self.hparams.k / variance * (agreement(gradients) - self.hparams.tau)).tanh()
         return raised.clamp(min=0).nan_to_num(nan=SMALLEST)

@@ -55,7 +55,7 @@ class TRM(Algorithm):
     ``s Σ_k (1 − s H_q)^k v``, ``s`` the smaller of 1 and ``2 / mean_i ‖z̃_i‖²``, with which it converges. The
     worst transfers gain weight: ``α_qf ← α_qf exp(η R_f(θ_q))``, normalised.
 
-    Gradients and Hessians of the heads are those in closed form of [hessalign.head][]; nothing is
+    Gradients and Hessians of the heads are those in closed form of ``hessalign.head``; nothing is
     differentiated twice.
     """
 

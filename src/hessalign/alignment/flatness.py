@@ -4,7 +4,7 @@ r"""A flat head: the size of the domains' head Hessians, whole or off the diagon
 change of the head's weights changes the domain's loss by more than its slope says: the head lies in a
 flat region. It aligns nothing, but two Hessians that are both nearly zero are nearly equal. Hutchinson's
 probes add the off-diagonal terms of it to the alignment of diagonals without naming it (see
-[expected_hutchinson_distances][]):
+[expected_hutchinson_distances][hessalign.alignment.expected_hutchinson_distances]):
 
     expected Hutchinson  =  (1 + 1/k) · diagonal  −  (1/k) · Frobenius  +  (2/k) · Σ_e off(H_e)
 
@@ -41,12 +41,12 @@ class HessianFlatness(HeadPenalty):
         bias: Whether the head has a bias, default True.
         reduction: ``"mean"`` (default) or ``"sum"`` over domains.
         loss: Loss of the head, as
-            [HeadDerivatives.from_logits][hessalign.HeadDerivatives.from_logits] takes it.
+            [HeadDerivatives.from_logits][hessalign.head.HeadDerivatives.from_logits] takes it.
 
     Raises:
         ValueError: If an argument is unknown or out of range.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from hessalign import HessianFlatness
         >>> head = torch.nn.Linear(16, 4)

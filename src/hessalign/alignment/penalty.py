@@ -2,7 +2,7 @@ r"""One penalty for any training loop: alignment of the head's gradients and Hes
 
 First the distances, side by side, then what weighs them. Each function takes the domains' derivatives and
 returns ``(m,)``: one distance for each domain. A bar is the mean over domains, all with equal weight. How the
-numbers are computed: [hessalign.head.statistics][].
+numbers are computed: ``hessalign.head.statistics``.
 
 With ``unbiased=True`` products of a domain with itself run over distinct samples (U-statistics), so that the
 expected value of a distance does not depend on how many samples a domain has; the plug-in distance is too
@@ -57,6 +57,18 @@ def gradient_distances(domains: Domains, unbiased: bool = False) -> Tensor:
 
     Returns:
         ``(m,)``.
+
+    Examples:
+        >>> import torch
+        >>> import hessalign as ha
+        >>> from hessalign.alignment import gradient_distances
+        >>> def domain(shift):
+        ...     z = torch.tensor([[0.0, 1.0], [1.0, 0.0]]) + shift
+        ...     return ha.HeadDerivatives.from_logits(z, torch.zeros(2, 2), torch.tensor([0, 1]))
+        >>> gradient_distances([domain(0.0), domain(1.0)]).shape
+        torch.Size([2])
+        >>> gradient_distances([domain(0.5), domain(0.5)]).abs().max() < 1e-6
+        tensor(True)
     """
     return _of(domains, "gradient", unbiased=unbiased).spread("gradient").distances
 
@@ -70,6 +82,18 @@ def diagonal_distances(domains: Domains, unbiased: bool = False) -> Tensor:
 
     Returns:
         ``(m,)``.
+
+    Examples:
+        >>> import torch
+        >>> import hessalign as ha
+        >>> from hessalign.alignment import diagonal_distances
+        >>> def domain(shift):
+        ...     z = torch.tensor([[0.0, 1.0], [1.0, 0.0]]) + shift
+        ...     return ha.HeadDerivatives.from_logits(z, torch.zeros(2, 2), torch.tensor([0, 1]))
+        >>> diagonal_distances([domain(0.0), domain(1.0)]).shape
+        torch.Size([2])
+        >>> diagonal_distances([domain(0.5), domain(0.5)]).abs().max() < 1e-6
+        tensor(True)
     """
     return _of(domains, "diagonal", unbiased=unbiased).spread("diagonal").distances
 
@@ -85,6 +109,18 @@ def frobenius_distances(domains: Domains, unbiased: bool = False) -> Tensor:
 
     Returns:
         ``(m,)``.
+
+    Examples:
+        >>> import torch
+        >>> import hessalign as ha
+        >>> from hessalign.alignment import frobenius_distances
+        >>> def domain(shift):
+        ...     z = torch.tensor([[0.0, 1.0], [1.0, 0.0]]) + shift
+        ...     return ha.HeadDerivatives.from_logits(z, torch.zeros(2, 2), torch.tensor([0, 1]))
+        >>> frobenius_distances([domain(0.0), domain(1.0)]).shape
+        torch.Size([2])
+        >>> frobenius_distances([domain(0.5), domain(0.5)]).abs().max() < 1e-6
+        tensor(True)
     """
     return _of(domains, "hessian", unbiased=unbiased).spread("hessian").distances
 
@@ -107,6 +143,18 @@ def hgp_distances(
 
     Raises:
         ValueError: If ``unbiased`` is asked for with ``"mean_loss"``.
+
+    Examples:
+        >>> import torch
+        >>> import hessalign as ha
+        >>> from hessalign.alignment import hgp_distances
+        >>> def domain(shift):
+        ...     z = torch.tensor([[0.0, 1.0], [1.0, 0.0]]) + shift
+        ...     return ha.HeadDerivatives.from_logits(z, torch.zeros(2, 2), torch.tensor([0, 1]))
+        >>> hgp_distances([domain(0.0), domain(1.0)]).shape
+        torch.Size([2])
+        >>> hgp_distances([domain(0.5), domain(0.5)]).abs().max() < 1e-6
+        tensor(True)
     """
     if unbiased and centre != "mean_product":
         raise ValueError(
@@ -119,7 +167,7 @@ def hgp_distances(
 def expected_hutchinson_distances(
     domains: Domains, probes: int, detach_centre: bool = False, unbiased: bool = False
 ) -> Tensor:
-    """Expectation over the probes of [sampled_hutchinson_distances][], in closed form.
+    """Expectation over the probes of ``sampled_hutchinson_distances``, in closed form.
 
     ``‖D_e − D̄‖² + (1/k)(off(H_e) + off(H̄))`` with ``off(H) = ‖H‖_F² − ‖diag H‖²``. The second term does not
     align anything: it pulls the off-diagonal elements of every Hessian to zero.
@@ -132,6 +180,16 @@ def expected_hutchinson_distances(
 
     Returns:
         ``(m,)``.
+
+    Examples:
+        >>> import torch
+        >>> import hessalign as ha
+        >>> from hessalign.alignment import expected_hutchinson_distances
+        >>> def domain(shift):
+        ...     z = torch.tensor([[0.0, 1.0], [1.0, 0.0]]) + shift
+        ...     return ha.HeadDerivatives.from_logits(z, torch.zeros(2, 2), torch.tensor([0, 1]))
+        >>> expected_hutchinson_distances([domain(0.0), domain(1.0)], probes=100).shape
+        torch.Size([2])
     """
     statistics = _of(domains, "hessian", "diagonal", unbiased=unbiased)
     whole, diagonal = statistics.spread("hessian"), statistics.spread("diagonal")
@@ -160,6 +218,16 @@ def sampled_hutchinson_distances(
 
     Returns:
         ``(m,)``.
+
+    Examples:
+        >>> import torch
+        >>> import hessalign as ha
+        >>> from hessalign.alignment import sampled_hutchinson_distances
+        >>> def domain(shift):
+        ...     z = torch.tensor([[0.0, 1.0], [1.0, 0.0]]) + shift
+        ...     return ha.HeadDerivatives.from_logits(z, torch.zeros(2, 2), torch.tensor([0, 1]))
+        >>> sampled_hutchinson_distances([domain(0.0), domain(1.0)], probes=100).shape
+        torch.Size([2])
     """
     precise = [domain.precise() for domain in domains]
     shape, like = (probes, *precise[0].shape), precise[0].features
@@ -185,6 +253,18 @@ def spectral_distances(domains: Sequence[HeadDerivatives], detach_centre: bool =
 
     Returns:
         ``(m,)``.
+
+    Examples:
+        >>> import torch
+        >>> import hessalign as ha
+        >>> from hessalign.alignment import spectral_distances
+        >>> def domain(shift):
+        ...     z = torch.tensor([[0.0, 1.0], [1.0, 0.0]]) + shift
+        ...     return ha.HeadDerivatives.from_logits(z, torch.zeros(2, 2), torch.tensor([0, 1]))
+        >>> spectral_distances([domain(0.0), domain(1.0)]).shape
+        torch.Size([2])
+        >>> spectral_distances([domain(0.5), domain(0.5)]).abs().max() < 1e-6
+        tensor(True)
     """
     grouped = DomainDerivatives.of(domains)
     mean = grouped.mean().precise()
@@ -209,6 +289,16 @@ def hessian_squares(domains: Domains, part: str = "whole") -> Tensor:
 
     Returns:
         ``(m,)``; rounding is kept from making it negative.
+
+    Examples:
+        >>> import torch
+        >>> import hessalign as ha
+        >>> from hessalign.alignment import hessian_squares
+        >>> def domain(shift):
+        ...     z = torch.tensor([[0.0, 1.0], [1.0, 0.0]]) + shift
+        ...     return ha.HeadDerivatives.from_logits(z, torch.zeros(2, 2), torch.tensor([0, 1]))
+        >>> hessian_squares([domain(0.0), domain(1.0)]).shape
+        torch.Size([2])
     """
     if part == "whole":
         squares = _of(domains, "hessian").spread("hessian").squares
@@ -253,7 +343,7 @@ class HeadPenalty(nn.Module):
         sample_weight: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """The penalty alone of what [with_terms][] gives, from the same arguments."""
+        """The penalty alone of what ``with_terms`` gives, from the same arguments."""
         return self.with_terms(
             features, logits, targets, domains, sample_weight=sample_weight, generator=generator
         )[0]
@@ -324,7 +414,7 @@ class HeadPenalty(nn.Module):
     def evaluate(
         self, domains: Sequence[HeadDerivatives], generator: torch.Generator | None = None
     ) -> tuple[Tensor, Terms]:
-        """[from_derivatives][], and the detached terms as [with_terms][] gives them; without any warning."""
+        """``from_derivatives``, and the detached terms as ``with_terms`` gives them; without any warning."""
         distances = self.distances(domains, generator)
         dtype = (
             domains[0].features.dtype
@@ -356,7 +446,7 @@ class HeadPenalty(nn.Module):
         Raises:
             ValueError: If there is no batch, a batch is no such tuple, or none has two domains.
 
-        Example:
+        Examples:
             >>> import torch
             >>> from hessalign import HessianAlignment
             >>> generator = torch.Generator().manual_seed(0)
@@ -372,7 +462,7 @@ class HeadPenalty(nn.Module):
     def distances(
         self, domains: Sequence[HeadDerivatives], generator: torch.Generator | None = None
     ) -> Terms:
-        """What is weighted and reduced: terms ``(m,)`` of the domains by the names of [with_terms][].
+        """What is weighted and reduced: terms ``(m,)`` of the domains by the names of ``with_terms``.
 
         Args:
             domains: Derivatives of each domain.
@@ -428,12 +518,12 @@ class HessianAlignment(HeadPenalty):
         bias: Whether the head has a bias, default True.
         reduction: ``"mean"`` (default) or ``"sum"`` over domains.
         loss: Loss of the head, as
-            [HeadDerivatives.from_logits][hessalign.HeadDerivatives.from_logits] takes it.
+            [HeadDerivatives.from_logits][hessalign.head.HeadDerivatives.from_logits] takes it.
 
     Raises:
         ValueError: If an argument is unknown, out of range or does not belong to the method.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from hessalign import HessianAlignment
         >>> head = torch.nn.Linear(16, 4)

@@ -37,7 +37,7 @@ class TermSize:
 
 @dataclass(frozen=True)
 class WeightSuggestion:
-    """What [suggest][hessalign.HessianAlignment.suggest] found; ``print`` it.
+    """What [suggest][hessalign.alignment.HessianAlignment.suggest] found; ``print`` it.
 
     Attributes:
         loss: Mean over domains of their mean losses, averaged over batches.
@@ -73,7 +73,7 @@ class WeightSuggestion:
 
 
 def suggest_weights(penalty: "HeadPenalty", batches: Iterable[Any], share: float) -> WeightSuggestion:
-    """The work of [suggest][hessalign.HessianAlignment.suggest]."""
+    """The work of [suggest][hessalign.alignment.HessianAlignment.suggest]."""
     require_number("share", share, above=0)
     plain, twins = _with_unit_weights(penalty), _twins(penalty)
     losses: list[float] = []

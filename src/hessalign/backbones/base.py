@@ -53,7 +53,7 @@ class BackboneSpec(BaseModel):
             ``"package"`` for those of an installed package, or the path of a ``.safetensors``, ``.pth`` or
             ``.pt`` file.
         weights_sha256: Hash of the weights file, so that a run can be told from others wherever the file
-            lies; empty (default) if it does not matter. [make_backbone][] refuses a file with another one.
+            lies; empty (default) if it does not matter. ``make_backbone`` refuses a file with another one.
         frozen_batch_norm: Keep every BatchNorm in eval mode for ever: its running statistics stay, its affine
             weights are trained. By default True with pretrained weights, as in the published tables, and
             False with random ones.
@@ -67,6 +67,11 @@ class BackboneSpec(BaseModel):
 
     Raises:
         ValueError: Naming the field that is unknown or not allowed.
+
+    Examples:
+        >>> from hessalign.backbones import BackboneSpec
+        >>> BackboneSpec(name="resnet18").weights
+        'none'
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -272,6 +277,13 @@ def make_backbone(spec: BackboneSpec, input_channels: int) -> Backbone:
         ValueError: If there is no such model, it does not have such weights, the weights do not fit or are
             not the recorded ones, or it cannot take that many channels.
         OSError: If a file is missing or damaged, or a download fails.
+
+    Examples:
+        >>> import torch
+        >>> from hessalign.backbones import BackboneSpec, make_backbone
+        >>> backbone = make_backbone(BackboneSpec(name="mnist_cnn"), input_channels=2)
+        >>> backbone(torch.zeros(4, 2, 28, 28)).shape, backbone.width
+        (torch.Size([4, 128]), 128)
     """
     if isinstance(input_channels, bool) or not isinstance(input_channels, int) or input_channels < 1:
         raise ValueError(f"input_channels: {input_channels!r} is not allowed; it must be an integer ≥ 1")

@@ -20,13 +20,16 @@ class MnistCnn(nn.Sequential):
 
     Maps ``(n, c, h, w)`` to ``(n, 128)``. The sizes and the order, ReLU before the normalisation, are those
     of DomainBed's ``MNIST_CNN`` (Gulrajani and Lopez-Paz, "In Search of Lost Domain Generalization", ICLR
-    2021).
+    2021). On a processor the images pass through it with their channels last in memory, which is faster and
+    changes nothing but the last bits.
 
     Args:
         input_channels: Channels ``c`` of the images.
     """
 
     width = 128
+    stages = ("2", "5", "8", "11")
+    """Names of the modules that end a block."""
 
     def __init__(self, input_channels: int) -> None:
         super().__init__(
@@ -37,6 +40,13 @@ class MnistCnn(nn.Sequential):
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
         )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features ``(n, 128)``."""
+        if images.device.type == "cpu":
+            images = images.contiguous(memory_format=torch.channels_last)
+        features: Tensor = super().forward(images)  # type: ignore[no-untyped-call]  # of Sequential
+        return features
 
 
 def _block(channels_in: int, channels_out: int, stride: int = 1) -> tuple[nn.Module, ...]:

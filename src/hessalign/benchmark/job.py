@@ -3,8 +3,8 @@
 import math
 import time
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
@@ -31,7 +31,7 @@ from hessalign.runs import (
     read_records,
     source_accuracy,
 )
-from hessalign.training import Machine, RunSpec, train, train_together
+from hessalign.training import Machine, Progress, RunSpec, RunTracking, train, train_together
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Job:
         out: Folder of the sweep.
         machine: Where to compute it.
         keep_checkpoint: Keep the last checkpoint of a finished run.
+        track: Names of trackers that get the run's scalars; those of a sweep share its folder.
     """
 
     spec: RunSpec
@@ -51,6 +52,7 @@ class Job:
     out: Path
     machine: Machine
     keep_checkpoint: bool = False
+    track: tuple[str, ...] = ()
 
     @cached_property
     def identity(self) -> str:
@@ -170,10 +172,10 @@ def perform(jobs: Sequence[Job]) -> list[Outcome]:
 
 
 def perform_as_worker(jobs: Sequence[Job], threads: int) -> list[Outcome]:
-    """[perform][] in a process that does nothing else: with so many threads, and keeping freed memory.
+    """``perform`` in a process that does nothing else: with so many threads, and keeping freed memory.
 
     Args:
-        jobs: As for [perform][].
+        jobs: As for ``perform``.
         threads: Of PyTorch.
 
     Returns:
@@ -279,8 +281,8 @@ def _measured(outcome: Outcome, seconds: float, before: float, together: int) ->
 def _train(jobs: Sequence[Job]) -> None:
     if len(jobs) == 1:
         (job,) = jobs
-        with suppress(DivergedError):
-            train(job.spec, _open(job), job.folder, job.machine, keep_checkpoint=job.keep_checkpoint)
+        with suppress(DivergedError), _tracked(job) as report:
+            train(job.spec, _open(job), job.folder, job.machine, report, keep_checkpoint=job.keep_checkpoint)
     elif jobs:
         first = jobs[0]
         train_together(
@@ -290,6 +292,24 @@ def _train(jobs: Sequence[Job]) -> None:
             first.machine,
             checkpoints=first.keep_checkpoint,
         )
+        for job in jobs:
+            if job.track:
+                tracking = RunTracking(job.track, job.folder, job.spec, job.out)
+                tracking.write_records(read_records(job.folder))
+                tracking.close()
+
+
+@contextmanager
+def _tracked(job: Job) -> Iterator[Callable[[Progress], None] | None]:
+    """What a run reports its steps to; None without trackers."""
+    if not job.track:
+        yield None
+        return
+    tracking = RunTracking(job.track, job.folder, job.spec, job.out)
+    try:
+        yield tracking.write
+    finally:
+        tracking.close()
 
 
 def _open(job: Job) -> DomainDataset:

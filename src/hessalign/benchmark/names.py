@@ -54,13 +54,22 @@ DATASET_LABELS = {
     "office_home": "OfficeHome",
     "terra_incognita": "TerraIncognita",
     "domain_net": "DomainNet",
+    "sviro": "SVIRO",
+    "wilds_camelyon": "WILDS-Camelyon",
+    "wilds_fmow": "WILDS-FMoW",
+    "spawrious_o2o_easy": "Spawrious O2O easy",
+    "spawrious_o2o_medium": "Spawrious O2O medium",
+    "spawrious_o2o_hard": "Spawrious O2O hard",
+    "spawrious_m2m_easy": "Spawrious M2M easy",
+    "spawrious_m2m_medium": "Spawrious M2M medium",
+    "spawrious_m2m_hard": "Spawrious M2M hard",
 }
 """The order is DomainBed's."""
 
 
 def algorithm_label(name: str) -> str:
     """How tables print an algorithm, its variant included; an unknown one keeps its name."""
-    plain = without_variant(name)
+    plain = without_variant(name).split(" + ", maxsplit=1)[0]
     return ALGORITHM_LABELS.get(plain, plain) + name.removeprefix(plain)
 
 

@@ -15,7 +15,7 @@ from hessalign.backbones import BackboneSpec
 from hessalign.checks import did_you_mean
 from hessalign.datasets import DomainDataset, seed_hash
 from hessalign.datasets.base import SearchSpace, held_out_count
-from hessalign.training import RunSpec, check_algorithm, choose_backbone
+from hessalign.training import Recipe, RunSpec, check_algorithm, check_recipe, choose_backbone
 from hessalign.training.batches import check_sizes
 
 Targets = Literal["singles", "pairs", "both"]
@@ -30,7 +30,7 @@ class RunConfig(BaseModel):
         evaluation_samples: Most samples of each split of each domain that are evaluated; None (default) for
             all.
         backbone: Its name; None (default) for the dataset's.
-        weights: Its weights; None (default) as [choose_backbone][] chooses.
+        weights: Its weights; None (default) as [choose_backbone][hessalign.training.choose_backbone] chooses.
         train_batch_norm: Let running statistics move even with pretrained weights.
         normalization: Whose mean and deviation photographs are normalised by, ``"imagenet"`` or
             ``"weights"``; None (default) for the backbone's default.
@@ -38,6 +38,8 @@ class RunConfig(BaseModel):
         validation_images: Whether source domains are evaluated on ``"plain"`` (default) or ``"augmented"``
             images, as DomainBed does.
         fixed: Hyper-parameters that are not drawn, by name; algorithms without one ignore it.
+        recipe: How runs start, step and average beside their algorithms' rules; None (default) for the plain
+            way.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,6 +54,7 @@ class RunConfig(BaseModel):
     holdout_fraction: float = Field(0.2, gt=0, lt=1)
     validation_images: Literal["plain", "augmented"] = "plain"
     fixed: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    recipe: Recipe | None = None
 
 
 RunSettings = RunConfig
@@ -118,6 +121,9 @@ class SweepSpec(BaseModel):
         for spec in specs:
             spec.backbone.check_takes(dataset.input_shape)
             check_algorithm(spec.algorithm, spec.backbone.name, dataset.input_shape)
+            if spec.recipe is not None:
+                sources = len(dataset.domains) - len(spec.target_domains)
+                check_recipe(spec.recipe, get_algorithm(spec.algorithm), sources)
             _check_batches(spec, dataset)
         return specs
 
@@ -160,6 +166,7 @@ class SweepSpec(BaseModel):
             holdout_fraction=config.holdout_fraction,
             validation_images=config.validation_images,
             evaluation_samples=config.evaluation_samples,
+            recipe=config.recipe,
         )
 
 
@@ -196,7 +203,7 @@ def choose_targets(domains: int, targets: Targets, dataset: str = "the dataset")
     Raises:
         ValueError: If a set would leave no domain to train on.
 
-    Example:
+    Examples:
         >>> choose_targets(3, "both")
         [(0,), (0, 1), (0, 2), (1,), (1, 2), (2,)]
     """

@@ -1,6 +1,6 @@
 """Runs as they lie on disk, ours and those of DomainBed's own sweeps, read into one tidy frame.
 
-A run folder becomes a [Run][], whichever program wrote it; the records of thousands of runs are parsed at
+A run folder becomes a ``Run``, whichever program wrote it; the records of thousands of runs are parsed at
 once; and what sets runs apart is named, so that no table holds runs that cannot be compared. Reading works
 while a sweep is being written.
 """
@@ -38,6 +38,7 @@ from hessalign.runs import (
     read_lines,
     whole_lines,
 )
+from hessalign.runs.recipe import MeanOfRuns, Recipe
 
 RESULTS = "results.jsonl"
 """The records of a run of DomainBed."""
@@ -169,6 +170,22 @@ class _Spec(BaseModel):
     hparams_seed: int = 0
     seed: int = 0
     trial_seed: int = 0
+    recipe: Recipe | None = None
+    average: MeanOfRuns | None = None
+
+    def row(self) -> str:
+        """The algorithm as tables name it, with what was done beside its rule."""
+        words = [] if self.recipe is None else self.recipe.words()
+        return " + ".join([self.algorithm, *words, *([] if self.average is None else [self.average.words()])])
+
+    def whole(self) -> dict[str, Any]:
+        """All fields, as they are recorded."""
+        content = self.model_dump(mode="json")
+        return {
+            name: value
+            for name, value in content.items()
+            if name in self.model_fields_set or value is not None
+        }
 
     def config(self) -> dict[str, Any]:
         """Everything else, with the backbone's fields by name; its dropout is a hyper-parameter."""
@@ -201,13 +218,13 @@ class OwnReader(Reader):
             folder=folder,
             reader=self,
             dataset=spec.dataset,
-            algorithm=spec.algorithm,
+            algorithm=spec.row(),
             target_domains=spec.target_domains,
             trial_seed=spec.trial_seed,
             hparams_seed=spec.hparams_seed,
             variant={name: value for name, value in spec.hparams.items() if isinstance(value, str)},
             config=spec.config(),
-            spec=spec.model_dump(mode="json"),
+            spec=spec.whole(),
             domain_names=tuple(first.get("accuracies", ())),
             lines=lines,
             torn=torn,
@@ -258,6 +275,15 @@ class _Result(BaseModel):
         while f"env{count}_out_acc" in fields:
             count += 1
         return count
+
+    def whole(self) -> dict[str, Any]:
+        """All fields, as they are recorded."""
+        content = self.model_dump(mode="json")
+        return {
+            name: value
+            for name, value in content.items()
+            if name in self.model_fields_set or value is not None
+        }
 
     def config(self) -> dict[str, Any]:
         arguments = self.args.model_extra or {}
@@ -380,7 +406,7 @@ class Records:
     notes: tuple[str, ...]
 
     def choices(self, rule: Rule) -> pl.DataFrame:
-        """What a rule [selects][hessalign.benchmark.selection.select].
+        """What a rule ``selects``.
 
         Where it could choose only among runs that had diverged, there is no choice.
 

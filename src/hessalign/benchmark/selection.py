@@ -17,7 +17,9 @@ from typing import Literal, get_args
 import polars as pl
 
 Rule = Literal["source-validation", "leave-one-domain-out", "oracle"]
+"""Name of a rule of selection."""
 RULES: tuple[Rule, ...] = get_args(Rule)
+"""All rules."""
 RULE_LABELS: dict[Rule, str] = {
     "source-validation": "source-validation (training-domain) selection",
     "leave-one-domain-out": "leave-one-domain-out selection",
@@ -58,10 +60,10 @@ def source_validation(accuracies: pl.DataFrame) -> pl.DataFrame:
     Only runs with a single target domain count. Of equal checkpoints the first is taken.
 
     Args:
-        accuracies: As [select][] takes them.
+        accuracies: As [select][hessalign.benchmark.select] takes them.
 
     Returns:
-        As of [candidates][].
+        As of ``candidates``.
     """
     is_target = pl.col("domain") == pl.col("target")
     checkpoints = _by_record(
@@ -82,10 +84,10 @@ def leave_one_domain_out(accuracies: pl.DataFrame) -> pl.DataFrame:
     has no accuracies. Of equal steps the first is taken.
 
     Args:
-        accuracies: As [select][] takes them.
+        accuracies: As [select][hessalign.benchmark.select] takes them.
 
     Returns:
-        As of [candidates][].
+        As of ``candidates``.
     """
     measured = _single_target(accuracies).filter(~pl.col("inside").is_nan().all().over("record"))
     singles = _by_record(
@@ -103,10 +105,10 @@ def oracle(accuracies: pl.DataFrame) -> pl.DataFrame:
     Only runs with a single target domain count. No earlier checkpoint is taken.
 
     Args:
-        accuracies: As [select][] takes them.
+        accuracies: As [select][hessalign.benchmark.select] takes them.
 
     Returns:
-        As of [candidates][].
+        As of ``candidates``.
     """
     target = _single_target(accuracies).filter(pl.col("domain") == pl.col("target"))
     checkpoints = _by_record(target, validation=pl.col("outside"), test=pl.col("inside"))

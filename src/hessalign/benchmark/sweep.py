@@ -23,8 +23,8 @@ SECONDS_BETWEEN_LOOKS = 2.0
 def claim_sweep(out: Path, sweep: SweepSpec, datasets: Sequence[str]) -> None:
     """Make a folder one of runs with this config, and note what was asked for.
 
-    Another sweep may share the folder if only datasets, algorithms, trials, draws or target domains differ:
-    what both ask for is done once. With another config its runs could not stand in one table.
+    Another sweep may share the folder if only datasets, algorithms, recipe, trials, draws or target domains
+    differ: what both ask for is done once. With another config its runs could not stand in one table.
 
     Raises:
         ValueError: If the folder's runs have another config.
@@ -37,6 +37,7 @@ def claim_sweep(out: Path, sweep: SweepSpec, datasets: Sequence[str]) -> None:
         asked = {
             "datasets": list(datasets),
             **sweep.model_dump(mode="json", exclude={"config"}),
+            **({} if sweep.config.recipe is None else {"recipe": sweep.config.recipe.content()}),
             CONFIG: config,
         }
         write_atomically(out / SWEEP, json.dumps(asked, indent=1))
@@ -105,7 +106,7 @@ def arrange(jobs: Sequence[Job], most_together: int) -> list[tuple[Job, ...]]:
 
 def _by_content(config: RunConfig) -> dict[str, Any]:
     """The config, a weights file told by its content."""
-    values = config.model_dump(mode="json")
+    values = config.model_dump(mode="json", exclude={"recipe"})  # which makes rows of its own
     if config.weights is not None and Path(config.weights).suffix in FILE_SUFFIXES:
         values["weights"] = f"sha256:{file_sha256(Path(config.weights))}"
     return values

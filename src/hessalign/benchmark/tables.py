@@ -204,7 +204,7 @@ def paired_differences(selected: pl.DataFrame, baseline: str) -> pl.DataFrame:
     """Test accuracy minus the baseline's in the same dataset, setting, target domain and trial.
 
     Args:
-        selected: As [select][hessalign.benchmark.selection.select] returns it.
+        selected: As ``select`` returns it.
         baseline: Name of an algorithm.
 
     Returns:

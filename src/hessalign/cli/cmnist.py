@@ -24,9 +24,11 @@ from hessalign.cli.options import (
     Device,
     Json,
     Panel,
+    Track,
     names_between_commas,
     number,
     option,
+    parse_trackers,
     whole,
 )
 from hessalign.cli.terminal import Console
@@ -93,7 +95,7 @@ def cmnist(
     ] = None,
     seed: Annotated[
         int,
-        option(Panel.TRAINING, "Of the first restart; the next ones count up.", callback=whole(0)),
+        option(Panel.TRAINING, "Seed of the first restart; the next ones count up.", callback=whole(0)),
     ] = 0,
     steps: Annotated[
         int | None,
@@ -182,6 +184,7 @@ def cmnist(
             "--save-models",
         ),
     ] = False,
+    track: Track = None,
     as_json: Json = False,
 ) -> None:
     """Reproduce the paper's full-batch Colored MNIST experiment (supplement, Tables 7 and 8).
@@ -218,9 +221,13 @@ def cmnist(
         probes = FAST_PROBES if fast else PUBLISHED_PROBES[chosen_split]
     specs = plan_restarts(setting, names, range(seed, seed + count), probes, hutchinson, alpha, gamma)
     torch_device = parse_device(device)
+    try:
+        trackers = parse_trackers(track)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--track") from error
     store = open_store(out)
     done = store.has_model if save_models else store.has
-    run_missing(specs, store, torch_device, console, log_terms, done, save_models)
+    run_missing(specs, store, torch_device, console, log_terms, done, save_models, track=trackers)
 
     diverged = say_what_diverged(specs, store, console)
     rows = colored_mnist.summarise(store.load_all(), setting)

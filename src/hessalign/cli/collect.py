@@ -54,7 +54,7 @@ def collect_command(
         Format,
         option(
             Panel.OUTPUT,
-            "Of the tables: rich (for the terminal), markdown, latex, html, json or csv.",
+            "Format of the tables: rich (for the terminal), markdown, latex, html, json or csv.",
             "--format",
             metavar="FORMAT",
         ),

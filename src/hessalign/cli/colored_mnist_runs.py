@@ -14,6 +14,7 @@ from hessalign.experiments.colored_mnist import SOURCE_IMAGES, RestartSpec, Sett
 from hessalign.grid import NOTHING, Grid, markdown_table
 from hessalign.memory import keep_freed_memory
 from hessalign.runs import HeldError
+from hessalign.trackers import TrackedRun, Tracking
 
 if TYPE_CHECKING:
     import torch
@@ -94,6 +95,7 @@ def run_missing(
     done: Callable[[RestartSpec], bool],
     save_models: bool = False,
     run: "Callable[..., colored_mnist.RestartRecord] | None" = None,
+    track: Sequence[str] = (),
 ) -> None:
     """Run the restarts that are not done, saving each as it ends; end the command in a sentence if one fails.
 
@@ -108,6 +110,7 @@ def run_missing(
         done: Whether a restart need not be run.
         save_models: Whether to keep the trained networks.
         run: Runs one restart; ``run_restart`` by default.
+        track: Names of trackers that get the restarts' scalars.
 
     Raises:
         typer.Exit: If it was interrupted, or a file cannot be written.
@@ -121,7 +124,7 @@ def run_missing(
     try:
         while missing:
             run_one = run or colored_mnist.run_restart
-            held = _run(missing, store, device, console, log_terms, save_models, done, run_one)
+            held = _run(missing, store, device, console, log_terms, save_models, done, run_one, track)
             for spec in held:
                 store.wait_while_held(spec)
             missing = [spec for spec in held if not done(spec) and store.diverged(spec) is None]
@@ -142,6 +145,7 @@ def _run(
     save_models: bool,
     done: Callable[[RestartSpec], bool],
     run: "Callable[..., colored_mnist.RestartRecord]",
+    track: Sequence[str],
 ) -> list[RestartSpec]:
     """Run restarts; those that another process is at are handed back."""
     left: list[RestartSpec] = []
@@ -150,8 +154,13 @@ def _run(
         for spec in specs:
             name = f"{colored_mnist.label_of(spec)}, seed {spec.seed}"
             current = progress.add_task(name, total=spec.steps, state="")
+            tracking = Tracking(track, _tracked(spec, name, store))
 
-            def report(step: int, metrics: "colored_mnist.Metrics", task: object = current) -> None:
+            def report(
+                step: int, metrics: "colored_mnist.Metrics", task: object = current, to: Tracking = tracking
+            ) -> None:
+                if step == metrics.step:
+                    to.log(step, _scalars(metrics))
                 state = f"train {metrics.source_accuracy:.1f} %, target {metrics.target_accuracy:.1f} %"
                 progress.update(task, completed=step + 1, state=state)  # type: ignore[arg-type]
                 progress.advance(overall)
@@ -176,9 +185,23 @@ def _run(
                 left.append(spec)
                 continue
             finally:
+                tracking.close()
                 progress.remove_task(current)
             progress.console.print(f"{name}: {words}", highlight=False, markup=False)
     return left
+
+
+def _scalars(metrics: "colored_mnist.Metrics") -> dict[str, float]:
+    """By name; a figure of each source domain has its number behind the name."""
+    values = metrics.model_dump(exclude={"step", "source_accuracies"})
+    return values | {f"source_accuracy_{at}": one for at, one in enumerate(metrics.source_accuracies)}
+
+
+def _tracked(spec: RestartSpec, name: str, store: "colored_mnist.RecordStore") -> TrackedRun:
+    """What trackers are told of a restart; those of all restarts share the folder of the experiment."""
+    out = store.folder.parent
+    folder = out / "tracked" / store.path(spec).stem
+    return TrackedRun(name, f"{spec.identity()}-{spec.seed}", spec.model_dump(mode="json"), folder, out)
 
 
 def say_what_diverged(

@@ -25,7 +25,7 @@ from hessalign.grid import NOTHING, Grid
 
 if TYPE_CHECKING:
     from hessalign.datasets.download import Download
-    from hessalign.datasets.image_folder import PublishedFolder
+    from hessalign.datasets.image_files import PublishedImages
 
 app = typer.Typer(
     cls=Group,
@@ -83,8 +83,9 @@ def verify_dataset(
         option(
             Panel.DATA,
             "Folder that holds the dataset's folder (DomainBed's layout) or its domain folders; for "
-            "[b]csv_file[/b] and [b]features_file[/b] the file. The MNIST datasets ship with the package and "
-            "need none.",
+            "[b]csv_file[/b] and [b]features_file[/b] the file, for [b]parquet_images[/b] and "
+            "[b]parquet_features[/b] a file or a folder of them. The MNIST datasets ship with the package "
+            "and need none.",
         ),
     ] = None,
     as_json: Json = False,
@@ -183,7 +184,7 @@ def _print_some(console: Console, what: str, entries: Sequence[str]) -> None:
 
 
 def download_dataset(
-    name: Annotated[str, typer.Argument(help="pacs, vlcs, office_home, terra_incognita or domain_net.")],
+    name: Annotated[str, typer.Argument(help="Name of a published image dataset, for example pacs.")],
     *,
     root: Annotated[Path, option(Panel.DATA, "Folder that will hold the dataset's folder.")],
     source: Annotated[
@@ -198,7 +199,7 @@ def download_dataset(
         list[str] | None,
         option(
             Panel.DATA,
-            "What the archive must be; repeat it for several archives, in their order.",
+            "SHA-256 that the archive must have; repeat it for several archives, in their order.",
             metavar="DIGITS",
         ),
     ] = None,
@@ -255,7 +256,7 @@ def download_dataset(
 
 
 def _download(
-    dataset: "type[PublishedFolder]",
+    dataset: "type[PublishedImages]",
     root: Path,
     sources: list[str],
     sha256: list[str],
@@ -312,8 +313,10 @@ def _print_download(
         console.print(note, soft_wrap=True)
     for problem in problems:
         console.print(f"Wrong: {problem}", soft_wrap=True)
-    if not problems:
+    if not problems and totals:
         console.print("The counts are the published ones.")
+    elif not problems:
+        console.print("No counts are published to compare with.")
 
 
 add_command(app, "list", list_datasets)

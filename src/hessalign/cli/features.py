@@ -8,9 +8,9 @@ import typer
 
 from hessalign import datasets, training
 from hessalign.cli import options
-from hessalign.cli.options import Panel, option, require_there, whole
+from hessalign.cli.options import Panel, names_between_commas, option, require_there, whole
 from hessalign.cli.terminal import INTERRUPTED, Console, progress_bar, reported
-from hessalign.datasets.registry import find_data
+from hessalign.datasets.registry import Augmentation, find_data
 from hessalign.grid import Grid
 from hessalign.memory import keep_freed_memory
 
@@ -35,11 +35,28 @@ def features_command(
             callback=whole(0),
         ),
     ] = 0,
+    augment: Annotated[
+        Augmentation,
+        option(
+            Panel.MODEL,
+            "What views are drawn by: domainbed, as training sees images; style (edges, grey, posterised, "
+            "jittered in colour); augmix, randaugment or trivialaugment.",
+            metavar="NAME",
+        ),
+    ] = "domainbed",
+    layers: Annotated[
+        str | None,
+        option(
+            Panel.MODEL,
+            "Layers to pool and put before the features: stages, or names of the network's modules, with "
+            "commas.",
+        ),
+    ] = None,
     seed: Annotated[
         int,
         option(
             Panel.MODEL,
-            "Of the augmented views, of random weights, and of what the MNIST datasets draw.",
+            "Seed of the augmented views, of random weights, and of what the MNIST datasets draw.",
             callback=whole(0),
         ),
     ] = 0,
@@ -51,7 +68,7 @@ def features_command(
     out: Annotated[Path, option(Panel.OUTPUT, "The file to write, NAME.safetensors.", dir_okay=False)],
     dtype: Annotated[
         Literal["float16", "float32"],
-        option(Panel.OUTPUT, "Of the features: float16 or float32.", metavar="DTYPE"),
+        option(Panel.OUTPUT, "Number type of the features: float16 or float32.", metavar="DTYPE"),
     ] = "float16",
     resume: options.Resume = False,
     as_json: options.Json = False,
@@ -66,7 +83,7 @@ def features_command(
     hessalign features --dataset pacs --root data --backbone resnet50 --out pacs.safetensors
 
     hessalign features --dataset my/images --backbone timm:tf_efficientnet_lite0 --weights package
-    --views 4 --loaders 2 --out own.safetensors
+    --views 3 --augment style --layers stages --loaders 2 --out own.safetensors
 
     hessalign train --dataset own.safetensors --algorithm hgp --target hospital_3 --out runs/hgp
     """
@@ -79,10 +96,14 @@ def features_command(
             chosen: dict[str, Any] = {
                 "backbone": training.choose_backbone(data, backbone, weights, normalization=normalization),
                 "views": views,
+                "augment": augment,
+                "layers": names_between_commas(layers or ""),
                 "dtype": dtype,
                 "batch_size": batch_size,
                 "seed": seed,
             }
+            if layers is not None and not chosen["layers"]:
+                raise ValueError(f"layers: {layers!r} names none; allowed are stages or names of modules")
             spec = training.FeaturesSpec(**chosen)
             machine = training.Machine(accelerator=device, workers=loaders)
             keep_freed_memory()
@@ -124,13 +145,14 @@ def _rows(about: "FeaturesMetadata", out: Path, samples: int) -> dict[str, Any]:
 
 
 def _grid(rows: dict[str, Any]) -> Grid:
-    backbone = rows["backbone"]
+    backbone, layers = rows["backbone"], rows.get("columns", {})
     values = [
         ("samples", f"{rows['samples']:,}"),
         ("size", f"{rows['bytes'] / 1e6:.1f} MB"),
         ("domains", ", ".join(rows["domain_names"])),
         ("classes", ", ".join(rows["class_names"])),
         ("backbone", f"{backbone['name']}, weights {backbone['weights']}"),
+        *((f"columns of {name}", f"{start} to {end - 1}") for name, (start, end) in layers.items()),
         ("weights' SHA-256", rows["weights_sha256"][:16]),
         ("content's SHA-256", rows["content_sha256"][:16]),
     ]

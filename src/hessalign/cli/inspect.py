@@ -24,7 +24,7 @@ def inspect_command(
         Path,
         typer.Argument(
             help="Folder of a run of hessalign train or of one checkpoint, a network of hessalign cmnist "
-            "--save-models, or a features file."
+            "--save-models, a features file, or a Parquet file of embeddings."
         ),
     ],
     *,
@@ -50,9 +50,11 @@ def inspect_command(
     ] = 1.0,
     replicates: Annotated[
         int,
-        option(Panel.ANALYSIS, "Of the bootstrap; 0 for no intervals.", callback=whole(0, 1_000_000)),
+        option(
+            Panel.ANALYSIS, "Replicates of the bootstrap; 0 for no intervals.", callback=whole(0, 1_000_000)
+        ),
     ] = 1000,
-    seed: Annotated[int, option(Panel.ANALYSIS, "Of the bootstrap.", callback=whole(0))] = 0,
+    seed: Annotated[int, option(Panel.ANALYSIS, "Seed of the bootstrap.", callback=whole(0))] = 0,
     device: options.Device = "cpu",
     html: Annotated[
         Path | None,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from hessalign.datasets import DomainDataset, make_dataset
-from hessalign.datasets.registry import USERS_OWN, find_data
+from hessalign.datasets.registry import PARQUET, USERS_OWN, find_data
 from hessalign.diagnostics import AlignmentReport, alignment_report
 from hessalign.diagnostics.outputs import HeadOutputs, feature_outputs, run_outputs
 from hessalign.exceptions import UntrustworthyWarning
@@ -71,6 +71,8 @@ def inspect_all(sources: Sequence[Path], options: InspectOptions) -> dict[str, A
 
 
 def _inspect(source: Path, options: InspectOptions) -> Inspected:
+    if source.suffix.lower() == PARQUET:
+        return _inspect_features(source, options)
     if source.is_dir():
         return _inspect_run(source, options)
     try:
@@ -100,7 +102,8 @@ def _inspect_run(source: Path, options: InspectOptions) -> Inspected:
 
 
 def _inspect_features(source: Path, options: InspectOptions) -> Inspected:
-    dataset = make_dataset("features_file", source)
+    name = "parquet_features" if source.suffix.lower() == PARQUET else "features_file"
+    dataset = make_dataset(name, source)
     return Inspected(
         f"{source.stem}, logistic head",
         _report(feature_outputs(dataset, options.per_domain), dataset, options),

@@ -9,10 +9,12 @@ import typer
 from hessalign import __version__
 from hessalign.cli import datasets
 from hessalign.cli.algorithms import algorithms_command
+from hessalign.cli.average import average_command
 from hessalign.cli.cmnist import cmnist
 from hessalign.cli.collect import collect_command
 from hessalign.cli.command import Group, add_command, help_text
 from hessalign.cli.compare import compare_command
+from hessalign.cli.export import export_command
 from hessalign.cli.features import features_command
 from hessalign.cli.inspect import inspect_command
 from hessalign.cli.predict import predict_command
@@ -59,7 +61,9 @@ app = typer.Typer(
 add_command(app, "cmnist", cmnist)
 add_command(app, "train", train_command)
 add_command(app, "features", features_command)
+add_command(app, "average", average_command)
 add_command(app, "predict", predict_command)
+add_command(app, "export", export_command)
 add_command(app, "inspect", inspect_command)
 add_command(app, "compare", compare_command)
 add_command(app, "sweep", sweep_command)

@@ -10,8 +10,10 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from hessalign import training
 from hessalign.checks import require_number, require_whole
 from hessalign.datasets import dataset_names
+from hessalign.trackers import TRACKERS, check_trackers
 
 
 class Panel(StrEnum):
@@ -134,8 +136,12 @@ def require_figure(name: str, path: Path) -> None:
         raise ValueError(f"{name}: {path} is a folder; choose the name of a file")
 
 
-def parse_settings(settings: Sequence[str]) -> dict[str, str]:
+def parse_settings(settings: Sequence[str], option: str = "set") -> dict[str, str]:
     """Values by name, of options ``--set NAME=VALUE``.
+
+    Args:
+        settings: As given.
+        option: What the option is called.
 
     Returns:
         The values, as text.
@@ -145,13 +151,39 @@ def parse_settings(settings: Sequence[str]) -> dict[str, str]:
     """
     for setting in settings:
         if "=" not in setting:
-            raise ValueError(f"set: {setting!r} is not of the form NAME=VALUE")
+            raise ValueError(f"{option}: {setting!r} is not of the form NAME=VALUE")
     return dict(setting.split("=", 1) for setting in settings)
 
 
 def names_between_commas(text: str) -> tuple[str, ...]:
     """Names between commas, each once."""
     return tuple(dict.fromkeys(filter(None, (part.strip() for part in text.split(",")))))
+
+
+def parse_trackers(names: str | None) -> tuple[str, ...]:
+    """Trackers of an option ``--track``.
+
+    Returns:
+        Their names.
+
+    Raises:
+        ValueError: If one is not known or not installed.
+    """
+    chosen = names_between_commas(names or "")
+    check_trackers(chosen)
+    return chosen
+
+
+def recipe_of(**choices: Any) -> "training.Recipe | None":
+    """What was chosen beside the algorithm's rule, by the names of a recipe's fields.
+
+    Returns:
+        The recipe; None where nothing was said, or nothing but defaults.
+
+    Raises:
+        ValueError: If a choice is not allowed.
+    """
+    return None if all(value is None for value in choices.values()) else training.make_recipe(**choices)
 
 
 # Options
@@ -174,7 +206,7 @@ def option(panel: Panel, text: str, *names: str, **how: Any) -> Any:
 
 KINDS_OF_DATA = (
     f"{', '.join(dataset_names())}; a folder ROOT/domain/class/*; a CSV file with the columns path, label, "
-    "domain"
+    "domain; Parquet files with image (or a vector), label, domain"
 )
 
 Root = Annotated[Path | None, option(Panel.DATA, "Folder that holds the datasets given by name.")]
@@ -183,8 +215,8 @@ Weights = Annotated[
     str | None,
     option(
         Panel.MODEL,
-        "Of the backbone: none, hub, package, or a file. Default: none for mnist_cnn, identity and adapters, "
-        "hub for others.",
+        "Weights of the backbone: none, hub, package, or a file. Default: none for mnist_cnn, identity and "
+        "adapters, hub for others.",
     ),
 ]
 Normalization = Annotated[
@@ -232,6 +264,79 @@ EvaluateSamples = Annotated[
     ),
 ]
 
+Average = Annotated[
+    str | None,
+    option(
+        Panel.TRAINING,
+        "Evaluate, keep and predict with a mean of the weights over training: sma (all from --average-from "
+        "on) or swad (while the source validation loss is low).",
+        metavar="KIND",
+    ),
+]
+AverageFrom = Annotated[
+    int | None,
+    option(Panel.TRAINING, "SMA: updates before the mean begins. Default: 100.", callback=whole(0)),
+]
+SwadConverge = Annotated[
+    int | None,
+    option(
+        Panel.TRAINING,
+        "SWAD: evaluations, the first the lowest, that begin the mean. Default: 3.",
+        callback=whole(1),
+    ),
+]
+SwadTolerance = Annotated[
+    int | None,
+    option(
+        Panel.TRAINING, "SWAD: evaluations above the limit that end the mean. Default: 6.", callback=whole(1)
+    ),
+]
+SwadRatio = Annotated[
+    float | None,
+    option(
+        Panel.TRAINING,
+        "SWAD: the limit in units of the loss where the mean begins. Default: 1.3.",
+        callback=number(1),
+    ),
+]
+SharpnessKind = Annotated[
+    str | None,
+    option(
+        Panel.TRAINING,
+        "Take the gradient where the loss is worst nearby: sam, or disam, which heeds the domains' variance.",
+        "--sharpness",
+        metavar="KIND",
+    ),
+]
+Rho = Annotated[
+    float | None,
+    option(Panel.TRAINING, "SAM and DISAM: how far away. Default: 0.05.", callback=number(above=0)),
+]
+DisamWeight = Annotated[
+    float | None,
+    option(Panel.TRAINING, "DISAM: weight of the variance. Default: 0.1.", callback=number(0)),
+]
+LinearProbeSteps = Annotated[
+    int | None,
+    option(
+        Panel.TRAINING,
+        "Updates of the head alone before all is trained (LP-FT). Default: 0.",
+        callback=whole(0),
+    ),
+]
+HeadLrFactor = Annotated[
+    float | None,
+    option(
+        Panel.TRAINING,
+        "Learning rate of the head in units of that of the backbone. Default: 1.",
+        callback=number(above=0),
+    ),
+]
+StartFrom = Annotated[
+    Path | None,
+    option(Panel.TRAINING, "Start with the backbone and the head of this trained run."),
+]
+
 Device = Annotated[str, option(Panel.MACHINE, "Where to compute: auto, cpu, cuda, cuda:1, mps ...")]
 Precision = Annotated[str, option(Panel.MACHINE, "32-true, bf16-mixed, 64-true ...")]
 Loaders = Annotated[
@@ -243,6 +348,15 @@ Loaders = Annotated[
     ),
 ]
 
+Track = Annotated[
+    str | None,
+    option(
+        Panel.OUTPUT,
+        f"Hand scalars to {', '.join(TRACKERS)}; several with commas. They stay on this machine unless their "
+        "own environment variables say otherwise.",
+        metavar="NAMES",
+    ),
+]
 Resume = Annotated[
     bool,
     option(Panel.OUTPUT, "Go on with what is unfinished at --out, or start if nothing is.", "--resume"),

@@ -4,8 +4,9 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.live import Live
@@ -19,11 +20,14 @@ from hessalign.cli.options import (
     number,
     option,
     parse_settings,
+    parse_trackers,
     require_there,
     whole,
 )
 from hessalign.cli.terminal import INTERRUPTED, Console, reported
 from hessalign.datasets.registry import find_data
+
+ENGINES = {"ray": "Ray", "slurm": "SLURM"}
 
 if TYPE_CHECKING:
     from hessalign.benchmark.job import Engine, Job
@@ -48,7 +52,12 @@ def sweep_command(
         ),
     ] = "both",
     trials: Annotated[
-        int, option(Panel.DATA, "Each splits the domains anew.", callback=whole(1, options.MOST_RUNS))
+        int,
+        option(
+            Panel.DATA,
+            "Number of trials; each splits the domains anew.",
+            callback=whole(1, options.MOST_RUNS),
+        ),
     ] = 3,
     holdout: Annotated[
         float,
@@ -89,14 +98,29 @@ def sweep_command(
     steps: options.Steps = None,
     evaluate_every: options.EvaluateEvery = None,
     evaluate_samples: options.EvaluateSamples = None,
+    average: options.Average = None,
+    average_from: options.AverageFrom = None,
+    swad_converge: options.SwadConverge = None,
+    swad_tolerance: options.SwadTolerance = None,
+    swad_ratio: options.SwadRatio = None,
+    sharpness: options.SharpnessKind = None,
+    rho: options.Rho = None,
+    disam_weight: options.DisamWeight = None,
+    linear_probe_steps: options.LinearProbeSteps = None,
+    head_lr_factor: options.HeadLrFactor = None,
+    start_from: options.StartFrom = None,
     engine: Annotated[
-        Literal["local", "ray"], option(Panel.MACHINE, "Processes of this machine, or a Ray cluster.")
+        Literal["local", "ray", "slurm"],
+        option(
+            Panel.MACHINE, "Processes of this machine, a Ray cluster, or an array job of a SLURM cluster."
+        ),
     ] = "local",
     jobs: Annotated[
         int | None,
         option(
             Panel.MACHINE,
-            "Engine local: runs at a time. Default: one for each GPU that is used, else for each core.",
+            "Engines local and slurm: runs at a time. Default: one for each GPU that is used, else for each "
+            "core; with slurm 256.",
             callback=whole(1, options.MOST_PROCESSES),
         ),
     ] = None,
@@ -117,14 +141,36 @@ def sweep_command(
     ] = 60,
     address: Annotated[
         str | None,
-        option(Panel.MACHINE, "Engine ray: of the cluster. Default: RAY_ADDRESS, or this machine."),
+        option(Panel.MACHINE, "Engine ray: address of the cluster. Default: RAY_ADDRESS, or this machine."),
     ] = None,
     cpus_per_run: Annotated[
-        int | None, option(Panel.MACHINE, "Engine ray: cores of a run. Default: 1.", callback=whole(1))
+        int | None,
+        option(Panel.MACHINE, "Engines ray and slurm: cores of a run. Default: 1.", callback=whole(1)),
     ] = None,
     gpus_per_run: Annotated[
         float | None,
-        option(Panel.MACHINE, "Engine ray: GPUs of a run, also 0.5. Default: 0.", callback=number(0)),
+        option(
+            Panel.MACHINE,
+            "Engines ray and slurm: GPUs of a run, with ray also 0.5. Default: 0.",
+            callback=number(0),
+        ),
+    ] = None,
+    minutes_per_run: Annotated[
+        int | None,
+        option(
+            Panel.MACHINE,
+            "Engine slurm: time limit of a task, which is queued again at its end. Default: 240.",
+            callback=whole(1),
+        ),
+    ] = None,
+    sbatch: Annotated[
+        list[str] | None,
+        option(
+            Panel.MACHINE,
+            "Engine slurm: a further option of sbatch, such as partition=gpu; may be given several times.",
+            "--sbatch",
+            metavar="NAME=VALUE",
+        ),
     ] = None,
     retries: Annotated[
         int, option(Panel.MACHINE, "How often a failed run is done again.", callback=whole(0))
@@ -139,6 +185,7 @@ def sweep_command(
         bool,
         option(Panel.OUTPUT, "Keep the last checkpoint of every finished run.", "--keep-checkpoints"),
     ] = False,
+    track: options.Track = None,
     dry_run: Annotated[
         bool, option(Panel.OUTPUT, "Only count the runs, and estimate time and disk.", "--dry-run")
     ] = False,
@@ -158,23 +205,51 @@ def sweep_command(
     --evaluate-samples 500 --out runs/mnist
 
     hessalign sweep --datasets pacs --root /data --engine ray --address auto --gpus-per-run 1 --out /nfs/runs
+
+    hessalign sweep --datasets pacs --root /data --engine slurm --gpus-per-run 1 --sbatch partition=gpu
+    --out /nfs/runs --dry-run
     """
     console = Console(stderr=True)
     with reported(console):
         jobs = _jobs(jobs, workers, console)
-        if engine == "ray" and ":" in device:
-            raise ValueError(f"device: {device!r} is one GPU, and Ray deals them out; name the kind alone")
+        if engine != "local" and ":" in device:
+            raise ValueError(
+                f"device: {device!r} is one GPU, and {ENGINES[engine]} deals them out; name the kind alone"
+            )
         _check_engine_options(
             engine,
-            local={"jobs": jobs},
-            ray={"address": address, "cpus-per-run": cpus_per_run, "gpus-per-run": gpus_per_run},
+            {
+                "jobs": (jobs, ("local", "slurm")),
+                "address": (address, ("ray",)),
+                "cpus-per-run": (cpus_per_run, ("ray", "slurm")),
+                "gpus-per-run": (gpus_per_run, ("ray", "slurm")),
+                "minutes-per-run": (minutes_per_run, ("slurm",)),
+                "sbatch": (sbatch, ("slurm",)),
+            },
         )
+        if engine == "slurm" and gpus_per_run is not None and not gpus_per_run.is_integer():
+            raise ValueError(f"gpus-per-run: SLURM deals out whole GPUs, got {gpus_per_run}")
+        further = parse_settings(sbatch or [], "sbatch")
         require_there("root", root)
         sources = [find_data(name, root) for name in names_between_commas(datasets)]
         chosen_algorithms = None if algorithms == "all" else names_between_commas(algorithms)
         if chosen_algorithms is not None:
             chosen_algorithms = tuple(dict.fromkeys(map(require_algorithm, chosen_algorithms)))
         fixed = parse_settings(settings or [])
+        recipe = options.recipe_of(
+            average=average,
+            average_from=average_from,
+            swad_converge=swad_converge,
+            swad_tolerance=swad_tolerance,
+            swad_ratio=swad_ratio,
+            sharpness=sharpness,
+            rho=rho,
+            disam_weight=disam_weight,
+            linear_probe_steps=linear_probe_steps,
+            head_lr_factor=head_lr_factor,
+            start_from=start_from,
+        )
+        trackers = parse_trackers(track)
 
     try:
         with reported(console):
@@ -197,6 +272,7 @@ def sweep_command(
                     holdout_fraction=holdout,
                     validation_images=validation_images,
                     fixed=fixed,
+                    recipe=recipe,
                 ),
             )
             # Which GPU a run sees is dealt out to it; it is then its only one.
@@ -204,20 +280,27 @@ def sweep_command(
             if engine == "local":
                 training.make_fabric(machine)  # what is not here would fail every run
             planned = [
-                benchmark.job.Job(spec, source, out.absolute(), machine, keep_checkpoints)
+                benchmark.job.Job(spec, source, out.absolute(), machine, keep_checkpoints, trackers)
                 for source, dataset in zip(sources, opened, strict=True)
                 for spec in sweep.plan(dataset)
             ]
             gpus = cli.visible_gpus(device) if engine == "local" else ()
             at_a_time, threads = _share_out(jobs, len(gpus))
+            make_engine = partial(
+                _engine, engine, out.absolute(), jobs, retries, cpus_per_run or 1, gpus_per_run or 0.0
+            )
             if dry_run:
                 known = at_a_time if engine == "local" else None
-                cli.print_estimate(planned, together, known, threads, console, as_json)
+                script = None
+                if engine == "slurm":
+                    tasks = len(benchmark.sweep.arrange(planned, together))
+                    script = make_engine(minutes=minutes_per_run, sbatch=further).script(tasks)
+                cli.print_estimate(planned, together, known, threads, console, as_json, script)
                 return
             chosen = (
                 benchmark.engines.LocalEngine(at_a_time, threads, retries, gpus)
                 if engine == "local"
-                else benchmark.engines.RayEngine(address, cpus_per_run or 1, gpus_per_run or 0.0, retries)
+                else make_engine(minutes=minutes_per_run, sbatch=further, address=address)
             )
             with closing(chosen):
                 benchmark.sweep.claim_sweep(out, sweep, names_between_commas(datasets))
@@ -250,11 +333,28 @@ def _all(
     return tuple(name for name in algorithm_names() if name not in left_out)
 
 
-def _check_engine_options(engine: str, **options: dict[str, object]) -> None:
-    for owner, values in options.items():
-        for name, value in values.items():
-            if owner != engine and value is not None:
-                raise ValueError(f"{name}: belongs to --engine {owner}, and the engine is {engine}")
+def _engine(
+    engine: str,
+    out: Path,
+    jobs: int | None,
+    retries: int,
+    cpus: int,
+    gpus: float,
+    *,
+    minutes: int | None,
+    sbatch: dict[str, str],
+    address: str | None = None,
+) -> Any:
+    """The engine of a cluster."""
+    if engine == "ray":
+        return benchmark.engines.RayEngine(address, cpus, gpus, retries)
+    return benchmark.engines.SlurmEngine(out, cpus, int(gpus), minutes or 240, jobs or 256, retries, sbatch)
+
+
+def _check_engine_options(engine: str, options: dict[str, tuple[object, tuple[str, ...]]]) -> None:
+    for name, (value, owners) in options.items():
+        if engine not in owners and value is not None:
+            raise ValueError(f"{name}: belongs to --engine {' or '.join(owners)}, and the engine is {engine}")
 
 
 def _jobs(jobs: int | None, workers: int | None, console: Console) -> int | None:

@@ -48,6 +48,7 @@ def print_estimate(
     threads: int,
     console: Console,
     as_json: bool,
+    script: str | None = None,
 ) -> None:
     """Measure a few steps of each algorithm on each dataset, and print what follows for the whole.
 
@@ -58,6 +59,7 @@ def print_estimate(
         threads: Of PyTorch in each run.
         console: For the progress.
         as_json: Print JSON.
+        script: What would be submitted; None where nothing is.
     """
     torch.set_num_threads(threads)
     console.print(f"{len(jobs):,} runs; measuring what they cost takes a few steps of each algorithm.")
@@ -79,6 +81,7 @@ def print_estimate(
             "wall_seconds": seconds / workers if workers else None,
             "bytes": disk,
             "rows": [vars(row) for row in rows],
+            **({} if script is None else {"script": script}),
         }
         typer.echo(json.dumps(document, indent=2))
         return
@@ -96,6 +99,8 @@ def print_estimate(
     Console().print(grid.to_rich())
     if workers:
         Console().print(f"With {workers} runs at a time about {duration(seconds / workers)}.")
+    if script is not None:
+        typer.echo(f"\nWhat sbatch would get:\n\n{script}")
 
 
 def _measured(jobs: Sequence[Job], dataset: DomainDataset, most_together: int) -> _Estimate:

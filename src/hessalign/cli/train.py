@@ -11,11 +11,20 @@ from hessalign import datasets, diagnostics, runs, training
 from hessalign.algorithms import algorithm_names, get_algorithm, require_algorithm
 from hessalign.checks import did_you_mean
 from hessalign.cli import options
-from hessalign.cli.options import Panel, option, parse_settings, require_figure, require_there, whole
+from hessalign.cli.options import (
+    Panel,
+    option,
+    parse_settings,
+    parse_trackers,
+    require_figure,
+    require_there,
+    whole,
+)
 from hessalign.cli.terminal import INTERRUPTED, Console, progress_bar, reported
 from hessalign.datasets.registry import find_data
 from hessalign.grid import NOTHING, Grid
 from hessalign.memory import keep_freed_memory
+from hessalign.trackers import check_trackers
 
 SECONDS_BETWEEN_DRAWINGS = 0.25
 
@@ -34,7 +43,7 @@ def train_command(
         int | None,
         option(
             Panel.DATA,
-            "Of the splits of the domains, and of what the MNIST datasets draw. Default: 0.",
+            "Seed of the splits of the domains, and of what the MNIST datasets draw. Default: 0.",
             callback=whole(0),
         ),
     ] = None,
@@ -67,10 +76,23 @@ def train_command(
     steps: options.Steps = None,
     evaluate_every: options.EvaluateEvery = None,
     evaluate_samples: options.EvaluateSamples = None,
+    average: options.Average = None,
+    average_from: options.AverageFrom = None,
+    swad_converge: options.SwadConverge = None,
+    swad_tolerance: options.SwadTolerance = None,
+    swad_ratio: options.SwadRatio = None,
+    sharpness: options.SharpnessKind = None,
+    rho: options.Rho = None,
+    disam_weight: options.DisamWeight = None,
+    linear_probe_steps: options.LinearProbeSteps = None,
+    head_lr_factor: options.HeadLrFactor = None,
+    start_from: options.StartFrom = None,
     seed: Annotated[
         int | None,
         option(
-            Panel.TRAINING, "Of weights, batches and the algorithm's draws. Default: 0.", callback=whole(0)
+            Panel.TRAINING,
+            "Seed of weights, batches and the algorithm's draws. Default: 0.",
+            callback=whole(0),
         ),
     ] = None,
     device: options.Device = "auto",
@@ -96,8 +118,9 @@ def train_command(
             "Draw loss, penalty and its terms by domain to this .png, .pdf or .svg at the end.",
         ),
     ] = None,
+    track: options.Track = None,
     tensorboard: Annotated[
-        bool, option(Panel.OUTPUT, "Write scalars for TensorBoard to OUT/tensorboard.", "--tensorboard")
+        bool, option(Panel.OUTPUT, "The same as --track tensorboard.", "--tensorboard")
     ] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -119,6 +142,8 @@ def train_command(
 
     hessalign train --dataset domain_net --root data --algorithm hgp --target sketch --devices 4 --out runs/d
 
+    hessalign train --dataset pacs --root data --algorithm hgp --target sketch --average sma --out runs/mean
+
     hessalign train --resume --steps 600 --out runs/hgp
 
     hessalign train --spec runs/hgp/spec.json --out runs/again
@@ -128,10 +153,26 @@ def train_command(
         if algorithm is not None:
             algorithm = require_algorithm(algorithm)
         overrides = parse_settings(settings or [])
+        choices = {
+            "average": average,
+            "average_from": average_from,
+            "swad_converge": swad_converge,
+            "swad_tolerance": swad_tolerance,
+            "swad_ratio": swad_ratio,
+            "sharpness": sharpness,
+            "rho": rho,
+            "disam_weight": disam_weight,
+            "linear_probe_steps": linear_probe_steps,
+            "head_lr_factor": head_lr_factor,
+            "start_from": start_from,
+        }
+        recipe = options.recipe_of(**choices)
         require_there("root", root)
         if dataset is not None:
             find_data(dataset, root)
         _check_plot(plot, out)
+        trackers = tuple(dict.fromkeys((*parse_trackers(track), *(["tensorboard"] if tensorboard else []))))
+        check_trackers(trackers)
     machine = training.Machine(device, precision, loaders, devices, strategy)
     console = Console(stderr=True, quiet=not machine.is_first_process)
     try:
@@ -151,6 +192,7 @@ def train_command(
                     "evaluate_samples": evaluate_samples,
                     "seed": seed,
                     "trial_seed": trial_seed,
+                    **choices,
                 }
                 spec, data = training.open_recorded(recorded, said, dataset, root, longer=resume)
             else:
@@ -173,13 +215,14 @@ def train_command(
                     steps=data.steps if steps is None else steps,
                     evaluate_every=data.checkpoint_every if evaluate_every is None else evaluate_every,
                     evaluation_samples=evaluate_samples,
+                    recipe=recipe,
                 )
             if machine.is_first_process and not resume:
                 training.check_unasked(out, spec)
-            scalars = training.TensorBoard(out) if tensorboard else None
+            tracking = training.RunTracking(trackers, out, spec) if trackers else None
             if machine.computes_here:
                 keep_freed_memory()
-            record = _run(spec, data, out, machine, console, scalars)
+            record = _run(spec, data, out, machine, console, tracking)
     except KeyboardInterrupt:
         console.print(f"\nInterrupted. The latest checkpoint is in {out}; go on with --resume.")
         raise typer.Exit(INTERRUPTED if machine.is_first_process else 0) from None
@@ -190,7 +233,7 @@ def train_command(
     if as_json:
         typer.echo(json.dumps(record, indent=2))
     else:
-        Console().print(_grid(record, spec, data).to_rich())
+        Console().print(result_grid(record, spec, data).to_rich())
 
 
 def _recorded(
@@ -247,7 +290,7 @@ def _run(
     out: Path,
     machine: "training.Machine",
     console: Console,
-    scalars: "training.TensorBoard | None",
+    tracking: "training.RunTracking | None",
 ) -> dict[str, Any]:
     with progress_bar(console, "state") as bar:
         task = bar.add_task(spec.algorithm, total=spec.steps, state="")
@@ -255,8 +298,8 @@ def _run(
 
         def report(progress: "training.Progress") -> None:
             nonlocal drawn
-            if scalars is not None:
-                scalars.write(progress)
+            if tracking is not None:
+                tracking.write(progress)
             # Reading scalars waits for the device, so not every step is drawn.
             if time.monotonic() - drawn < SECONDS_BETWEEN_DRAWINGS and progress.step < spec.steps - 1:
                 return
@@ -275,8 +318,8 @@ def _run(
         try:
             return training.train(spec, data, out, machine, report)
         finally:
-            if scalars is not None:
-                scalars.close()
+            if tracking is not None and machine.is_first_process:
+                tracking.close()
 
 
 def _source_and_target(
@@ -288,7 +331,8 @@ def _source_and_target(
     return 100 * runs.source_accuracy(record, spec.target_domains), 100 * sum(found) / len(found)
 
 
-def _grid(record: dict[str, Any], spec: "training.RunSpec", data: "datasets.DomainDataset") -> Grid:
+def result_grid(record: dict[str, Any], spec: "training.RunSpec", data: "datasets.DomainDataset") -> Grid:
+    """The accuracies of a record, a row for each domain."""
     rows = []
     for index, domain in enumerate(data.domains):
         accuracies = record["accuracies"][domain.name]

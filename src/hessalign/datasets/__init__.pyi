@@ -1,4 +1,4 @@
-from . import download, verify
+from . import download, parquet, verify
 from .base import (
     BatchedSamples,
     Domain,
@@ -8,6 +8,7 @@ from .base import (
     seed_hash,
     split_indices,
 )
+from .image_files import PublishedImages
 from .image_folder import PublishedFolder
 from .mnist import Digits, load_mnist
 from .registry import (
@@ -28,6 +29,7 @@ __all__ = [
     "DomainDataset",
     "PublishedCounts",
     "PublishedFolder",
+    "PublishedImages",
     "Samples",
     "dataset_names",
     "download",
@@ -35,6 +37,7 @@ __all__ = [
     "get_dataset",
     "load_mnist",
     "make_dataset",
+    "parquet",
     "register",
     "require_dataset",
     "seed_hash",

@@ -4,13 +4,14 @@ import hashlib
 import unicodedata
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -53,6 +54,14 @@ class Samples(Dataset[tuple[Tensor, int]], ABC):
 
     def file_of(self, index: int) -> str | None:
         """File of a sample; None where samples have no files of their own."""
+        return None
+
+    def content_of(self, index: int) -> tuple[str, bytes] | None:
+        """What a sample is called, and the bytes that it is decoded from, where these lie in memory."""
+        return None
+
+    def with_transform(self, transform: Callable[[Image.Image], Tensor]) -> "Samples | None":
+        """The same RGB images made into inputs otherwise; None where inputs are not made of RGB images."""
         return None
 
 
@@ -294,6 +303,12 @@ def split_indices(
 
     Raises:
         ValueError: If an argument is out of range.
+
+    Examples:
+        >>> from hessalign.datasets import split_indices
+        >>> inside, held_out = split_indices(10, trial_seed=0, domain=1)
+        >>> len(inside), len(held_out), sorted(inside + held_out) == list(range(10))
+        (8, 2, True)
     """
     samples = require_whole("samples", samples, least=0)
     trial_seed = require_whole("trial_seed", trial_seed, least=0)
@@ -306,5 +321,5 @@ def split_indices(
 
 
 def held_out_count(samples: int, holdout_fraction: float) -> int:
-    """How many of a domain's samples are held out, as [split_indices][] does it."""
+    """How many of a domain's samples are held out, as ``split_indices`` does it."""
     return int(samples * holdout_fraction)

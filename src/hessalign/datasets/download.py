@@ -20,7 +20,7 @@ from hessalign.files import shown
 
 if TYPE_CHECKING:
     from hessalign.datasets.base import DomainDataset
-    from hessalign.datasets.image_folder import PublishedFolder
+    from hessalign.datasets.image_files import PublishedImages
 
 RECORD = "download.json"
 CACHE = ".downloads"
@@ -80,7 +80,7 @@ class _Wanted:
         return _is_url(self.source)
 
 
-def downloadable(dataset: "type[DomainDataset]") -> "type[PublishedFolder]":
+def downloadable(dataset: "type[DomainDataset]") -> "type[PublishedImages]":
     """The dataset, if it has archives.
 
     Returns:
@@ -89,7 +89,7 @@ def downloadable(dataset: "type[DomainDataset]") -> "type[PublishedFolder]":
     Raises:
         ValueError: If it has none.
     """
-    if not issubclass(dataset, datasets.PublishedFolder):
+    if not issubclass(dataset, datasets.PublishedImages):
         raise ValueError(
             f"dataset: {dataset.name} has nothing to download, it ships with the package or is your own; "
             "allowed are the published image datasets"
@@ -111,7 +111,7 @@ def check_sources(sources: Sequence[str]) -> None:
 
 
 def download(
-    dataset: "type[PublishedFolder]",
+    dataset: "type[PublishedImages]",
     root: Path,
     report: Report,
     sources: Sequence[str] = (),
@@ -164,7 +164,7 @@ def download(
     return Download(root / dataset.folder, records, removed, notes)
 
 
-def remove_listed(dataset: "type[PublishedFolder]", root: Path, duplicates: Path | None) -> Download:
+def remove_listed(dataset: "type[PublishedImages]", root: Path, duplicates: Path | None) -> Download:
     """Delete listed images from a dataset that is there already, and nothing if there is no list.
 
     Args:
@@ -236,15 +236,20 @@ def remove_duplicates(folder: Path, names: Iterable[PurePosixPath]) -> int:
     return removed
 
 
-def _listed(dataset: "type[PublishedFolder]", duplicates: Path) -> list[PurePosixPath]:
+def _listed(dataset: "type[PublishedImages]", duplicates: Path) -> list[PurePosixPath]:
     return read_duplicates(require_path("duplicates", duplicates), dataset.domain_names)
 
 
-def _wanted(dataset: "type[PublishedFolder]", sources: Sequence[str], sha256: Sequence[str]) -> list[_Wanted]:
+def _wanted(dataset: "type[PublishedImages]", sources: Sequence[str], sha256: Sequence[str]) -> list[_Wanted]:
     """What to get, the arguments checked."""
     for name, values in (("sources", sources), ("sha256", sha256)):
         if isinstance(values, str):
             raise ValueError(f"{name}: must be a list, one entry for each archive, got {values!r}")
+    if not sources and not dataset.sources:
+        raise ValueError(
+            f"source: no public address of {dataset.name} is known; see {dataset.page}, and give the archive "
+            "with --source FILE"
+        )
     if sources:
         wanted = [_given(source) for source in sources]
     else:
@@ -331,7 +336,7 @@ def _extract(archive: _Wanted, path: Path, extracted: Path, report: Report) -> N
 
 
 def _arranged(
-    dataset: "type[PublishedFolder]", extracted: Path, wanted: Sequence[_Wanted], cache: Path
+    dataset: "type[PublishedImages]", extracted: Path, wanted: Sequence[_Wanted], cache: Path
 ) -> Path:
     try:
         return dataset.arrange(extracted)
@@ -376,7 +381,7 @@ def _checked(archive: _Wanted, path: Path, report: Report) -> ArchiveRecord:
 
 
 def _published_duplicates(
-    dataset: "type[PublishedFolder]", cache: Path
+    dataset: "type[PublishedImages]", cache: Path
 ) -> tuple[list[PurePosixPath], tuple[str, ...]]:
     """The images that DomainBed deletes, and what went wrong where they are not known."""
     if dataset.duplicates_url is None:

@@ -3,10 +3,11 @@
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import override
 
@@ -35,6 +36,9 @@ from hessalign.inputs import as_tensor, read_domains
 MOST_CLASSES = 1_000_000
 """A larger class id is a mistake, and its names would fill the memory."""
 
+OWN = "features"
+"""What the network's own features are called among the layers."""
+
 
 class FeatureSamples(BatchedSamples):
     """Feature vectors in memory or in mapped memory.
@@ -42,21 +46,38 @@ class FeatureSamples(BatchedSamples):
     Args:
         table: ``K ≥ 1`` views of each sample, ``(n, K, d)``, floating point.
         targets: Class ids, ``(n,)``, int64.
+        also: One view more of each sample, ``(n, 1, d)``, the last one; None for none. The two tables stay
+            where they are, so that mapped memory is not read to join them.
     """
 
-    def __init__(self, table: Tensor, targets: Tensor) -> None:
+    def __init__(self, table: Tensor, targets: Tensor, also: Tensor | None = None) -> None:
         self.table = table
         self.targets = targets
+        self.also = also
+
+    @property
+    def views(self) -> int:
+        """Views of each sample."""
+        return self.table.shape[1] + (self.also is not None)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """A view ``(d,)``, float32, drawn from torch's global generator where there are several; class id."""
-        views = self.table.shape[1]
-        view = int(torch.randint(views, ())) if views > 1 else 0
-        return self.table[index, view].float(), int(self.targets[index])
+        view = torch.randint(self.views, ()) if self.views > 1 else torch.tensor(0)
+        return self.take(torch.tensor([index]), view.unsqueeze(0))[0], int(self.targets[index])
 
     def take(self, indices: Tensor, seeds: Tensor) -> Tensor:
         """A view of each of several samples, ``(k, d)``: number ``seed mod K``."""
-        return self.table[indices, seeds % self.table.shape[1]].float()
+        views = seeds % self.views
+        if self.also is None:
+            return self.table[indices, views].float()
+        own = views < self.table.shape[1]
+        found = self.also[indices, 0].float()
+        found[own] = self.table[indices[own], views[own]].float()
+        return found
+
+    def whole(self) -> Tensor:
+        """All views in one table, ``(n, K, d)``."""
+        return self.table if self.also is None else torch.cat([self.table, self.also], dim=1)
 
     def check(self, index: int) -> None:
         """Read a sample.
@@ -64,17 +85,31 @@ class FeatureSamples(BatchedSamples):
         Raises:
             OSError: If a value is NaN or infinite.
         """
-        if not bool(self.table[index].isfinite().all()):
+        if not bool(
+            self.table[index].isfinite().all() and (self.also is None or self.also[index].isfinite().all())
+        ):
             raise OSError(f"sample {index}: its features hold NaN or infinity; extract them again")
 
 
+class FeatureDomains(DomainDataset):
+    """A dataset whose samples are all ``FeatureSamples``, so that runs on it can be trained together."""
+
+    default_backbone: ClassVar[str] = "identity"
+    search_space: ClassVar[SearchSpace] = "features"
+    input_shape: tuple[int, ...] = ()
+    checkpoint_every: ClassVar[int] = 300
+
+
 @register("features_file", reference_name="FeaturesFile")
-class FeaturesFile(DomainDataset):
-    """Features that ``hessalign features`` or [save_features][] wrote: images are seen once and never again.
+class FeaturesFile(FeatureDomains):
+    """Features that ``hessalign features`` or ``save_features`` wrote: images are seen once and never again.
 
     * Domains, classes: those of the data that the features were extracted from, in the same order.
     * Input: ``(d,)``, float32. ``plain``: features of the plain images. ``augmented``: one of the file's
-      views at random at every access, or the plain features where there are none.
+      views at random at every access, or the plain features where there are none. Views in other styles
+      (``--augment`` with a name) show what the data do not, so there the plain features are drawn, too, as
+      often as any view.
+    * A sample with its views is one sample: splits are of samples, and nothing is evaluated on a view.
     * The file is mapped into memory, not read into it. Its content is compared with the hash in its header
       whenever it is opened (about a second for each gigabyte).
 
@@ -85,29 +120,26 @@ class FeaturesFile(DomainDataset):
         ValueError: If the file is missing, cut short, changed since it was written, or no features file.
     """
 
-    default_backbone: ClassVar[str] = "identity"
-    search_space: ClassVar[SearchSpace] = "features"
-    input_shape: tuple[int, ...] = ()
-    checkpoint_every: ClassVar[int] = 300
-
     def __init__(self, path: Path | str) -> None:
         self.metadata, tensors = read_features(require_path("path", path))
         plain = tensors["features"].unsqueeze(1)
-        augmented = tensors.get("views", plain)
+        views = tensors.get("views", plain)
         self.input_shape = (plain.shape[2],)
         sizes = tensors["domains"].bincount().tolist()
         columns = zip(
             self.metadata.domain_names,
             tensors["labels"].split(sizes),
             plain.split(sizes),
-            augmented.split(sizes),
+            views.split(sizes),
             strict=True,
         )
-        domains = tuple(
-            Domain(name, targets, FeatureSamples(own, targets), FeatureSamples(views, targets))
-            for name, targets, own, views in columns
-        )
-        super().__init__(self.metadata.class_names, domains)
+        domains = []
+        for name, targets, own, drawn in columns:
+            samples = FeatureSamples(own, targets)
+            also = own if self.metadata.augment else None
+            augmented = FeatureSamples(drawn, targets, also) if "views" in tensors else samples
+            domains.append(Domain(name, targets, samples, augmented))
+        super().__init__(self.metadata.class_names, tuple(domains))
 
     @property
     def fingerprint(self) -> str:
@@ -120,6 +152,87 @@ class FeaturesFile(DomainDataset):
         if root is None:
             raise ValueError("root: features_file is read from disk and none was given; give the file's path")
         return cls(root)
+
+
+class FeatureRows(NamedTuple):
+    """Features with their views as rows, for the estimators: ``fit(X, y, sample_domain=…, sample_id=…)``.
+
+    Attributes:
+        X: ``(m, d)``, float32; of each sample first the plain features, then its views.
+        y: Name of each row's class, ``(m,)``.
+        sample_domain: Name of each row's domain, ``(m,)``.
+        sample_id: Number of each row's sample, ``(m,)``: views of one sample share it.
+    """
+
+    X: NDArray[np.float32]
+    y: NDArray[np.str_]
+    sample_domain: NDArray[np.str_]
+    sample_id: NDArray[np.intp]
+
+
+def feature_rows(
+    path: Path | str,
+    *,
+    domains: Sequence[str] | None = None,
+    views: bool = True,
+    layers: Sequence[str] | None = None,
+) -> FeatureRows:
+    """A features file as rows, views among them.
+
+    To evaluate a head take the rows without views: the sample itself is what a new domain holds.
+
+    Args:
+        path: A file of ``hessalign features`` or ``save_features``.
+        domains: Names of the domains to take, in any order; None (default) for all.
+        views: Whether views are rows, too; by default they are.
+        layers: Which layers' columns to take, side by side in the file's order, ``"features"`` for the
+            network's own; None (default) for all.
+
+    Returns:
+        The rows, sorted by domain as in the file.
+
+    Raises:
+        ValueError: If the file is no whole features file, or has no such domain or layer.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from hessalign import HessianAlignedClassifier
+        >>> random = np.random.default_rng(0)
+        >>> y, site = np.arange(40) % 2, np.arange(40) // 10
+        >>> features = (random.normal(size=(40, 4)) + y[:, None]).astype("float32")
+        >>> noisy = (features[:, None] + 0.1 * random.normal(size=(40, 2, 4))).astype("float32")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     written = save_features(f"{folder}/own.safetensors", features, y, site, views=noisy)
+        ...     rows = feature_rows(f"{folder}/own.safetensors", domains=["0", "1", "2"])
+        >>> rows.X.shape
+        (90, 4)
+        >>> head = HessianAlignedClassifier()
+        >>> head.fit(rows.X, rows.y, sample_domain=rows.sample_domain, sample_id=rows.sample_id).converged_
+        True
+    """
+    metadata, tensors = read_features(require_path("path", path))
+    names, columns = metadata.domain_names, dict(metadata.columns) or {OWN: (0, tensors["features"].shape[1])}
+    for argument, wanted, known in (("domains", domains, names), ("layers", layers, tuple(columns))):
+        unknown = [name for name in wanted or () if name not in known]
+        if unknown or (wanted is not None and not wanted):
+            what = repr(unknown[0]) if unknown else "none"
+            raise ValueError(f"{argument}: the file has {', '.join(map(repr, known))}, got {what}")
+    chosen = [column for name, column in columns.items() if layers is None or name in layers]
+    wanted_ids = [names.index(name) for name in (names if domains is None else domains)]
+    samples = torch.isin(tensors["domains"], torch.tensor(wanted_ids)).nonzero().squeeze(1)
+    tables = [tensors["features"].unsqueeze(1), *([tensors["views"]] if views and "views" in tensors else [])]
+    table = torch.cat(
+        [torch.cat([each[samples, :, start:end] for start, end in chosen], dim=2).float() for each in tables],
+        dim=1,
+    )
+    ids = samples.repeat_interleave(table.shape[1])
+    return FeatureRows(
+        table.flatten(0, 1).numpy(),
+        np.array(metadata.class_names)[tensors["labels"][ids].numpy()],
+        np.array(names)[tensors["domains"][ids].numpy()],
+        ids.numpy().astype(np.intp),
+    )
 
 
 def save_features(
@@ -157,7 +270,7 @@ def save_features(
             there twice.
         OSError: If the file cannot be written.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> import numpy as np
         >>> features = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")

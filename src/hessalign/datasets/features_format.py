@@ -1,9 +1,10 @@
 """The file of a dataset's features: one safetensors file, written piece by piece, read by memory mapping.
 
 Its tensors are ``labels`` ``(n,)`` and ``domains`` ``(n,)``, int64, ``features`` ``(n, d)`` and, where there
-are any, ``views`` ``(n, K, d)``, both float16 or float32; rows are sorted by domain. The header holds, under
-``hessalign``, a [FeaturesMetadata][] as JSON. safetensors' own writer needs whole tensors in memory, which is
-why this one exists; the layout of the file is safetensors' (https://huggingface.co/docs/safetensors).
+are any, ``views`` ``(n, K, d)``, both float16 or float32; rows are sorted by domain. Row ``i`` of
+``views`` holds the views of sample ``i``, so no view can be taken for a sample of its own. The header holds,
+under ``hessalign``, a ``FeaturesMetadata`` as JSON. safetensors' own writer needs whole tensors in memory,
+which is why this one exists; the layout of the file is safetensors' (https://huggingface.co/docs/safetensors).
 """
 
 import hashlib
@@ -14,7 +15,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 from safetensors import safe_open
 from torch import Tensor
 
@@ -41,6 +48,11 @@ class FeaturesMetadata(BaseModel):
         weights_sha256: SHA-256 of the backbone's weights; empty likewise.
         preprocessing: What was done to an image before the backbone saw it, plain and augmented, and what
             the backbone itself did first, if anything.
+        augment: What the views were drawn by: empty for what training sees of the data (DomainBed's
+            augmentation of photographs), or a name as ``hessalign features --augment`` takes it.
+        columns: First column and the one after the last of each layer that was pooled, and of the network's
+            own ``features``; empty where there are only these. This and ``augment`` are left out of the file
+            where they are empty.
         seed: Seed of the augmented views.
         versions: Versions of the programs that made the features, by name.
         content_sha256: SHA-256 of class names, domain names and all tensors.
@@ -56,9 +68,17 @@ class FeaturesMetadata(BaseModel):
     backbone: dict[str, str | int | float | bool | None] = {}
     weights_sha256: str = ""
     preprocessing: dict[str, str] = {}
+    augment: str = ""
+    columns: dict[str, tuple[int, int]] = {}
     seed: int = 0
     versions: dict[str, str] = {}
     content_sha256: str = _UNKNOWN
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_empty(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Files without layers are those of before there were any, and older versions read them."""
+        fields: dict[str, Any] = write(self)
+        return {name: value for name, value in fields.items() if value or name not in ("augment", "columns")}
 
 
 @dataclass(frozen=True)
@@ -178,6 +198,13 @@ def _check_tensors(path: Path, metadata: FeaturesMetadata, tensors: Mapping[str,
         or not views.numel()
     ):
         raise _refused(path, f"views are {views.dtype} of shape {tuple(views.shape)}")
+    ends = [0, *(end for _, end in metadata.columns.values())]
+    if metadata.columns and (
+        [start for start, _ in metadata.columns.values()] != ends[:-1]
+        or ends != sorted({*ends})
+        or ends[-1] != features.shape[1]
+    ):
+        raise _refused(path, f"its layers' columns do not make the {features.shape[1]} that it has")
     for name, names in (("labels", metadata.class_names), ("domains", metadata.domain_names)):
         if len({*names}) < len(names):
             raise _refused(path, f"a name of its {name} is there twice")

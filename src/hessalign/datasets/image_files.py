@@ -1,5 +1,6 @@
 """Domains made of image files."""
 
+import copy
 import hashlib
 import os
 import warnings
@@ -14,8 +15,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from hessalign.checks import require_path
+from hessalign.datasets.archives import Source
 from hessalign.datasets.base import Domain, DomainDataset, Samples, SearchSpace
 from hessalign.datasets.image_reading import (
+    CROP,
     IMAGE_SIZE,
     Transform,
     plain_transform,
@@ -56,6 +59,12 @@ class ImageFiles(Samples):
         """
         return self.transform(read_image(self.paths[index])), int(self.targets[index])
 
+    @override
+    def with_transform(self, transform: Transform) -> Self:
+        changed = copy.copy(self)
+        changed.transform, changed.preprocessing = transform, " ".join(str(transform).split())
+        return changed
+
     def check(self, index: int) -> None:
         """Decode an image and drop it.
 
@@ -64,7 +73,7 @@ class ImageFiles(Samples):
         """
         read_image(self.paths[index])
 
-    def file_of(self, index: int) -> str:
+    def file_of(self, index: int) -> str | None:
         """File of an image."""
         return self.paths[index]
 
@@ -95,17 +104,21 @@ class ImageFileDomains(DomainDataset):
     Raises:
         ValueError: If what lies there is not such a dataset.
         OSError: If a folder cannot be read.
+
+    Attributes:
+        geometry: How training makes an image of 224 × 224 of any.
     """
 
     search_space: ClassVar[SearchSpace] = "large"
     input_shape: tuple[int, ...] = (3, IMAGE_SIZE, IMAGE_SIZE)
     checkpoint_every: ClassVar[int] = 300
+    geometry: ClassVar[Sequence[torch.nn.Module]] = CROP
 
     def __init__(self, root: Path | str) -> None:
         root = require_path("root", root)
         listing = self.list_files(root)
         class_ids = {name: index for index, name in enumerate(listing.class_names)}
-        plain, augmented = plain_transform(), training_transform()
+        plain, augmented = plain_transform(), training_transform(self.geometry)
         domains = []
         for name, files in listing.files.items():
             paths = [path for path, _ in files]
@@ -149,6 +162,74 @@ class ImageFileDomains(DomainDataset):
         Raises:
             ValueError: If they do not make one.
         """
+
+
+class PublishedImages(ImageFileDomains):
+    """A published dataset of image files, which can be downloaded as archives.
+
+    Args:
+        root: Folder that holds the dataset's folder, or what the dataset's folder holds.
+
+    Raises:
+        ValueError: If what lies there is not the dataset.
+
+    Attributes:
+        folder: Name of the dataset's folder.
+        page: Where a person finds the archives.
+        sources: The archives; none where no public address is known.
+        duplicates_url: List of images that DomainBed deletes; None where it deletes none.
+    """
+
+    folder: ClassVar[str]
+    page: ClassVar[str]
+    sources: ClassVar[tuple[Source, ...]]
+    duplicates_url: ClassVar[str | None] = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Empty for a copy with the published number of images, which the name settles."""
+        total = sum(map(len, self.domains))
+        whole = self.expected_counts is not None and total in self.expected_counts.totals
+        return "" if whole else super().fingerprint
+
+    def base(self, root: Path) -> Path:
+        """The folder that holds the dataset's contents."""
+        place = root / self.folder
+        return place if place.is_dir() else root
+
+    @classmethod
+    def existing(cls, root: Path) -> Path | None:
+        """What lies where the dataset would be downloaded to, or would be read from; None if nothing."""
+        if (root / cls.folder).exists():
+            return root / cls.folder
+        return root if root.is_dir() and cls.is_whole(root) else None
+
+    @classmethod
+    def arrange(cls, extracted: Path) -> Path:
+        """Find or make, among the files of the extracted archives, the dataset's folder.
+
+        Returns:
+            The folder of its contents.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        for place, _, _ in os.walk(extracted):
+            if cls.is_whole(Path(place)):
+                return Path(place)
+        raise ValueError(
+            f"source: the archives hold no folder with {cls.contents()}; allowed are archives of {cls.folder}"
+        )
+
+    @classmethod
+    @abstractmethod
+    def contents(cls) -> str:
+        """What the dataset's folder must hold, in words, for messages."""
+
+    @classmethod
+    @abstractmethod
+    def is_whole(cls, place: Path) -> bool:
+        """Whether a folder holds that."""
 
 
 def _fingerprint(listing: Listing, base: Path) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from hessalign.datasets.archives import Source
-from hessalign.datasets.image_files import ImageFileDomains, Listing
+from typing_extensions import override
+
+from hessalign.datasets.image_files import ImageFileDomains, Listing, PublishedImages
 from hessalign.datasets.image_reading import IMAGE_EXTENSIONS, TORCHVISION_EXTENSIONS, is_image_name
 from hessalign.datasets.registry import register
 from hessalign.files import shown
@@ -200,7 +201,7 @@ def _layout_doubts(
     return ()
 
 
-class PublishedFolder(ImageFolderDomains):
+class PublishedFolder(PublishedImages):
     """A published dataset, found by the names of its domain folders.
 
     Capitals, spaces, hyphens and underscores in those names do not matter (there are copies with
@@ -212,31 +213,9 @@ class PublishedFolder(ImageFolderDomains):
 
     Raises:
         ValueError: If a domain folder is missing, or a domain or a class folder holds no image.
-
-    Attributes:
-        folder: Name of the dataset's folder in DomainBed's layout.
-        page: Where a person finds the archives.
-        sources: The archives.
-        duplicates_url: List of images that DomainBed deletes; None where it deletes none.
     """
 
     extensions: ClassVar[Sequence[str]] = TORCHVISION_EXTENSIONS
-    folder: ClassVar[str]
-    page: ClassVar[str]
-    sources: ClassVar[tuple[Source, ...]]
-    duplicates_url: ClassVar[str | None] = None
-
-    @property
-    def fingerprint(self) -> str:
-        """Empty for a copy with the published number of images, which the name settles."""
-        total = sum(map(len, self.domains))
-        whole = self.expected_counts is not None and total in self.expected_counts.totals
-        return "" if whole else super().fingerprint
-
-    def base(self, root: Path) -> Path:
-        """The folder that holds the domain folders."""
-        place = root / self.folder
-        return place if place.is_dir() else root
 
     def list_files(self, root: Path) -> Listing:
         """The images of the dataset's domains."""
@@ -255,33 +234,14 @@ class PublishedFolder(ImageFolderDomains):
             )
         return list_domains(place, found, self.extensions)
 
+    @override
     @classmethod
-    def existing(cls, root: Path) -> Path | None:
-        """What lies where the dataset would be downloaded to, or would be read from; None if nothing."""
-        if (root / cls.folder).exists():
-            return root / cls.folder
-        return root if root.is_dir() and cls._is_whole(root) else None
+    def contents(cls) -> str:
+        return f"the domain folders {', '.join(cls.domain_names)}"
 
+    @override
     @classmethod
-    def arrange(cls, extracted: Path) -> Path:
-        """Find or make, among the files of the extracted archives, the folder of the domain folders.
-
-        Returns:
-            The folder of the domain folders.
-
-        Raises:
-            ValueError: If there is none.
-        """
-        for place, _, _ in os.walk(extracted):
-            if cls._is_whole(Path(place)):
-                return Path(place)
-        raise ValueError(
-            f"source: the archives hold no folder with the domain folders {', '.join(cls.domain_names)}; "
-            f"allowed are archives of {cls.folder}"
-        )
-
-    @classmethod
-    def _is_whole(cls, place: Path) -> bool:
+    def is_whole(cls, place: Path) -> bool:
         return len(cls._domain_folders(place)) == len(cls.domain_names)
 
     @classmethod

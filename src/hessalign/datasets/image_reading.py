@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from io import BytesIO
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ def is_image_name(name: str, extensions: Sequence[str] = IMAGE_EXTENSIONS) -> bo
 
 
 def read_image(path: str) -> Image.Image:
-    """The decoded image, RGB, upright.
+    """The decoded image of a file, RGB, upright.
 
     * Transparency is composited on white.
     * Grey values of 16 and of 32 bits (unsigned) become 8 bits by the full range of their type, floats by the
@@ -57,9 +58,30 @@ def read_image(path: str) -> Image.Image:
         OSError: If the file is missing, damaged, no image, or of a kind that has no faithful conversion; the
             message names it.
     """
+    return _decoded(path, shown(path), "the file")
+
+
+def decode_image(content: bytes, name: str) -> Image.Image:
+    """The decoded image of a file's bytes, by the rules of ``read_image``.
+
+    Args:
+        content: What such a file would hold.
+        name: What messages call the image.
+
+    Returns:
+        An image of mode RGB.
+
+    Raises:
+        OSError: If the bytes are damaged, no image, or of a kind that has no faithful conversion.
+    """
+    return _decoded(BytesIO(content), name, "the row")
+
+
+def _decoded(source: str | BytesIO, name: str, removed: str) -> Image.Image:
     try:
-        _require_no_pipe(path)
-        with Image.open(path) as image:
+        if isinstance(source, str):
+            _require_no_pipe(source)
+        with Image.open(source) as image:
             image.load()
             return _upright(_to_rgb(image), _orientation(image))
     except UnidentifiedImageError:
@@ -69,7 +91,7 @@ def read_image(path: str) -> Image.Image:
     except Exception as error:  # decoders raise whatever their parser stumbled over
         reason = str(error) or type(error).__name__
     reason = " ".join(reason.split())
-    raise OSError(f"{shown(path)}: the image cannot be read ({reason}); replace or remove the file")
+    raise OSError(f"{name}: the image cannot be read ({reason}); replace or remove {removed}")
 
 
 class _RefusedError(Exception):
@@ -167,6 +189,11 @@ IMAGE_SIZE = 224
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+CROP = (v2.RandomResizedCrop(IMAGE_SIZE, scale=(0.7, 1.0)),)
+"""How training makes a square of an image: 70 to 100 % of its area at random."""
+RESIZE = (v2.Resize((IMAGE_SIZE, IMAGE_SIZE)),)
+"""The whole image, whatever its aspect ratio."""
+
 
 def plain_transform() -> Transform:
     """Resize to 224 × 224 whatever the aspect ratio, and normalise; for validation and test.
@@ -174,31 +201,39 @@ def plain_transform() -> Transform:
     Returns:
         Maps an RGB image to ``(3, 224, 224)``, float32, always to the same one.
     """
-    transform: Transform = v2.Compose([v2.Resize((IMAGE_SIZE, IMAGE_SIZE)), *_to_normalised_tensor()])
+    transform: Transform = v2.Compose([*RESIZE, *normalised_tensor()])
     return transform
 
 
-def training_transform() -> Transform:
-    """A random crop of 70 to 100 % of the area, flip, jitter and greyscale, then as [plain_transform][].
+def training_transform(geometry: Sequence[torch.nn.Module] = CROP) -> Transform:
+    """A random crop of 70 to 100 % of the area, flip, jitter and greyscale, then as ``plain_transform``.
 
     Draws come from torch's global generator.
+
+    Args:
+        geometry: What makes an image of 224 × 224 of any, instead of the crop.
 
     Returns:
         Maps an RGB image to ``(3, 224, 224)``, float32, to another one at every call.
     """
     transform: Transform = v2.Compose(
         [
-            v2.RandomResizedCrop(IMAGE_SIZE, scale=(0.7, 1.0)),
+            *geometry,
             v2.RandomHorizontalFlip(),
             v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.3),
             v2.RandomGrayscale(),
-            *_to_normalised_tensor(),
+            *normalised_tensor(),
         ]
     )
     return transform
 
 
-def _to_normalised_tensor() -> list[torch.nn.Module]:
+def normalised_tensor() -> list[torch.nn.Module]:
+    """From an image to a tensor that is normalised by ImageNet's mean and deviation.
+
+    Returns:
+        The steps, in order.
+    """
     return [
         v2.ToImage(),
         v2.ToDtype(torch.float32, scale=True),

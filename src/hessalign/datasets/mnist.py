@@ -41,6 +41,12 @@ def load_mnist(split: Literal["train", "test"]) -> Digits:
     Raises:
         ValueError: If the split is unknown.
         OSError: If a shipped file is missing or does not match its checksum.
+
+    Examples:
+        >>> from hessalign.datasets import load_mnist
+        >>> digits = load_mnist("test")
+        >>> digits.images.shape, digits.digits[:3]
+        (torch.Size([10000, 28, 28]), tensor([7, 2, 1]))
     """
     if split not in _PREFIX:
         raise ValueError(f"split: {split!r} is not known; allowed are 'train' and 'test'")

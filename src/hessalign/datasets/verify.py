@@ -17,7 +17,7 @@ class FoundFile:
     """A file of a dataset.
 
     Attributes:
-        path: Where it lies.
+        path: Where it lies; what messages call it, where it is a row of a table.
         domain: Its domain's name.
         class_name: Its class.
     """
@@ -50,6 +50,10 @@ class EqualFiles:
         except OSError:
             return  # that it cannot be read is told elsewhere
         self._by_digest.setdefault(digest, []).append(file)
+
+    def add_content(self, file: FoundFile, content: bytes) -> None:
+        """Look at what a row holds."""
+        self._by_digest.setdefault(hashlib.sha256(content).digest(), []).append(file)
 
     def groups(self) -> list[list[FoundFile]]:
         """Files of equal content, of what was added."""
@@ -161,9 +165,11 @@ def _read(
             domain.plain.check(index)
         except OSError as error:
             unreadable.append(str(error) if path is not None else f"{domain.name}: {error}")
+        class_name = dataset.class_names[int(domain.targets[index])]
         if path is not None:
-            class_name = dataset.class_names[int(domain.targets[index])]
             equal_files.add(FoundFile(path, domain.name, class_name))
+        elif (content := domain.plain.content_of(index)) is not None:
+            equal_files.add_content(FoundFile(content[0], domain.name, class_name), content[1])
         if on_sample is not None:
             on_sample()
     return unreadable, equal_files.groups()

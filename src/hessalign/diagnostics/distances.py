@@ -7,10 +7,11 @@ Domain Generalization", NeurIPS 2021). Second-order expansion at ``θ₀`` gives
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from hessalign.diagnostics.bootstrap import (
@@ -106,7 +107,11 @@ def mean_distances(
 
 def domain_eigenvalues(domains: Sequence[HeadDerivatives], count: int) -> list[Tensor]:
     """The ``count`` leading eigenvalues of each domain's Hessian."""
-    return [leading_eigenpairs(domain.hvp, domain.gradient(), count)[0].double() for domain in domains]
+    found = []
+    for domain in domains:
+        (short,) = in_their_span([domain], count)
+        found.append(leading_eigenpairs(short.hvp, short.gradient(), count)[0].double())
+    return found
 
 
 def spectral_distances(
@@ -182,7 +187,7 @@ def _spectral_distance(
     level: float,
     generator: np.random.Generator,
 ) -> PairDistance:
-    chosen = [domains[index] for index in pair]
+    chosen = in_their_span([domains[index] for index in pair], MIXING_EIGENVALUES)
     first, second = chosen
     values, vectors = leading_eigenpairs(
         lambda v: first.hvp(v) - second.hvp(v), first.gradient(), MIXING_EIGENVALUES
@@ -208,6 +213,32 @@ def _spectral_distance(
         (influences[0], influences[1]),
         (torch.arange(sizes[0]), torch.arange(sizes[1])),
     )
+
+
+def in_their_span(domains: Sequence[HeadDerivatives], count: int) -> list[HeadDerivatives]:
+    """The domains' samples in coordinates of an orthonormal basis of what their features span.
+
+    Outside of it their Hessians are zero, so eigenvalues, lengths and products are the same, of vectors that
+    are as long as there are samples where there are fewer of them than features.
+
+    Args:
+        domains: Of one head.
+        count: Eigenvalues that are wanted: so many there must be.
+
+    Returns:
+        Domains without a bias, whose constant is one of the features; as they are where nothing is won.
+    """
+    whole = [
+        F.pad(domain.features, (0, 1), value=1.0) if domain.bias else domain.features for domain in domains
+    ]
+    samples, width = sum(map(len, whole)), whole[0].shape[1]
+    if samples >= width or samples * domains[0].residual.shape[1] < 2 * count:
+        return list(domains)
+    basis = torch.linalg.qr(torch.cat(whole).T)[0]
+    return [
+        replace(domain, features=features @ basis, bias=False)
+        for domain, features in zip(domains, whole, strict=True)
+    ]
 
 
 def _noise_outside(

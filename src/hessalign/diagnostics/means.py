@@ -8,7 +8,7 @@ how much chance alone lengthens the distance; and the distance itself.
 Whole Hessians are compared in the Frobenius norm, part by part, and none is formed. ``z̃ z̃ᵀ`` has a corner of
 one, an edge ``z`` and a body ``z zᵀ``. So the Hessian has a part for the confidence, one for the
 confidence-weighted features and one for their second moments, and squared distances add up over them and over
-the rows of outputs. As in [hessalign.head.statistics][] there are two exact ways to sum, over blocks of
+the rows of outputs. As in ``hessalign.head.statistics`` there are two exact ways to sum, over blocks of
 outputs and over pairs of samples; the cheaper one is taken.
 """
 
@@ -32,6 +32,8 @@ PARTS = 3
 NEAR = 1e-6
 """Share of their squares below which a squared distance is not left to a difference of inner products."""
 
+# Products of pairs of samples, of several outputs, that are held at once: they stay in the processor's cache.
+VALUES_AT_ONCE = 2**18
 # Multiplications that may be spent on the contributions of single samples of large domains.
 CONTRIBUTION_BUDGET = 1e11
 FEWEST_ROWS = 250
@@ -222,8 +224,12 @@ def project(features: Tensor, vectors: Tensor, bias: bool) -> Tensor:
 def _means_of_matrices(
     means: Tensor, products: list[Tensor], squares: list[Tensor], pairs: Pairs
 ) -> DomainMeans:
+    first, second = torch.triu_indices(len(means), len(means), 1)
+    distances = torch.zeros(len(means), len(means), dtype=torch.float64)
+    # From differences, not from inner products: exact for domains that nearly agree.
+    distances[first, second] = torch.pdist(means.flatten(1).double()).square()
     return DomainMeans(
-        distances=torch.stack([(means - mean).double().square().sum((1, 2)) for mean in means]),
+        distances=distances + distances.T,
         norms=means.double().square().sum((1, 2)),
         mean_squares=torch.stack([values.mean() for values in squares]),
         products=products,
@@ -335,14 +341,19 @@ def _pair_products(first: HeadDerivatives, second: HeadDerivatives) -> tuple[Ten
         overlaps = first.features[rows] @ second.features.T
         # Without a bias there is the body alone.
         factors = (torch.ones_like(overlaps), 2 * overlaps) if first.bias else ()
-        for output in range(outputs):
-            weights = _curvature_row(first, output)[rows] @ _curvature_row(second, output).T
+        curvature = first.curvature.take(rows)
+        # Small domains have many outputs in one product, large ones each for itself.
+        largest = max(overlaps.numel(), (len(overlaps) + len(second)) * outputs)
+        step = max(1, VALUES_AT_ONCE // largest)
+        for output in range(0, outputs, step):
+            some = range(output, min(output + step, outputs))
+            weights = curvature.rows(some) @ second.curvature.rows(some).mT
             for part, factor in enumerate((*factors, overlaps.square()), start=PARTS - 1 - len(factors)):
                 values = (weights * factor).double()
-                own = values.mean(1)
-                by_row[rows] += own
-                by_column += values.sum(0) / len(first)
-                cross[output, part] += own.sum() / len(first)
+                own = values.mean(2)
+                by_row[rows] += own.sum(0)
+                by_column += values.sum((0, 1)) / len(first)
+                cross[some.start : some.stop, part] += own.sum(1) / len(first)
     return by_row, by_column, cross
 
 
@@ -412,12 +423,6 @@ def _part_squares(block: Tensor, bias: bool) -> Tensor:
     if not bias:
         return torch.stack([squares.new_zeros(()), squares.new_zeros(()), squares.sum()])
     return torch.stack([squares[-1, -1], 2 * squares[-1, :-1].sum(), squares[:-1, :-1].sum()])
-
-
-def _curvature_row(domain: HeadDerivatives, output: int) -> Tensor:
-    """``A_i[output, :]`` of each sample, ``(n, C)``."""
-    columns = range(domain.residual.shape[1])
-    return torch.stack([domain.curvature.entry(output, column) for column in columns], dim=1)
 
 
 def _contributing_rows(

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from hessalign.algorithms import Algorithm
+from hessalign.algorithms.base import known_as
 from hessalign.datasets.base import DomainDataset
 from hessalign.training.evaluation import BATCH_SIZE
 
@@ -52,6 +53,10 @@ def run_outputs(
         ValueError: If the algorithm's prediction is not its linear head's output.
         OSError: If a sample cannot be read.
     """
+    if getattr(algorithm, "head", None) is None:
+        raise ValueError(
+            f"algorithm: {known_as(algorithm)} has no head of its own, so there is nothing to report on"
+        )
     seen: list[tuple[Tensor, Tensor]] = []
     handle = algorithm.head.register_forward_hook(lambda _, given, result: seen.append((given[0], result)))
     parts = []

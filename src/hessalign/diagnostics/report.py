@@ -134,7 +134,7 @@ def alignment_report(
         domains: Domain id of each sample, ``(n,)``, in any order: integers or strings.
         names: Names of the domains in ascending order of their ids. Default: the ids, ``"domain 0"`` where
             they are integers.
-        loss: As [HeadDerivatives.from_logits][hessalign.HeadDerivatives.from_logits] takes it, without class
+        loss: As [from_logits][hessalign.head.HeadDerivatives.from_logits] takes it, without class
             weights. Default: an estimator's own; else cross-entropy, for one logit the binary one.
         bias: Whether the head has a bias, whose derivatives then count. Default: as the estimator has it;
             else True.
@@ -164,7 +164,7 @@ def alignment_report(
             estimator was not fitted by cross-entropy, or nothing could differ: constant features, or
             predictions that are constant or certain.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from hessalign import alignment_report
         >>> head = torch.nn.Linear(4, 3)

@@ -290,7 +290,7 @@ def target_groups(targets: Tensor) -> Tensor:
 
 
 def group_names(given: ReportInput, outputs: Sequence[str], groups: int) -> list[str]:
-    """What the groups of [target_groups][] are called: like the outputs where they are classes."""
+    """What the groups of ``target_groups`` are called: like the outputs where they are classes."""
     targets = given.targets
     if given.class_names is not None:
         present = targets.unique() if targets.ndim == 1 else torch.arange(groups)

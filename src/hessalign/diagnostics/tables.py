@@ -277,20 +277,27 @@ def sample_table(
     return pl.DataFrame(rows, schema={**strings, "sample": pl.Int64, "influence": pl.Float64})
 
 
+def _about_centre(values: Tensor) -> Tensor:
+    """Inner products of vectors ``(m, ...)`` about their mean, ``(m, m)``; their mean square is the unit."""
+    flat = values.flatten(1).double()
+    square = float(flat.square().sum()) / len(flat)
+    flat = flat - flat.mean(0)
+    return flat @ flat.T / (square if square > 0 else 1.0)
+
+
 def plane_table(
     derivatives: Sequence[HeadDerivatives], gradients: Tensor, names: Sequence[str]
 ) -> pl.DataFrame:
     """Principal components of the domains' gradients and diagonals, each in units of its own mean length."""
     diagonals = torch.stack([domain.diagonal() for domain in derivatives])
-    scaled = []
-    for values in (gradients, diagonals):
-        flat = values.flatten(1).double()
-        length = float(flat.norm()) / len(names) ** 0.5
-        scaled.append((flat - flat.mean(0)) / (length if length > 0 else 1.0))
-    left, singular, _ = torch.linalg.svd(torch.cat(scaled, dim=1), full_matrices=False)
-    coordinates = left[:, :2] * singular[:2]
-    total = float(singular.square().sum())
-    shares = [float(value) ** 2 / total if total > 0 else 0.0 for value in singular[:2]]
+    # Of the domains' inner products, which are small where the vectors are long.
+    inner = torch.stack([_about_centre(values) for values in (gradients, diagonals)]).sum(0)
+    squares, vectors = torch.linalg.eigh(inner)
+    total = float(inner.trace())
+    rounding = len(names) * torch.finfo(inner.dtype).eps * total
+    leading = torch.where(squares > rounding, squares, 0.0)[-2:].flip(0)
+    coordinates = vectors[:, -2:].flip(1) * leading.sqrt()
+    shares = [float(value) / total if total > 0 else 0.0 for value in leading]
     return pl.DataFrame(
         {
             "domain": list(names),

@@ -113,10 +113,9 @@ class HessianAlignedClassifier(AlignedHead, HeadClassifier):
             probes. Hutchinson and Frobenius cost the smaller of ``n d² C²/2`` and ``n² (d + 3C)`` operations
             a step, spectral a product with the Hessians for each Lanczos step, the others ``n d C``.
         alpha: Weight of the Hessian distance, in units of the plain fit's loss, default 1e-3, or ``"auto"``:
-            chosen from 0 and [AUTO_GRID][hessalign.estimator.auto.AUTO_GRID] by ``scoring`` on source
-            domains held out, each in turn (more than five in five parts), by the one-standard-error rule: the
-            smallest weights that score no worse than the best by more than one standard error. Needs at least
-            three domains.
+            chosen from 0, 0.1, 1, 10, 100 and 1,000 by ``scoring`` on source domains held out, each in turn
+            (more than five in five parts), by the one-standard-error rule: the smallest weights that score no
+            worse than the best by more than one standard error. Needs at least three domains.
         beta: Weight of the gradient distance in the same units, default 1e-2, or ``"auto"``.
         probes: Read by ``"hutchinson"`` only, default 100.
         centre: Read by ``"hgp"`` only: ``"mean_loss"`` (default) or ``"mean_product"``.
@@ -162,7 +161,7 @@ class HessianAlignedClassifier(AlignedHead, HeadClassifier):
         n_features_in_: ``d``.
         feature_names_in_: Names of the features, if they have any.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from hessalign import HessianAlignedClassifier
         >>> random = np.random.default_rng(0)
@@ -253,7 +252,7 @@ class HessianAlignedRegressor(RegressorMixin, AlignedHead):  # type: ignore[misc
         domains_: Domain ids, ascending; this and all other attributes are as for the classifier, with
             ``l2`` in the place of ``C`` in ``auto_results_``.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from hessalign import HessianAlignedRegressor
         >>> random = np.random.default_rng(0)
@@ -308,6 +307,7 @@ class HessianAlignedRegressor(RegressorMixin, AlignedHead):  # type: ignore[misc
         sample_weight: ArrayLike | None = None,
         *,
         sample_domain: ArrayLike | None = None,
+        sample_id: ArrayLike | None = None,
     ) -> Self:
         """Fit the head.
 
@@ -318,6 +318,9 @@ class HessianAlignedRegressor(RegressorMixin, AlignedHead):  # type: ignore[misc
                 gradient and Hessian. All 1 by default.
             sample_domain: Domain id of each sample, ``(n,)``, integers or strings. Without it there is
                 nothing to align; a NoEffectWarning says so.
+            sample_id: Id of the sample that each row is a view of, ``(n,)``, integers or strings; its first
+                row is the sample as it is. Views of one sample share its weight, are never on both sides of a
+                split, and ``"auto"`` scores the first row alone. By default each row is a sample.
 
         Returns:
             The regressor itself.
@@ -339,7 +342,9 @@ class HessianAlignedRegressor(RegressorMixin, AlignedHead):  # type: ignore[misc
                 NoEffectWarning,
             )
             settings = without(settings, "alpha")
-        samples, domains = self._read(features, targets, sample_weight, sample_domain, None, settings)
+        samples, domains = self._read(
+            features, targets, sample_weight, sample_domain, None, sample_id, settings
+        )
         self._one_target = np.ndim(outcomes) == 1
         self._fit_head(samples, targets.shape[1], domains, settings)
         return self

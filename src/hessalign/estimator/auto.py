@@ -104,7 +104,7 @@ class Search:
         decay: From a strength to the weight of ``½ ‖W‖²`` beside the mean loss, for a sum of weights.
         solve: From a problem, its plain fit, hyper-parameters, tolerance and a start to the head.
         neutral: Value of each hyper-parameter at which the head is the plain one; None where there is none.
-        tol: See [solve][hessalign.estimator.solver.solve].
+        tol: Largest element of the gradient that counts as zero, in ``solve``'s units.
         own_strength: Whether the strength matters to any but the plain head.
     """
 

@@ -28,7 +28,7 @@ from hessalign.estimator.auto import (
     deal,
 )
 from hessalign.estimator.data import Head, HeadData, Samples
-from hessalign.estimator.inputs import HOW_TO_PASS, as_plain, checked, read_weight, warn
+from hessalign.estimator.inputs import HOW_TO_PASS, as_plain, checked, read_views, read_weight, warn
 from hessalign.estimator.penalties import Penalty
 from hessalign.estimator.persistence import Persistent
 from hessalign.estimator.problem import Plain, Problem
@@ -89,7 +89,7 @@ class HeadEstimator(Persistent):
     """A linear head on fixed features; see the public estimators."""
 
     # Pipelines and searches pass domain and group ids on without being asked for it one by one.
-    __metadata_request__fit: ClassVar = {"sample_domain": True}
+    __metadata_request__fit: ClassVar = {"sample_domain": True, "sample_id": True}
     _strength_name: ClassVar[str]
     _hyper: ClassVar[Mapping[str, Hyper]]
     # What compares domains, so that two are needed and three where one is held out; None for nothing.
@@ -226,6 +226,7 @@ class HeadEstimator(Persistent):
         sample_weight: Any,
         sample_domain: Any,
         sample_group: Any,
+        sample_id: Any,
         settings: Settings,
     ) -> tuple[Samples, Domains]:
         """Weights, domains and groups of checked features and targets; and whether they are enough."""
@@ -233,14 +234,22 @@ class HeadEstimator(Persistent):
         given = np.zeros(len(X), dtype=np.intp) if sample_domain is None else sample_domain
         domains = read_domains("sample_domain", given, len(X))
         groups = None if sample_group is None else read_domains("sample_group", sample_group, len(X), "group")
-        features = X
+        features, ids = X, None
+        if sample_id is not None:
+            same = {"y": targets, "sample_weight": weight, "sample_domain": domains.codes}
+            same |= {} if groups is None else {"sample_group": groups.codes}
+            ids = read_views(sample_id, same)
+            weight = weight if ids is None else weight / np.bincount(ids)[ids]
         if not (weight > 0).all():
             kept = weight > 0
             features, targets, weight = X[kept], targets[kept], weight[kept]
+            ids = None if ids is None else np.unique(ids[kept], return_inverse=True)[1]
             domains = read_domains("sample_domain", domains.names[domains.codes[kept]], len(weight))
             if groups is not None:
                 groups = read_domains("sample_group", groups.names[groups.codes[kept]], len(weight))
-        samples = Samples(features, targets, domains.codes, None if groups is None else groups.codes, weight)
+        samples = Samples(
+            features, targets, domains.codes, None if groups is None else groups.codes, weight, ids
+        )
         integers = sample_weight is not None and np.asarray(as_plain(sample_weight)).dtype.kind in "iu"
         self._check_domains(domains, samples, sample_domain is not None, integers, settings)
         return samples, domains
@@ -346,7 +355,7 @@ class HeadEstimator(Persistent):
         for fold in dealt:
             scores: dict[int, Callable[[Head, bool], HeldOutScore]] = {}
             for unit in fold:
-                held_out = samples.rows(units == unit)
+                held_out = samples.rows(units == unit).without_views()
                 scores[unit] = partial(self._score_held_out, samples=held_out)
             rest = samples.rows(~np.isin(units, fold))
             folds.append(Fold(self._problem(rest, outputs, settings), scores))
@@ -375,19 +384,21 @@ class HeadEstimator(Persistent):
         Raises:
             ValueError: If there are neither domains nor two samples of each group.
         """
-        count = int(samples.domains.max()) + 1
+        count, first = int(samples.domains.max()) + 1, samples.of_each()
         if count > 1 or samples.groups is None:
-            return samples.domains, deal(np.bincount(samples.domains))
-        parts = min(MOST_FOLDS, int(np.bincount(samples.groups).min()))
+            return samples.domains, deal(np.bincount(samples.domains[first]))
+        groups = samples.groups[first]
+        parts = min(MOST_FOLDS, int(np.bincount(groups).min()))
         if parts < 2:
             raise ValueError(
                 "sample_group: 'auto' without domains holds out a part of each group in turn, which needs "
                 "at least 2 samples of each group, got a group of 1"
             )
-        units = np.empty(len(samples.weight), dtype=np.intp)
+        units = np.empty(len(groups), dtype=np.intp)
         splitter = StratifiedKFold(parts, shuffle=True, random_state=0)
-        for unit, (_, rows) in enumerate(splitter.split(samples.groups, samples.groups)):
-            units[rows] = unit
+        for unit, (_, chosen) in enumerate(splitter.split(groups, groups)):
+            units[chosen] = unit
+        units = units if samples.ids is None else units[samples.ids]
         return units, [[unit] for unit in range(parts)]
 
     def _score_held_out(self, head: Head, is_plain: bool, samples: Samples) -> HeldOutScore:

@@ -26,7 +26,7 @@ ClassWeight = Mapping[Any, float] | Literal["balanced"] | None
 class HeadClassifier(ClassifierMixin, HeadEstimator):  # type: ignore[misc]
     """A linear classifier; see the public ones."""
 
-    __metadata_request__fit: ClassVar = {"sample_domain": True, "sample_group": True}
+    __metadata_request__fit: ClassVar = {"sample_domain": True, "sample_group": True, "sample_id": True}
     _strength_name: ClassVar[str] = "C"
     class_weight: ClassWeight
     classes_: NDArray[Any]
@@ -39,6 +39,7 @@ class HeadClassifier(ClassifierMixin, HeadEstimator):  # type: ignore[misc]
         *,
         sample_domain: ArrayLike | None = None,
         sample_group: ArrayLike | None = None,
+        sample_id: ArrayLike | None = None,
     ) -> Self:
         """Fit the head.
 
@@ -51,6 +52,9 @@ class HeadClassifier(ClassifierMixin, HeadEstimator):  # type: ignore[misc]
                 domains is plain logistic regression without it; a NoEffectWarning says so.
             sample_group: Group id of each sample, ``(n,)``, integers or strings: for the heads that are about
                 groups, and for ``scoring`` by groups. Where neither is the case a NoEffectWarning says so.
+            sample_id: Id of the sample that each row is a view of, ``(n,)``, integers or strings; its first
+                row is the sample as it is. Views of one sample share its weight, are never on both sides of a
+                split, and ``"auto"`` scores the first row alone. By default each row is a sample.
 
         Returns:
             The classifier itself.
@@ -66,7 +70,9 @@ class HeadClassifier(ClassifierMixin, HeadEstimator):  # type: ignore[misc]
         if len(classes) < 2:
             raise ValueError(f"y: a classifier needs at least 2 classes, got one class, {classes[0]!s}")
         self.classes_ = classes
-        samples, domains = self._read(features, codes, sample_weight, sample_domain, sample_group, settings)
+        samples, domains = self._read(
+            features, codes, sample_weight, sample_domain, sample_group, sample_id, settings
+        )
         if len(np.unique(samples.targets)) < 2:
             only = classes[samples.targets[0]]
             raise ValueError(

@@ -28,7 +28,8 @@ class Samples:
         targets: As the loss takes them, ``(n,)`` or ``(n, C)``.
         domains: Domain of each sample, ``0 … m−1``, ``(n,)``.
         groups: Group of each sample, ``(n,)``, likewise; None if none were given.
-        weight: Weight of each sample, positive, ``(n,)``.
+        weight: Weight of each row, positive, ``(n,)``.
+        ids: Sample that each row is a view of, ``0 … N−1``, ``(n,)``; None where each row is a sample.
     """
 
     features: NDArray[np.floating]
@@ -36,6 +37,7 @@ class Samples:
     domains: NDArray[np.intp]
     groups: NDArray[np.intp] | None
     weight: NDArray[np.float64]
+    ids: NDArray[np.intp] | None = None
 
     def rows(self, chosen: NDArray[np.bool_]) -> "Samples":
         """Some of the samples; their domains and groups are numbered anew, in the same order."""
@@ -45,7 +47,22 @@ class Samples:
             _numbered(self.domains[chosen]),
             None if self.groups is None else _numbered(self.groups[chosen]),
             self.weight[chosen],
+            None if self.ids is None else _numbered(self.ids[chosen]),
         )
+
+    def of_each(self) -> NDArray[np.intp]:
+        """Row of each sample, ``(N,)``: of its views the first one, which is the sample as it is."""
+        return np.arange(len(self.weight)) if self.ids is None else np.unique(self.ids, return_index=True)[1]
+
+    def without_views(self) -> "Samples":
+        """The first row of each sample, with the weight of all of them."""
+        if self.ids is None:
+            return self
+        first = self.of_each()
+        chosen = np.zeros(len(self.weight), dtype=bool)
+        chosen[first] = True
+        total: NDArray[np.float64] = np.bincount(self.ids, self.weight)[self.ids[chosen]].astype(np.float64)
+        return replace(self.rows(chosen), weight=total, ids=None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +80,7 @@ class HeadData:
         scale: Root mean square of all features.
         width: ``d``, without the constant.
         total: Sum of the weights.
+        ids: Sample that each row is a view of, ``(n,)``; None where each row is a sample.
     """
 
     rows: Tensor
@@ -74,6 +92,7 @@ class HeadData:
     scale: float
     width: int
     total: float
+    ids: NDArray[np.intp] | None = None
 
     @classmethod
     def of(
@@ -134,12 +153,20 @@ class HeadData:
             scale,
             width,
             total,
+            None if samples.ids is None else samples.ids[order],
         )
 
     @property
     def shape(self) -> tuple[int, int]:
         """Shape of a head on the scaled features, ``(C, p)``."""
         return self.targets.shape[1], self.rows.shape[1]
+
+    @cached_property
+    def counts(self) -> list[int]:
+        """Samples of each domain, all views of one being one."""
+        if self.ids is None:
+            return self.sizes
+        return [len(np.unique(part)) for part in np.split(self.ids, np.cumsum(self.sizes)[:-1])]
 
     @cached_property
     def weighted_rows(self) -> Tensor:
@@ -188,7 +215,7 @@ class HeadData:
         return np.hstack([theta[:, : self.width] / self.scale, intercept])
 
     def theta(self, head: Head) -> Head:
-        """The inverse of [head][hessalign.estimator.data.HeadData.head]."""
+        """The inverse of ``head``."""
         return np.hstack([head[:, :-1] * self.scale, head[:, -1:]])[:, : self.shape[1]]
 
 

@@ -113,7 +113,7 @@ def infer_groups(
     Raises:
         ValueError: If an argument is wrong, a value is NaN or infinite, or a class has too few samples.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from hessalign.estimator import DFRClassifier, infer_groups
         >>> random = np.random.default_rng(0)

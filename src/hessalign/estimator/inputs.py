@@ -3,6 +3,7 @@
 
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, validate_data
 from torch import Tensor
+
+from hessalign.inputs import read_domains
 
 HOW_TO_PASS = (
     "pass fit(..., sample_domain=ids); through cross_val_score, cross_validate and searches "
@@ -90,6 +93,35 @@ def read_weight(sample_weight: Any, X: NDArray[Any]) -> NDArray[np.float64]:
             f"got values from {weight.min():g} to {weight.max():g}"
         )
     return weight / weight.max() if weight.max() > 1e100 or weight.max() < 1e-100 else weight
+
+
+def read_views(sample_id: Any, same: Mapping[str, NDArray[Any]]) -> NDArray[np.intp] | None:
+    """The sample that each row is a view of.
+
+    Args:
+        sample_id: An integer or a string for each row.
+        same: What the rows of one sample must share, by the name of the argument, ``(n, ...)`` each.
+
+    Returns:
+        Number of each row's sample, ``(n,)``; None where every row is a sample of its own.
+
+    Raises:
+        ValueError: If there is not one id for each row, or rows of one sample differ in what they must share.
+    """
+    rows = len(next(iter(same.values())))
+    found = read_domains("sample_id", sample_id, rows, "sample")
+    if len(found.names) == rows:
+        return None
+    first = np.unique(found.codes, return_index=True)[1][found.codes]
+    for name, values in same.items():
+        differ = (values != values[first]).reshape(rows, -1).any(1)
+        if differ.any():
+            sample = found.names[found.codes[int(differ.argmax())]]
+            raise ValueError(
+                f"sample_id, {name}: all rows of a sample are views of it and have the same {name}; those of "
+                f"sample {sample!s} do not"
+            )
+    return found.codes
 
 
 def warn(estimator: object, message: str, category: type[Warning]) -> None:

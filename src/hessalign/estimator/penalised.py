@@ -71,9 +71,8 @@ class VRExClassifier(PenalisedClassifier):
 
     Args:
         penalty_weight: Weight ``λ`` in units of the plain fit's loss: at 1 (default) the penalty costs as
-            much as the loss where the plain fit ends. Or ``"auto"``: 0 or one of
-            [AUTO_GRID][hessalign.estimator.auto.AUTO_GRID], by source domains held out and the
-            one-standard-error rule towards 0.
+            much as the loss where the plain fit ends. Or ``"auto"``: 0, 0.1, 1,
+            10, 100 or 1,000, by source domains held out and the one-standard-error rule towards 0.
         C: Inverse strength of ``‖W‖²``, as in ``LogisticRegression``; ``"auto"``: chosen on domains held
             out. None (default) is 1, or ``"auto"`` where penalty_weight is ``"auto"``.
         class_weight: None (default), ``"balanced"`` or weights by class, as in ``LogisticRegression``.
@@ -101,7 +100,7 @@ class VRExClassifier(PenalisedClassifier):
         objective_: What was minimised.
         converged_: Whether its gradient is within the tolerance; a ConvergenceWarning says what to do if not.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from hessalign.estimator import VRExClassifier
         >>> random = np.random.default_rng(0)
@@ -133,9 +132,8 @@ class IRMClassifier(PenalisedClassifier):
 
     Args:
         penalty_weight: Weight ``λ`` in units of the plain fit's loss: at 1 (default) the penalty costs as
-            much as the loss where the plain fit ends. Or ``"auto"``: 0 or one of
-            [AUTO_GRID][hessalign.estimator.auto.AUTO_GRID], by source domains held out and the
-            one-standard-error rule towards 0.
+            much as the loss where the plain fit ends. Or ``"auto"``: 0, 0.1, 1,
+            10, 100 or 1,000, by source domains held out and the one-standard-error rule towards 0.
         C: Inverse strength of ``‖W‖²``, as in ``LogisticRegression``; ``"auto"``: chosen on domains held
             out. None (default) is 1, or ``"auto"`` where penalty_weight is ``"auto"``.
         class_weight: None (default), ``"balanced"`` or weights by class, as in ``LogisticRegression``.
@@ -163,7 +161,7 @@ class IRMClassifier(PenalisedClassifier):
         objective_: What was minimised.
         converged_: Whether its gradient is within the tolerance; a ConvergenceWarning says what to do if not.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from hessalign.estimator import IRMClassifier
         >>> random = np.random.default_rng(0)
@@ -195,9 +193,8 @@ class FishrClassifier(PenalisedClassifier):
 
     Args:
         penalty_weight: Weight ``λ`` in units of the plain fit's loss: at 1 (default) the penalty costs as
-            much as the loss where the plain fit ends. Or ``"auto"``: 0 or one of
-            [AUTO_GRID][hessalign.estimator.auto.AUTO_GRID], by source domains held out and the
-            one-standard-error rule towards 0.
+            much as the loss where the plain fit ends. Or ``"auto"``: 0, 0.1, 1,
+            10, 100 or 1,000, by source domains held out and the one-standard-error rule towards 0.
         C: Inverse strength of ``‖W‖²``, as in ``LogisticRegression``; ``"auto"``: chosen on domains held
             out. None (default) is 1, or ``"auto"`` where penalty_weight is ``"auto"``.
         class_weight: None (default), ``"balanced"`` or weights by class, as in ``LogisticRegression``.
@@ -225,7 +222,7 @@ class FishrClassifier(PenalisedClassifier):
         objective_: What was minimised.
         converged_: Whether its gradient is within the tolerance; a ConvergenceWarning says what to do if not.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from hessalign.estimator import FishrClassifier
         >>> random = np.random.default_rng(0)
@@ -290,7 +287,7 @@ class GroupDROClassifier(HeadClassifier):
         gap_: The objective is at most this much above its true minimum, but for ``tol``.
         group_weights_: ``q``, ``(m,)``: the plain fit with these weights of the groups is the same head.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from hessalign.estimator import GroupDROClassifier
         >>> random = np.random.default_rng(0)

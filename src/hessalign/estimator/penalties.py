@@ -187,7 +187,7 @@ class WorstGroup(Penalty):
     def risks(self, data: HeadData, loss: HeadLoss, logits: Tensor) -> Tensor:
         """``R_g + c_g``, ``(m,)``."""
         risks = data.by_domain(loss.values(logits, data.targets))
-        return risks + self.adjustment / risks.new_tensor(data.sizes).sqrt()
+        return risks + self.adjustment / risks.new_tensor(data.counts).sqrt()
 
     def terms(self, data: HeadData, loss: HeadLoss, logits: Tensor, wanted: Collection[str]) -> Terms:
         """The wanted terms, scalars."""

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,15 @@ from safetensors.numpy import save
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from hessalign import estimator as estimators
+from hessalign import runs
 from hessalign.files import replacing
+from hessalign.grid import Grid
+from hessalign.runs.checkpoints import WEIGHTS
+
+if TYPE_CHECKING:
+    from hessalign.metrics import Evaluation
+    from hessalign.runs import Selection
 
 Scalar = bool | int | float | str
 Pairs = list[tuple[Scalar, float]]
@@ -81,13 +89,83 @@ class Persistent(BaseEstimator):  # type: ignore[misc]
             ValueError: If a parameter is a function, or a class or domain id is neither number nor string.
             OSError: If the file cannot be written; one that was there stays as it was.
         """
+        content, _ = self._packed()
+        with replacing(Path(path)) as draft:
+            draft.write_bytes(content)
+
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        *,
+        data: str = "",
+        selection: "Selection" = "none",
+        evaluation: "Evaluation | None" = None,
+    ) -> None:
+        """Write the file of ``save``, config and model card.
+
+        The folder is what the Hugging Face Hub takes: ``hf upload OWNER/NAME FOLDER``.
+
+        Args:
+            folder: Of the model alone; created where it is missing.
+            data: What it was fitted on, in words, for the card.
+            selection: By which rule it was chosen among others, for the card: ``"none"`` (default),
+                ``"source-validation"``, ``"leave-one-domain-out"`` or ``"oracle"``.
+            evaluation: Metrics for the card, as [evaluate][hessalign.metrics.evaluate] gives them; None
+                (default) for none.
+
+        Raises:
+            NotFittedError: If nothing is fitted.
+            ValueError: If a parameter is a function, a class or domain id is neither number nor string, the
+                rule is not known, or the folder holds something else.
+            OSError: If a file cannot be written.
+
+        Example:
+            >>> import tempfile
+            >>> import numpy as np
+            >>> from hessalign.estimator import DomainCentering
+            >>> X, domains = np.arange(8.0).reshape(4, 2), np.array(["north", "north", "west", "west"])
+            >>> centring = DomainCentering().fit(X, sample_domain=domains)
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     centring.save_pretrained(f"{folder}/centring", data="two hospitals")
+            ...     loaded = DomainCentering.from_pretrained(f"{folder}/centring")
+            >>> loaded.get_params() == centring.get_params()
+            True
+        """
+        runs.check_selection(selection)
+        content, saved = self._packed()
+        place = Path(folder)
+        described = saved.model_dump(mode="json", include={"class_name", "params", "arrays", "versions"})
+        config = {"estimator": described, "data": data, "selection": selection}
+        card = _card(place.resolve().name, saved, data, selection, evaluation)
+        runs.write_pretrained(place, "estimator", content, config, card)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, revision: str | None = None) -> Self:
+        """The estimator whose ``save_pretrained`` wrote a folder.
+
+        Args:
+            name: Of a folder; or ``OWNER/NAME`` of a model on the Hugging Face Hub.
+            revision: Branch, tag or commit on the Hub; None (default) for its main branch.
+
+        Returns:
+            The estimator or transformer, fitted.
+
+        Raises:
+            ValueError: If there is no such model, it is damaged, or one of another class.
+            OSError: If it cannot be fetched or read.
+        """
+        found = runs.read_pretrained(name, "estimator", revision)
+        return cls.load(found.folder / WEIGHTS)
+
+    def _packed(self) -> tuple[bytes, _Saved]:
+        """The file's content, and what it says beside its tensors."""
         check_is_fitted(self)
         fitted = {name: value for name, value in vars(self).items() if name[-1] == "_" and name[0] != "_"}
         names = type(self)._tensors
         auto_results = fitted.pop("auto_results_", None)
         tensors = {key: np.asarray(fitted.pop(name), order="C") for name, key in names.items()}
         arrays = {name: fitted.pop(name) for name in list(fitted) if isinstance(fitted[name], np.ndarray)}
-        about = _Saved(
+        saved = _Saved(
             class_name=type(self).__name__,
             params={name: _parameter(name, value) for name, value in self.get_params(deep=False).items()},
             numbers={name: _scalar(name, value) for name, value in fitted.items()},
@@ -95,14 +173,13 @@ class Persistent(BaseEstimator):  # type: ignore[misc]
             auto_results=auto_results and {key: _Array.of(key, value) for key, value in auto_results.items()},
             versions={library: version(library) for library in LIBRARIES},
             unit=UNIT,
-        ).model_dump_json()
-        metadata = {"estimator": about, "sha256": _checksum(about, tensors)}
-        with replacing(Path(path)) as draft:
-            draft.write_bytes(save(tensors, metadata))
+        )
+        about = saved.model_dump_json()
+        return save(tensors, {"estimator": about, "sha256": _checksum(about, tensors)}), saved
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read what [save][hessalign.estimator.persistence.Persistent.save] wrote.
+        """Read what ``save`` wrote.
 
         Args:
             path: The file.
@@ -147,6 +224,59 @@ class Persistent(BaseEstimator):  # type: ignore[misc]
         if saved.unit != UNIT:
             estimator._units_changed = True  # predicts as before; a new fit says so
         return estimator
+
+
+def load_pretrained(name: str | Path, revision: str | None = None) -> Persistent:
+    """The estimator or transformer of a folder, of whatever class of this package it is.
+
+    Args:
+        name: Of a folder that ``save_pretrained`` wrote; or ``OWNER/NAME`` of a model on the Hub.
+        revision: Branch, tag or commit on the Hub; None (default) for its main branch.
+
+    Returns:
+        Fitted.
+
+    Raises:
+        ValueError: If there is no such model, it is damaged, or its class is not known here.
+        OSError: If it cannot be fetched or read.
+    """
+    found = runs.read_pretrained(name, "estimator", revision)
+    described = found.config.get("estimator")
+    wanted = described.get("class_name") if isinstance(described, dict) else None
+    kind = getattr(estimators, wanted, None) if isinstance(wanted, str) else None
+    if not (isinstance(kind, type) and issubclass(kind, Persistent)):
+        raise ValueError(f"model: {found.folder} holds a {wanted!r}, which is no estimator of this version")
+    return kind.load(found.folder / WEIGHTS)
+
+
+def _card(
+    name: str, saved: _Saved, data: str, selection: "Selection", evaluation: "Evaluation | None"
+) -> "runs.Card":
+    params = ", ".join(f"{key} = {value}" for key, value in saved.params.items() if value is not None)
+    facts = {
+        "Data": data or "Not told.",
+        "Fit": f"{saved.class_name} of hessalign {saved.versions['hessalign']}; {params}.",
+        "Selection": runs.RULES[selection],
+    }
+    if "classes_" in saved.arrays:
+        facts["Classes"] = ", ".join(map(str, saved.arrays["classes_"].values))
+    tables = {}
+    if evaluation is not None and evaluation.domains is not None:
+        slices = evaluation.domains
+        rows = [
+            [str(domain), f"{count:,}", *(f"{values[row]:.3f}" for values in slices.values.values())]
+            for row, (domain, count) in enumerate(zip(slices.names, slices.counts, strict=True))
+        ]
+        tables["Metrics by domain"] = Grid(["Domain", "samples", *slices.values], rows).to_markdown()
+    return runs.Card(
+        title=name,
+        task="tabular-classification" if "classes_" in saved.arrays else "tabular-regression",
+        tags=["domain-generalization", saved.class_name],
+        facts=facts,
+        tables=tables,
+        use=f"from hessalign.estimator import {saved.class_name}\n\n"
+        f"model = {saved.class_name}.from_pretrained({name!r})",
+    )
 
 
 def _scalar(name: str, value: object) -> Scalar:

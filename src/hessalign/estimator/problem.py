@@ -63,7 +63,7 @@ class Problem:
 
         Args:
             decay: Weight of ``½ ‖W‖²`` beside the mean loss, on the features as they were.
-            tol: See [solve][hessalign.estimator.solver.solve].
+            tol: Largest element of the gradient that counts as zero, in ``solve``'s units.
             start: A head on the scaled features; zeros by default.
 
         Returns:
@@ -101,7 +101,7 @@ class Problem:
         Args:
             plain: Fit of the same strength.
             values: Weight of each term, in the plain fit's units.
-            tol: See [solve][hessalign.estimator.solver.solve].
+            tol: Largest element of the gradient that counts as zero, in ``solve``'s units.
             start: A head on the scaled features.
 
         Returns:

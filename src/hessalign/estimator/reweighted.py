@@ -84,7 +84,7 @@ class JTTClassifier(ReweightedClassifier):
         loss_: Mean loss over all samples.
         converged_: Whether every step was; a ConvergenceWarning says what to do if not.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from hessalign.estimator import JTTClassifier
         >>> random = np.random.default_rng(0)
@@ -209,7 +209,7 @@ class AFRClassifier(ReweightedClassifier):
         loss_: Mean loss over all samples.
         converged_: Whether every step was; a ConvergenceWarning says what to do if not.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from hessalign.estimator import AFRClassifier
         >>> random = np.random.default_rng(0)
@@ -264,7 +264,7 @@ class AFRClassifier(ReweightedClassifier):
         self, problem: Problem, plain: Plain, values: Mapping[str, float], tol: float, start: Head | None
     ) -> Solution:
         data, labels = problem.data, _labels(problem.data)
-        held_out = self._held_out(labels)
+        held_out = self._held_out(labels, data.ids)
         kept = float(data.shares.double().cpu().numpy() @ ~held_out)
         objective = replace(
             plain.objective,
@@ -274,7 +274,7 @@ class AFRClassifier(ReweightedClassifier):
         first = solve(objective, plain.solution.theta, tol, problem.max_iter, Coordinates(objective))
         logits = _logits(data, first.theta)
         own = self._log_probabilities(logits, is_plain=True)[np.arange(len(labels)), labels]
-        counts = np.bincount(labels[held_out], minlength=len(self.classes_))
+        counts = np.bincount(labels[held_out], _parts(data)[held_out], minlength=len(self.classes_))
         factors = np.where(held_out, np.exp(-values["gamma"] * np.exp(own)) / counts[labels], 0.0)
         again = replace(
             objective, data=data.reweighted(factors), decay=2 * values["pull"], anchor=first.theta
@@ -283,21 +283,23 @@ class AFRClassifier(ReweightedClassifier):
         done = first.converged and second.converged
         return replace(second, iterations=first.iterations + second.iterations, is_complete=done)
 
-    def _held_out(self, labels: NDArray[np.intp]) -> NDArray[np.bool_]:
-        """Rows that the second head is fitted on: a share of each class."""
-        held_out = np.zeros(len(labels), dtype=bool)
+    def _held_out(self, labels: NDArray[np.intp], ids: NDArray[np.intp] | None = None) -> NDArray[np.bool_]:
+        """Rows that the second head is fitted on: a share of each class, samples with all their views."""
+        ids = np.arange(len(labels)) if ids is None else ids
+        of_each = labels[np.unique(ids, return_index=True)[1]]
+        held_out = np.zeros(len(of_each), dtype=bool)
         splitter = StratifiedShuffleSplit(
             1, test_size=float(self.holdout), random_state=int(self.random_state)
         )
         try:
-            _, rows = next(splitter.split(labels, labels))
+            _, chosen = next(splitter.split(of_each, of_each))
         except ValueError as error:
             raise ValueError(
                 f"y: a share of {self.holdout:g} of each class is held out, which needs more samples of each "
                 f"class ({error})"
             ) from error
-        held_out[rows] = True
-        return held_out
+        held_out[chosen] = True
+        return held_out[ids]
 
 
 class DFRClassifier(ReweightedClassifier):
@@ -343,7 +345,7 @@ class DFRClassifier(ReweightedClassifier):
         loss_: Mean loss over all samples.
         converged_: Whether every step was; a ConvergenceWarning says what to do if not.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from hessalign.estimator import DFRClassifier
         >>> random = np.random.default_rng(0)
@@ -407,11 +409,12 @@ class DFRClassifier(ReweightedClassifier):
     ) -> Solution:
         data, labels = problem.data, _labels(problem.data)
         features = data.rows[:, : data.width].double().cpu().numpy()
-        scaler = StandardScaler(with_mean=self.fit_intercept).fit(features)
+        parts = None if data.ids is None else _parts(data)
+        scaler = StandardScaler(with_mean=self.fit_intercept).fit(features, sample_weight=parts)
         features = scaler.transform(features)
         random = np.random.default_rng(int(self.random_state))
         shares = data.shares.double().cpu().numpy()
-        weight = None if np.ptp(shares) == 0 else shares / shares.mean()
+        weight = None if np.ptp(shares) == 0 and data.ids is None else shares * sum(data.counts)
         heads, is_complete = [], True
         for _ in range(int(self.n_subsets)):
             rows = _subset(data, labels, random)
@@ -462,7 +465,7 @@ class DFRClassifier(ReweightedClassifier):
         data, labels = problem.data, _labels(problem.data)
         found = self._log_probabilities(_logits(data, solution.theta), self.plain_)
         self.loss_ = float(-found[np.arange(len(labels)), labels] @ data.shares.double().cpu().numpy())
-        self.group_size_ = min(data.sizes)
+        self.group_size_ = min(data.counts)
         if self.group_size_ < 2 * len(self.classes_) and not self.plain_:
             warn(
                 self,
@@ -491,7 +494,7 @@ def interpolate_heads(first: Any, second: Any, share: float = 0.5) -> HessianAli
         NotFittedError: If one is not fitted.
         ValueError: If classes or features differ, or the share is out of range.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from sklearn.linear_model import LogisticRegression
         >>> from hessalign.estimator import interpolate_heads
@@ -542,17 +545,25 @@ def _logits(data: HeadData, theta: Head) -> NDArray[np.float64]:
     return data.logits(weight).double().cpu().numpy()
 
 
+def _parts(data: HeadData) -> NDArray[np.float64]:
+    """The part of its sample that each row is."""
+    return np.ones(len(data.rows)) if data.ids is None else 1 / np.bincount(data.ids)[data.ids]
+
+
 def _subset(data: HeadData, labels: NDArray[np.intp], random: np.random.Generator) -> NDArray[np.intp]:
-    """Rows of every group, as many as the smallest has, and of every class at least one."""
-    starts, size = np.cumsum([0, *data.sizes]), min(data.sizes)
+    """Rows of as many samples of every group as the smallest has, and of every class at least one."""
+    starts, size = np.cumsum([0, *data.counts]), min(data.counts)
     classes = len(np.unique(labels))
     for _ in range(MOST_DRAWS):
         rows = np.concatenate(
             [
                 start + random.choice(count, size, replace=False)
-                for start, count in zip(starts, data.sizes, strict=False)
+                for start, count in zip(starts, data.counts, strict=False)
             ]
         )
+        if data.ids is not None:  # samples are numbered otherwise than they are sorted by their groups
+            seen = data.ids[np.sort(np.unique(data.ids, return_index=True)[1])]
+            rows = np.flatnonzero(np.isin(data.ids, seen[rows]))
         if len(np.unique(labels[rows])) == classes:
             return rows
     raise ValueError(

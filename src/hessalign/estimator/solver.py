@@ -60,7 +60,7 @@ class Solution:
 class Metric:
     """Coordinates in which the plain objective is about as steep in every direction.
 
-    With [metric][hessalign.estimator.objective.Objective.metric] ``M = L Lᵀ`` they are ``θ L``.
+    With ``metric`` ``M = L Lᵀ`` they are ``θ L``.
     """
 
     def __init__(self, objective: Objective, theta: Vector) -> None:
@@ -126,7 +126,7 @@ def solve(
         objective: What to minimise.
         start: ``(C, p)``.
         tol: Largest absolute element of the gradient that counts as zero, in units of
-            [gradient_scale][hessalign.estimator.objective.Objective.gradient_scale].
+            ``gradient_scale``.
         max_iter: Most L-BFGS steps.
         coordinates: Of all objectives on the same data.
 

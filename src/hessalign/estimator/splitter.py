@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import LeaveOneGroupOut
 
+from hessalign.estimator.inputs import read_views
 from hessalign.inputs import read_domains
 
 Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
@@ -16,17 +17,20 @@ Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
 class LeaveOneDomainOut(LeaveOneGroupOut):  # type: ignore[misc]
     """Each domain in turn is held out for testing: how well does the model do on a domain it never saw?
 
+    Views of a sample (``sample_id``) are trained on and never tested on: of the domain held out only the
+    first row of each sample is.
+
     Domain ids reach it as ``groups``, as in any of scikit-learn's splitters for groups, or, with metadata
     routing enabled, as ``sample_domain``, the name under which the estimators take them too.
 
-    Example:
+    Examples:
         >>> from hessalign import LeaveOneDomainOut
         >>> folds = LeaveOneDomainOut().split([[1.0], [2.0], [3.0]], groups=["clinic", "clinic", "field"])
         >>> [test.tolist() for train, test in folds]
         [[0, 1], [2]]
     """
 
-    __metadata_request__split: ClassVar = {"sample_domain": True}
+    __metadata_request__split: ClassVar = {"sample_domain": True, "sample_id": True}
 
     def split(
         self,
@@ -35,6 +39,7 @@ class LeaveOneDomainOut(LeaveOneGroupOut):  # type: ignore[misc]
         groups: ArrayLike | None = None,
         *,
         sample_domain: ArrayLike | None = None,
+        sample_id: ArrayLike | None = None,
     ) -> Iterator[Fold]:
         """Indices of training and test samples, a pair for each domain, in ascending order of the ids.
 
@@ -43,16 +48,22 @@ class LeaveOneDomainOut(LeaveOneGroupOut):  # type: ignore[misc]
             y: Not used.
             groups: Domain ids, ``(n,)``, integers or strings.
             sample_domain: The same under the other name; one of the two is needed.
+            sample_id: Id of the sample that each row is a view of, ``(n,)``; by default each is a sample.
 
         Returns:
             Pairs of index arrays.
 
         Raises:
-            ValueError: If neither or both are given, or there are fewer than two domains.
+            ValueError: If neither or both are given, there are fewer than two domains, or views of one sample
+                are of several.
         """
         codes = _codes(groups, sample_domain)
+        ids = None if sample_id is None else read_views(sample_id, {"sample_domain": codes})
         folds: Iterator[Fold] = super().split(X, y, codes)
-        return folds
+        if ids is None:
+            return folds
+        first = np.unique(ids, return_index=True)[1]
+        return ((train, test[np.isin(test, first)]) for train, test in folds)
 
     def get_n_splits(
         self,
@@ -61,8 +72,9 @@ class LeaveOneDomainOut(LeaveOneGroupOut):  # type: ignore[misc]
         groups: ArrayLike | None = None,
         *,
         sample_domain: ArrayLike | None = None,
+        sample_id: ArrayLike | None = None,
     ) -> int:
-        """Number of domains; arguments as for [split][hessalign.LeaveOneDomainOut.split].
+        """Number of domains; arguments as for [split][hessalign.estimator.LeaveOneDomainOut.split].
 
         Returns:
             The number.

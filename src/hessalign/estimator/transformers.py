@@ -30,6 +30,8 @@ COVARIANCES = {
 }
 # Directions whose variance is below this share of the largest have none to divide by.
 LEAST_VARIANCE = 1e-10
+# Differences of means below this share of the means are their rounding.
+ROUNDING = 1e-12
 
 
 class DomainTransformer(OneToOneFeatureMixin, TransformerMixin, Persistent):  # type: ignore[misc]
@@ -159,7 +161,7 @@ class ISRMean(SubspaceRemoval):
         components_: The directions, orthonormal rows, ``(k, d)``.
         domains_: Domain ids, ascending.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from hessalign.estimator import ISRMean
         >>> random = np.random.default_rng(0)
@@ -194,7 +196,7 @@ class ISRCov(SubspaceRemoval):
         components_: The directions, orthonormal rows, ``(k, d)``.
         domains_: Domain ids, ascending.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from hessalign.estimator import ISRCov
         >>> random = np.random.default_rng(0)
@@ -244,7 +246,7 @@ class DomainCentering(DomainTransformer):
         means_: Their means, ``(m, d)``.
         scales_: What features are divided by, ``(m, d)``; 1 without ``with_std`` and where nothing varies.
 
-    Example:
+    Examples:
         >>> from hessalign.estimator import DomainCentering
         >>> X, site = [[1.0], [3.0], [10.0], [14.0]], ["a", "a", "b", "b"]
         >>> centering = DomainCentering().fit(X, sample_domain=site)
@@ -306,7 +308,7 @@ class DomainCentering(DomainTransformer):
             return self._apply(features, self.means_.mean(0), self._average())
         domains = read_domains("sample_domain", sample_domain, len(features))
         known = {name: position for position, name in enumerate(self.domains_.tolist())}
-        result: Array = np.empty_like(features)
+        result: Array = np.empty((len(features), self._outputs(features.shape[1])))
         new = []
         for code, name in enumerate(domains.names.tolist()):
             rows = domains.codes == code
@@ -351,6 +353,10 @@ class DomainCentering(DomainTransformer):
     def _apply(self, features: Array, mean: Array, spread: Array) -> Array:
         return (features - mean) / spread
 
+    def _outputs(self, width: int) -> int:
+        """Columns of the result."""
+        return width
+
     def _least(self, width: int) -> int:
         """Samples that a domain's statistics take at least."""
         return 2
@@ -387,7 +393,7 @@ class DomainWhitening(DomainCentering):
         means_: Their means, ``(m, d)``.
         covariances_: Their covariances, ``(m, d, d)``.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from hessalign.estimator import DomainWhitening
         >>> random = np.random.default_rng(0)
@@ -431,3 +437,104 @@ class DomainWhitening(DomainCentering):
 
     def _least(self, width: int) -> int:
         return width + 1 if self.shrinkage == "none" else 2
+
+
+class DomainInformedFeatures(DomainCentering):
+    r"""Features beside a few numbers that tell where they come from: ``[z, c_e]``, or ``[z, c_e, z ⊗ c_e]``.
+
+    ``c_e`` is where the domain's mean lies among those of the sources: its coordinates along their leading
+    principal components, with a mean square of 1 over the sources. A new domain's comes of the samples given
+    to ``transform``, all of that domain that are there, without their labels. So one head may do otherwise in
+    another domain, which pays where the relation between features and label differs between domains, and the
+    features show which kind of domain it is. Where that relation is the same it costs accuracy, and so does a
+    new domain that lies far from all sources.
+
+    Features that are augmented by the domain's distribution of features: Blanchard, Lee and Scott,
+    "Generalizing from Several Related Classification Tasks to a New Unlabeled Sample" (NeurIPS 2011), and
+    Blanchard, Deshmukh, Dogan, Lee and Scott, "Domain Generalization by Marginal Transfer Learning" (JMLR
+    2021), who multiply a kernel of features by one of distributions: a linear head on ``[z, c, z ⊗ c]`` is
+    that with linear kernels. When it pays: Zhu, Deng, Shi, Gangrade and Scott, "Domain Generalization: A Tale
+    of Two ERMs" (2025). On ``[z, c]`` a linear head can do no more than move its intercepts by domain.
+
+    Args:
+        components: Numbers for each domain, at least 1; None (default): one fewer than there are sources.
+            Fewer where the means span no more.
+        interactions: Whether ``z ⊗ c_e`` is among the columns, so that slopes may differ by domain; default
+            False.
+
+    Attributes:
+        domains_: Domain ids, ascending, ``(m,)``.
+        means_: Their means, ``(m, d)``.
+        components_: From a mean about the sources' mean to ``c``, ``(k, d)``.
+
+    Examples:
+        >>> from hessalign.estimator import DomainInformedFeatures
+        >>> X, site = [[1.0], [3.0], [10.0], [14.0]], ["a", "a", "b", "b"]
+        >>> informed = DomainInformedFeatures().fit(X, sample_domain=site)
+        >>> informed.transform([[2.0], [12.0]], sample_domain=["a", "b"]).round(6).tolist()
+        [[2.0, -1.0], [12.0, 1.0]]
+        >>> informed.transform([[6.0], [8.0]], sample_domain=["new", "new"]).round(6).tolist()
+        [[6.0, 0.0], [8.0, 0.0]]
+    """
+
+    _tensors: ClassVar = {"means_": "means", "components_": "components"}
+    components_: Array
+
+    def __init__(self, components: int | None = None, *, interactions: bool = False) -> None:
+        self.components = components
+        self.interactions = interactions
+
+    def fit(self, X: ArrayLike, y: object = None, *, sample_domain: ArrayLike | None = None) -> Self:
+        """Take each domain's mean, and the components of the means; see [DomainCentering][]."""
+        super().fit(X, sample_domain=sample_domain)
+        centred = self.means_ - self.means_.mean(0)
+        _, lengths, directions = np.linalg.svd(centred, full_matrices=False)
+        # What is as small as the rounding of the means is none.
+        least = max(LEAST_VARIANCE * lengths[0], ROUNDING * np.linalg.norm(self.means_))
+        found = int((lengths > least).sum())
+        count = min(found, len(centred) - 1 if self.components is None else int(self.components))
+        # A sign of its own for each direction, so that equal data give equal columns.
+        largest = np.abs(directions[:count]).argmax(1)
+        signs = np.sign(directions[np.arange(count), largest])
+        scales = signs * np.sqrt(len(centred)) / lengths[:count]
+        self.components_ = directions[:count] * scales[:, None]
+        if count == 0 and sample_domain is not None:
+            what = "one domain" if len(centred) == 1 else "the domains' means agree"
+            warn(self, f"no effect: {what}, so nothing tells domains apart", NoEffectWarning)
+        return self
+
+    def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:
+        """Names of the columns: the features', ``domain0`` …, and their products."""
+        check_is_fitted(self)
+        own = super().get_feature_names_out(input_features).tolist()
+        told = [f"domain{number}" for number in range(len(self.components_))]
+        products = [f"{name} {number}" for number in told for name in own] if self.interactions else []
+        return np.array([*own, *told, *products], dtype=object)
+
+    def _check(self) -> None:
+        if self.components is not None:
+            require_whole("components", self.components, least=1, otherwise="None or ")
+        require_flag("interactions", self.interactions)
+
+    def _statistics(self, features: Array) -> tuple[Array, Array]:
+        return features.mean(0), np.ones(0)
+
+    def _keep(self, spreads: list[Array]) -> None:
+        """Domains have no spreads here."""
+
+    def _spread(self, position: int) -> Array:
+        return np.ones(0)
+
+    def _average(self) -> Array:
+        return np.ones(0)
+
+    def _outputs(self, width: int) -> int:
+        count = len(self.components_)
+        return width + count + (width * count if self.interactions else 0)
+
+    def _apply(self, features: Array, mean: Array, spread: Array) -> Array:
+        told = self.components_ @ (mean - self.means_.mean(0))
+        columns = [features, np.broadcast_to(told, (len(features), len(told)))]
+        if self.interactions:
+            columns += [features * number for number in told]
+        return np.hstack(columns)

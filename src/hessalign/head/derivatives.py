@@ -32,7 +32,7 @@ PRECISE_VALUES = 2**20
 class HeadDerivatives:
     """First and second derivatives of the mean loss of one domain (or of any set of samples).
 
-    Build it with [from_logits][hessalign.HeadDerivatives.from_logits], which checks its input. The class
+    Build it with [from_logits][hessalign.head.HeadDerivatives.from_logits], which checks its input. The class
     itself checks nothing and reads no value.
 
     Attributes:
@@ -85,6 +85,16 @@ class HeadDerivatives:
         Raises:
             ValueError: If there is no sample, lengths or shapes do not match, a value is NaN or infinite,
                 a target is out of range, or the loss is unknown.
+
+        Examples:
+            >>> import torch
+            >>> import hessalign as ha
+            >>> features, logits, targets = torch.randn(8, 4), torch.randn(8, 3), torch.arange(8) % 3
+            >>> d = ha.HeadDerivatives.from_logits(features, logits, targets)
+            >>> d.gradient().shape, d.hessian().shape
+            (torch.Size([3, 5]), torch.Size([15, 15]))
+            >>> torch.allclose(d.hvp(d.gradient()).flatten(), d.hessian() @ d.gradient().flatten(), atol=1e-6)
+            True
         """
         head_loss = resolve_loss(loss)
         require_flag("bias", bias)
@@ -423,7 +433,7 @@ class SortedDomains:
     Raises:
         ValueError: If there is no domain or a size is no whole number of at least 1.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from hessalign import HessianAlignment
         >>> from hessalign.alignment import SortedDomains
@@ -465,8 +475,8 @@ def derivatives_by_domain(
         Those of the domains.
 
     Raises:
-        ValueError: As [HeadDerivatives.from_logits][hessalign.HeadDerivatives.from_logits] and
-            [sort_by_domain][] do, and if no sample of a domain counts.
+        ValueError: As [HeadDerivatives.from_logits][hessalign.head.HeadDerivatives.from_logits] and
+            ``sort_by_domain`` do, and if no sample of a domain counts.
     """
     features, logits = as_tensor("features", features), as_tensor("logits", logits)
     targets = as_tensor("targets", targets)

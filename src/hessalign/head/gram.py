@@ -59,7 +59,7 @@ def gram(features: Tensor, bias: bool, squares: bool = False) -> Tensor:
 
 
 def two_grams(features: Tensor, bias: bool) -> tuple[Tensor, Tensor]:
-    """What [gram][] gives, twice: the second one has the derivative for its first factor alone.
+    """What ``gram`` gives, twice: the second one has the derivative for its first factor alone.
 
     So ``z̃_j`` counts as a constant in the second one, and both need one matrix product in each direction.
 

@@ -70,13 +70,20 @@ class Curvature(ABC):
     def entry(self, row: int, column: int) -> Tensor:
         """The elements ``A_i[row, column]``, ``(n,)``."""
 
+    def rows(self, outputs: range) -> Tensor:
+        """The rows ``A_i[output, :]`` of some outputs, ``(outputs, n, C)``."""
+        columns = range(self.values.shape[1])
+        return torch.stack(
+            [torch.stack([self.entry(output, column) for column in columns], dim=1) for output in outputs]
+        )
+
     def upper_pairs(self) -> list[tuple[int, int]]:
         """Positions ``(row, column)``, ``row ≤ column``, where an element can be other than zero."""
         outputs = self.values.shape[1]
         return [(row, column) for row in range(outputs) for column in range(row, outputs)]
 
     def block_count(self) -> int:
-        """How many [upper_pairs][] there are."""
+        """How many ``upper_pairs`` there are."""
         outputs = self.values.shape[1]
         return outputs * (outputs + 1) // 2
 
@@ -119,11 +126,11 @@ class DiagonalCurvature(Curvature):
     """``A_i = diag(k_i)``; ``values`` is ``k``, ``(n, C)``. Sigmoid and element-wise regression heads."""
 
     def apply(self, vectors: Tensor) -> Tensor:
-        """``k_i ⊙ u``; see [Curvature.apply][]."""
+        """``k_i ⊙ u``; see ``Curvature.apply``."""
         return self.values.unsqueeze(1) * vectors
 
     def pull_back(self, vectors: Tensor, slopes: Tensor) -> Tensor:
-        """``Σ s ⊙ u``; see [Curvature.pull_back][]."""
+        """``Σ s ⊙ u``; see ``Curvature.pull_back``."""
         return (slopes * vectors).sum(1)
 
     def diagonal(self) -> Tensor:
@@ -161,12 +168,12 @@ class SoftmaxCurvature(Curvature):
     """``A_i = diag(p_i) − p_i p_iᵀ`` (Prop. 4, Eq. 35); ``values`` is ``p``, ``(n, C)``."""
 
     def apply(self, vectors: Tensor) -> Tensor:
-        """``p ⊙ u − p (p · u)``; see [Curvature.apply][]."""
+        """``p ⊙ u − p (p · u)``; see ``Curvature.apply``."""
         weighted = self.values.unsqueeze(1) * vectors
         return weighted - self.values.unsqueeze(1) * weighted.sum(-1, keepdim=True)
 
     def pull_back(self, vectors: Tensor, slopes: Tensor) -> Tensor:
-        """``Σ s ⊙ u − s (p · u) − u (p · s)``; see [Curvature.pull_back][]."""
+        """``Σ s ⊙ u − s (p · u) − u (p · s)``; see ``Curvature.pull_back``."""
         probabilities = self.values.unsqueeze(2)
         along = vectors * (slopes @ probabilities) + slopes * (vectors @ probabilities)
         return (slopes * vectors - along).sum(1)
@@ -182,6 +189,12 @@ class SoftmaxCurvature(Curvature):
     def entry(self, row: int, column: int) -> Tensor:
         """``p_row (δ_row,column − p_column)``, ``(n,)``."""
         return self.values[:, row] * (float(row == column) - self.values[:, column])
+
+    def rows(self, outputs: range) -> Tensor:
+        """``p_output (δ_output − p)``, ``(outputs, n, C)``."""
+        some = slice(outputs.start, outputs.stop)
+        units = torch.eye(self.values.shape[1], dtype=self.values.dtype, device=self.values.device)
+        return self.values.T[some].unsqueeze(2) * (units[some].unsqueeze(1) - self.values)
 
     def inner(self, other: Curvature) -> Tensor:
         """``p_i·p_j − p_i·p_j² − p_i²·p_j + (p_i·p_j)²`` if both are softmax, ``(n, m)``."""
@@ -204,7 +217,7 @@ class DenseCurvature(Curvature):
     """Any symmetric ``A_i``; ``values`` is ``(n, C, C)``. The torch.func fallback."""
 
     def apply(self, vectors: Tensor) -> Tensor:
-        """``A_i u``; see [Curvature.apply][]."""
+        """``A_i u``; see ``Curvature.apply``."""
         return vectors @ self.values.mT
 
     def diagonal(self) -> Tensor:
@@ -219,6 +232,10 @@ class DenseCurvature(Curvature):
         """``A_i[row, column]``, ``(n,)``."""
         return self.values[:, row, column]
 
+    def rows(self, outputs: range) -> Tensor:
+        """``A_i[output, :]``, ``(outputs, n, C)``."""
+        return self.values[:, outputs.start : outputs.stop].transpose(0, 1)
+
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -231,7 +248,7 @@ class HeadLoss(ABC):
 
     @abstractmethod
     def prepare_targets(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Check the targets and bring them to what [derivatives][hessalign.HeadLoss.derivatives] takes.
+        """Check the targets and bring them to what [derivatives][hessalign.head.HeadLoss.derivatives] takes.
 
         Args:
             logits: ``(n, C)``, finite.
@@ -242,7 +259,7 @@ class HeadLoss(ABC):
         """
 
     def encode_targets(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """What [prepare_targets][hessalign.HeadLoss.prepare_targets] returns, for targets known to be right.
+        """What ``prepare_targets`` returns, for targets known to be right.
 
         Training steps call it on a device that nobody waits for. A loss whose ``prepare_targets`` reads
         values overrides it without that; by default it is ``prepare_targets``.
@@ -274,7 +291,7 @@ class HeadLoss(ABC):
 
         Args:
             logits: ``(n, C)``.
-            targets: What [prepare_targets][hessalign.HeadLoss.prepare_targets] returned.
+            targets: What [prepare_targets][hessalign.head.HeadLoss.prepare_targets] returned.
         """
 
     @abstractmethod
@@ -283,7 +300,7 @@ class HeadLoss(ABC):
 
         Args:
             logits: ``(n, C)``.
-            targets: What [prepare_targets][hessalign.HeadLoss.prepare_targets] returned.
+            targets: What [prepare_targets][hessalign.head.HeadLoss.prepare_targets] returned.
         """
 
 
@@ -302,6 +319,15 @@ class CrossEntropy(HeadLoss):
 
     Raises:
         ValueError: If an option is out of range.
+
+    Examples:
+        >>> import torch
+        >>> import hessalign as ha
+        >>> loss = ha.CrossEntropy(label_smoothing=0.1)
+        >>> logits, targets = torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([0])
+        >>> own = loss.values(logits, loss.prepare_targets(logits, targets)).mean()
+        >>> torch.isclose(own, torch.nn.functional.cross_entropy(logits, targets, label_smoothing=0.1))
+        tensor(True)
     """
 
     label_smoothing: float = 0.0
@@ -319,7 +345,7 @@ class CrossEntropy(HeadLoss):
         """Class ids ``(n,)`` become rows of probabilities; class probabilities ``(n, C)`` are kept.
 
         Label smoothing and class weights change the rows, which sum to 1 all the same: the scale goes into
-        [target_weights][hessalign.CrossEntropy.target_weights]. Rows of ignored samples are zero.
+        [target_weights][hessalign.head.CrossEntropy.target_weights]. Rows of ignored samples are zero.
 
         Returns:
             ``(n, C)``, in the type of the logits.
@@ -346,7 +372,7 @@ class CrossEntropy(HeadLoss):
         return self.encode_targets(logits, targets)
 
     def encode_targets(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """What [prepare_targets][hessalign.CrossEntropy.prepare_targets] returns; no value is read."""
+        """What [prepare_targets][hessalign.head.CrossEntropy.prepare_targets] returns; no value is read."""
         rows = self._smoothed_rows(logits, targets)
         if self.class_weight is None:
             return rows
@@ -432,6 +458,15 @@ class BinaryCrossEntropy(HeadLoss):
 
     Raises:
         ValueError: If a weight is not positive.
+
+    Examples:
+        >>> import torch
+        >>> import hessalign as ha
+        >>> features, logits = torch.randn(4, 3), torch.randn(4, 1)
+        >>> loss = ha.BinaryCrossEntropy(pos_weight=2.0)
+        >>> d = ha.HeadDerivatives.from_logits(features, logits, torch.tensor([0, 1, 1, 0]), loss)
+        >>> d.gradient().shape
+        torch.Size([1, 4])
     """
 
     pos_weight: float | Sequence[float] | Tensor | None = None
@@ -453,7 +488,7 @@ class BinaryCrossEntropy(HeadLoss):
         return labels
 
     def encode_targets(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """What [prepare_targets][hessalign.BinaryCrossEntropy.prepare_targets] returns; reads no value."""
+        """What ``prepare_targets`` returns; reads no value."""
         return _like_logits(targets, logits, "binary_cross_entropy")
 
     def values(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -486,6 +521,13 @@ class SquaredError(HeadLoss):
 
     Raises:
         ValueError: If the activation is neither one of the names nor callable.
+
+    Examples:
+        >>> import torch
+        >>> import hessalign as ha
+        >>> loss = ha.SquaredError("identity")
+        >>> loss.values(torch.tensor([[3.0]]), torch.tensor([[1.0]]))
+        tensor([2.])
     """
 
     activation: str | Activation = "identity"
@@ -505,7 +547,7 @@ class SquaredError(HeadLoss):
         return values
 
     def encode_targets(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """What [prepare_targets][hessalign.SquaredError.prepare_targets] returns; no value is read."""
+        """What [prepare_targets][hessalign.head.SquaredError.prepare_targets] returns; no value is read."""
         return _like_logits(targets, logits, "squared error")
 
     def predict(self, logits: Tensor) -> Tensor:
@@ -534,6 +576,14 @@ class AutogradLoss(HeadLoss):
 
     Attributes:
         function: Takes one sample's logits ``(C,)`` and its target ``targets[i]``; returns a scalar.
+
+    Examples:
+        >>> import torch
+        >>> import hessalign as ha
+        >>> loss = ha.AutogradLoss(lambda logits, target: torch.nn.functional.huber_loss(logits, target))
+        >>> features, logits, targets = torch.randn(4, 3), torch.zeros(4, 1), torch.full((4, 1), 0.5)
+        >>> ha.HeadDerivatives.from_logits(features, logits, targets, loss).gradient()[0, -1]
+        tensor(-0.5000)
     """
 
     function: Callable[[Tensor, Tensor], Tensor]

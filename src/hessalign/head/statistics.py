@@ -15,9 +15,9 @@ lead there:
 
   Cheap for minibatches of wide features, which are not touched again, and for many domains.
 
-[plan][] picks by cost. The dual way squares before it subtracts, so it computes in float64; the primal way
+``plan`` picks by cost. The dual way squares before it subtracts, so it computes in float64; the primal way
 does so for all data that are small, and subtracts before it squares. What subtracts before it squares has a
-derivative without cancellation, which is taken in the features' own type: see [hessalign.head.gram][].
+derivative without cancellation, which is taken in the features' own type: see ``hessalign.head.gram``.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -55,6 +55,11 @@ Centre = Literal["mean_loss", "mean_product"]
 SKINNY = 4
 # A block of the Hessian costs at least what so many multiplications cost: it is a dozen calls of its own.
 BLOCK = 2**21
+# A float64 matrix of more samples by samples is larger than the 32 MiB that the C library keeps for the next
+# one of its size: every one of the dozen that a product takes is fetched from the system page by page, and so
+# takes so many times longer.
+MOST_ROWS_KEPT = 2**11
+FRESH_PAGES = 8
 # Rows of a sample-by-sample matrix held at once: bounds memory for large domains.
 ROWS_AT_ONCE = 4096
 # A domain with more samples than this has no unbiased HGP: it would need all their quadruples.
@@ -95,7 +100,7 @@ class Statistics:
         wanted: Every quantity that will be asked for: they share a Gram matrix where that pays.
         unbiased: U-statistics over distinct samples in the place of products of a domain with itself, so that
             the expected value does not depend on the number of samples.
-        ways: Forces a way for each quantity; by default [plan][] decides.
+        ways: Forces a way for each quantity; by default ``plan`` decides.
 
     Raises:
         ValueError: If ``unbiased`` and a domain has too few samples or unequal weights.
@@ -326,7 +331,7 @@ class Statistics:
         return squares - 2 * segments.sum((own * through).sum(1)) + (middle * through).sum()
 
     def _unbiased_hgp(self) -> Tensor:
-        """``‖H_e G_e − mean_f H_f G_f‖²`` without bias: see [_quadruples][]."""
+        """``‖H_e G_e − mean_f H_f G_f‖²`` without bias: see ``_quadruples``."""
         this, segments, count = self._precise, self._segments, len(self.domains)
         overlaps = self._gram
         sizes = segments.per_domain(lambda n: n * (n - 1), this.features)
@@ -374,6 +379,8 @@ def plan(
         "hessian": pairs * (BLOCK + (samples + count) * width**2),
     }
     gram_cost, pair_cost = samples**2 * width, 2 * samples**2 * outputs
+    if samples > MOST_ROWS_KEPT and like.features.device.type == "cpu":
+        pair_cost *= FRESH_PAGES
     dual = {
         "gradient": pair_cost,
         "diagonal": gram_cost + pair_cost,
@@ -453,7 +460,7 @@ def _quadruples(
 def _quadruple_means(
     overlaps: Tensor, residual: Tensor, curvature: Curvature, sums: Tensor, count: int, size: int
 ) -> Tensor:
-    """[_quadruples][] for domains of one size, overlaps ``(m, n, n)`` within them."""
+    """``_quadruples`` for domains of one size, overlaps ``(m, n, n)`` within them."""
     outputs = residual.shape[1]
     others = residual.view(count, 1, size, outputs).expand(count, size, size, outputs)
     bent = curvature.apply(others.reshape(count * size, size, outputs)).view(count, size, size, outputs)

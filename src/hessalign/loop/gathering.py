@@ -28,7 +28,7 @@ def gather_samples(*values: Tensor) -> tuple[Tensor, ...]:
     Raises:
         ValueError: If a value is no tensor or has no axis, or the values differ in length.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from hessalign.loop import gather_samples
         >>> features, domains = gather_samples(torch.zeros(4, 2), torch.zeros(4))

@@ -27,6 +27,13 @@ def draw_samples(seed: int, step: int, domain: int, size: int, count: int) -> tu
 
     Returns:
         Indices and seeds, ``(count,)`` each, int64.
+
+    Examples:
+        >>> from hessalign.loop import draw_samples
+        >>> indices, seeds = draw_samples(seed=0, step=7, domain=1, size=100, count=4)
+        >>> again, _ = draw_samples(seed=0, step=7, domain=1, size=100, count=4)
+        >>> (indices == again).all()
+        np.True_
     """
     random = np.random.default_rng([seed, step, domain])
     return random.integers(size, size=count), random.integers(2**63, size=count)
@@ -56,7 +63,7 @@ class DomainBalancedSampler(Sampler[list[int]]):
     Raises:
         ValueError: If an argument is out of range.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from hessalign.loop import DomainBalancedSampler
         >>> sampler = DomainBalancedSampler(["a", "a", "a", "b", "b"], samples_per_domain=2, seed=1)

@@ -33,7 +33,7 @@ class WeightSchedule:
     Raises:
         ValueError: If a weight is negative or not finite, or a number of steps is negative or not whole.
 
-    Example:
+    Examples:
         >>> from hessalign.loop import WeightSchedule
         >>> schedule = WeightSchedule(after=10.0, start=2, ramp=2)
         >>> [schedule(step) for step in range(5)]

@@ -2,7 +2,9 @@
 
 A checkpoint is a folder ``step-000300`` with
 
-* ``model.safetensors``: parameters and buffers,
+* ``model.safetensors``: parameters and buffers of the network that predicts,
+* ``trained.safetensors``: of the network that is trained, where a mean over training predicts,
+* ``average.safetensors``: what such a mean remembers,
 * ``optimizers.pt``: the optimisers' states, read back with ``weights_only=True``,
 * ``random.safetensors``: states of the random generators,
 * ``sums.safetensors``: after a last step between two regular evaluations, the sums of the scalars since the
@@ -26,6 +28,7 @@ from hessalign.runs.seals import SEAL, read_seal, seal, sha256
 
 WEIGHTS, OPTIMIZERS, RANDOM, STATE = "model.safetensors", "optimizers.pt", "random.safetensors", "state.json"
 SUMS = "sums.safetensors"
+TRAINED, AVERAGE = "trained.safetensors", "average.safetensors"
 
 
 def write_checkpoint(
@@ -87,7 +90,7 @@ def check_whole(checkpoint: Path) -> None:
 
 
 def checkpoint_metadata(checkpoint: Path) -> dict[str, Any]:
-    """What is known of the run: its step and what was given to [write_checkpoint][].
+    """What is known of the run: its step and what was given to ``write_checkpoint``.
 
     Returns:
         The fields of ``state.json``.

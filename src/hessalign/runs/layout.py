@@ -13,7 +13,6 @@ from filelock import FileLock, Timeout
 from hessalign.files import remove_drafts
 
 SPEC, METRICS, CHECKPOINTS, DONE, ERROR = "spec.json", "metrics.jsonl", "checkpoints", "done", "error.json"
-TENSORBOARD = "tensorboard"
 RUNS, SWEEP = "runs", "sweep.json"
 """In a sweep's folder: the folders of its runs, and what was asked for."""
 LATEST, LOCK = "latest", ".lock"

@@ -69,7 +69,7 @@ def finish(folder: Path, together: int | None = None) -> None:
 
     Args:
         folder: Of the run.
-        together: As [seal][] takes it.
+        together: As ``seal`` takes it.
     """
     write_atomically(folder / DONE, seal(folder, together=together).model_dump_json())
 
@@ -116,7 +116,7 @@ def read_lines(folder: Path) -> tuple[bytes, bool]:
         folder: Of the run.
 
     Returns:
-        As of [whole_lines][].
+        As of ``whole_lines``.
 
     Raises:
         ValueError: If they are not what the run wrote, naming the file.

@@ -7,10 +7,14 @@ from .checkpoint import (
     load_model,
     read_records,
 )
+from .export import Exported, check_export, describe_export, export_model
 from .features import ExtractionProgress, FeaturesSpec, extract_features
 from .machine import Machine, make_fabric
-from .predictor import Prediction, image_paths, load_trained, predict
-from .rerun import open_recorded
+from .predictor import Asked, Prediction, asked_about, image_paths, load_trained, predict, read_vectors
+from .pretrained import TrainedModel
+from .recipe import Recipe, check_recipe, make_recipe
+from .rerun import open_data, open_recorded
+from .soup import average_runs
 from .spec import (
     CheckpointMetadata,
     RunSpec,
@@ -19,25 +23,36 @@ from .spec import (
     choose_backbone,
     target_indices,
 )
-from .tensorboard import TensorBoard
+from .tracking import RunTracking, TensorBoard
 from .trainer import Progress, train
 from .vectorised import can_train_together, train_together
 
 __all__ = [
+    "Asked",
     "CheckpointMetadata",
+    "Exported",
     "ExtractionProgress",
     "FeaturesSpec",
     "Machine",
     "Prediction",
     "Progress",
+    "Recipe",
     "RunSpec",
+    "RunTracking",
     "TensorBoard",
+    "TrainedModel",
+    "asked_about",
+    "average_runs",
     "build_algorithm",
     "can_train_together",
     "check_algorithm",
+    "check_export",
+    "check_recipe",
     "check_unasked",
     "checkpoint_metadata",
     "choose_backbone",
+    "describe_export",
+    "export_model",
     "extract_features",
     "image_paths",
     "is_finished",
@@ -46,9 +61,12 @@ __all__ = [
     "load_model",
     "load_trained",
     "make_fabric",
+    "make_recipe",
+    "open_data",
     "open_recorded",
     "predict",
     "read_records",
+    "read_vectors",
     "target_indices",
     "train",
     "train_together",

@@ -1,6 +1,6 @@
 """A run's folder: whose it is, the checkpoint that the run goes on from, and its last record.
 
-Checkpoints are read without executing anything in them; how they lie on disk: [hessalign.runs.checkpoints][].
+Checkpoints are read without executing anything in them; how they lie on disk: ``hessalign.runs.checkpoints``.
 """
 
 import warnings
@@ -20,9 +20,11 @@ from hessalign.algorithms import Algorithm
 from hessalign.exceptions import DivergedError, HessalignWarning
 from hessalign.files import write_atomically
 from hessalign.runs.checkpoints import (
+    AVERAGE,
     OPTIMIZERS,
     RANDOM,
     SUMS,
+    TRAINED,
     WEIGHTS,
     check_whole,
     checkpoint_metadata,
@@ -38,6 +40,7 @@ from hessalign.runs.layout import (
 )
 from hessalign.runs.records import divergence, evaluated_steps, keep_records_before, read_records
 from hessalign.runs.seals import check_spec, company_of, reopen
+from hessalign.training.averaging import Averaging
 from hessalign.training.spec import RunSpec
 
 __all__ = [
@@ -64,6 +67,8 @@ def save_checkpoint(
     optimizers: Mapping[str, Optimizer],
     metadata: Mapping[str, Any],
     sums: Mapping[str, Tensor] | None = None,
+    predicting: Mapping[str, Tensor] | None = None,
+    average: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Write a checkpoint and make it the latest one.
 
@@ -74,6 +79,8 @@ def save_checkpoint(
         optimizers: By name.
         metadata: What the run was, as JSON.
         sums: Of the scalars since the last regular evaluation, where this is none.
+        predicting: ``state_dict`` of the network that predicts, where that is not the trained one.
+        average: What the run's average remembers, where it takes one.
 
     Returns:
         The checkpoint's folder.
@@ -85,22 +92,35 @@ def save_checkpoint(
     states = BytesIO()
     torch.save({name: optimizer.state_dict() for name, optimizer in optimizers.items()}, states)
     files: dict[str, bytes | memoryview] = {
-        WEIGHTS: save({name: value.contiguous() for name, value in model.state_dict().items()}),
+        WEIGHTS: _weights(model.state_dict() if predicting is None else predicting),
         OPTIMIZERS: states.getbuffer(),
         RANDOM: save(_random_states()),
     }
     if sums:
         files[SUMS] = save(dict(sums))
+    if predicting is not None:
+        files[TRAINED] = _weights(model.state_dict())
+    if average is not None:
+        files[AVERAGE] = save(dict(average))
     return write_checkpoint(folder, step, files, metadata)
 
 
-def load_model(checkpoint: Path, model: nn.Module) -> None:
+def _weights(state: Mapping[str, Tensor]) -> bytes:
+    return save({name: value.contiguous() for name, value in state.items()})
+
+
+def load_model(checkpoint: Path, model: nn.Module, name: str = WEIGHTS) -> None:
     """Load parameters and buffers.
+
+    Args:
+        checkpoint: Its folder.
+        model: What they are loaded into.
+        name: Of the file; the network that predicts by default.
 
     Raises:
         ValueError: If they belong to another architecture or cannot be read.
     """
-    path = checkpoint / WEIGHTS
+    path = checkpoint / name
     try:
         model.load_state_dict(load_file(path))
     except (OSError, SafetensorError, ValueError) as error:
@@ -124,7 +144,7 @@ def resume(checkpoint: Path, model: nn.Module, optimizers: Mapping[str, Optimize
     """
     check_whole(checkpoint)
     metadata = checkpoint_metadata(checkpoint)
-    load_model(checkpoint, model)
+    load_model(checkpoint, model, TRAINED if (checkpoint / TRAINED).exists() else WEIGHTS)
     try:
         states = torch.load(checkpoint / OPTIMIZERS, weights_only=True, map_location="cpu")
         for name, optimizer in optimizers.items():
@@ -292,6 +312,28 @@ def last_record(folder: Path, spec: RunSpec) -> dict[str, Any]:
             f"{spec.steps - 1}, is missing; remove {folder} to do the run again"
         )
     return records[-1]
+
+
+def resume_average(folder: Path, averaging: Averaging, like: Mapping[str, Tensor]) -> None:
+    """Bring a run's average to where the latest checkpoint left it; to its beginning where there is none.
+
+    Args:
+        folder: Of the run.
+        averaging: Of the run.
+        like: The network's parameters by name.
+
+    Raises:
+        ValueError: If the checkpoint holds none, or not that of the run.
+    """
+    checkpoint = latest_checkpoint(folder / CHECKPOINTS)
+    if checkpoint is None:
+        return
+    try:
+        averaging.load(load_file(checkpoint / AVERAGE), like)
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"checkpoint: {checkpoint / AVERAGE} does not go with this run or is damaged ({_one_line(error)})"
+        ) from error
 
 
 def _held(folder: Path) -> RunSpec | None:

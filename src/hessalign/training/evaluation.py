@@ -71,11 +71,46 @@ def accuracy(
     right = unknown = 0
     with processes.together():
         for start, (inputs, targets, _) in zip(starts, load([dataset], batches, workers), strict=True):
-            classes = _predict(model, inputs, device, start)
+            classes = predicted_classes(_logits(model, inputs, device, start)).cpu()
             right += int((classes == targets).sum())
             unknown += int((classes == NO_CLASS).sum())
     model.train(was_training)
     return share_right(processes.all_reduce(right), processes.all_reduce(unknown), size)
+
+
+@torch.no_grad()
+def cross_entropy(
+    model: nn.Module, dataset: Dataset[Sample], device: torch.device, workers: int = 0
+) -> float:
+    """Mean cross-entropy of the samples, in evaluation mode.
+
+    Every process computes all of it, so that the sum is the same to the last bit for any number of them.
+
+    Args:
+        model: Maps inputs to logits; left in the mode it was in.
+        dataset: Samples, at least one.
+        device: Of the model.
+        workers: Processes that load samples.
+
+    Returns:
+        At least 0; NaN where a logit is not finite.
+
+    Raises:
+        OSError: If a sample cannot be read.
+    """
+    size = len(dataset)  # type: ignore[arg-type]
+    starts = range(0, size, BATCH_SIZE)
+    batches = [
+        [Key(0, index, index) for index in range(start, min(start + BATCH_SIZE, size))] for start in starts
+    ]
+    was_training = model.training
+    model.eval()
+    total = 0.0
+    for start, (inputs, targets, _) in zip(starts, load([dataset], batches, workers), strict=True):
+        logits = _logits(model, inputs, device, start).cpu().double()
+        total += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
+    model.train(was_training)
+    return total / size
 
 
 def share_right(right: int, unknown: int, size: int) -> float:
@@ -88,12 +123,12 @@ def predicted_classes(logits: Tensor) -> Tensor:
     return torch.where(logits.isfinite().all(-1), logits.argmax(-1), NO_CLASS)
 
 
-def _predict(model: nn.Module, inputs: Tensor, device: torch.device, seed: int) -> Tensor:
-    """Classes; the draws of a model that predicts by chance are the seed's and not training's."""
+def _logits(model: nn.Module, inputs: Tensor, device: torch.device, seed: int) -> Tensor:
+    """The draws of a model that predicts by chance are the seed's and not training's."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         logits: Tensor = model(inputs.to(device, _dtype(model.parameters())))
-    return predicted_classes(logits).cpu()
+    return logits
 
 
 def _dtype(values: Iterable[Tensor]) -> torch.dtype:
@@ -108,7 +143,7 @@ class Meter:
 
     Args:
         runs: Number of runs whose scalars are reported; those of several are ``(R,)``.
-        sums: As [sums][hessalign.training.evaluation.Meter.sums] made them, of a run that goes on between two
+        sums: As ``sums`` made them, of a run that goes on between two
             evaluations; none by default.
     """
 

@@ -11,18 +11,27 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from hessalign.backbones import Backbone, BackboneSpec, make_backbone, network_sha256
+from hessalign.backbones.layers import with_layers
 from hessalign.checks import require_path
-from hessalign.datasets.base import DomainDataset, seed_hash
+from hessalign.datasets.augmentation import views_of
+from hessalign.datasets.base import DomainDataset, Samples, seed_hash
 from hessalign.datasets.features_format import (
     DTYPES,
     SUFFIX,
@@ -31,6 +40,7 @@ from hessalign.datasets.features_format import (
     read_metadata,
     write_features,
 )
+from hessalign.datasets.registry import Augmentation
 from hessalign.files import remove_drafts, write_atomically
 from hessalign.runs import hold
 from hessalign.training.batches import seeded
@@ -46,6 +56,10 @@ class FeaturesSpec(BaseModel):
     Attributes:
         backbone: The backbone, in evaluation mode.
         views: Augmented views of each sample, besides the plain one.
+        augment: What they are drawn by: ``"domainbed"`` (default) for what training sees of the data, else as
+            ``view_transform`` says.
+        layers: Layers whose pooled outputs stand before the features, by the names of the network's modules;
+            ``("stages",)`` for those after which the resolution changes. None by default.
         dtype: How features are kept.
         batch_size: Samples that go through the backbone together.
         seed: Of the augmentations, and of the weights where the backbone's are random.
@@ -55,9 +69,26 @@ class FeaturesSpec(BaseModel):
 
     backbone: BackboneSpec
     views: int = Field(0, ge=0)
+    augment: Augmentation = "domainbed"
+    layers: tuple[str, ...] = ()
     dtype: Literal["float16", "float32"] = "float16"
     batch_size: int = Field(64, ge=1)
     seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _augment_belongs_to_views(self) -> Self:
+        if self.augment != "domainbed" and not self.views:
+            raise ValueError(f"augment: {self.augment!r} is of views, and views is 0; ask for at least 1")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_the_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Unfinished extractions from before there was the choice can be gone on with."""
+        fields: dict[str, Any] = write(self)
+        return {name: value for name, value in fields.items() if (name, value) not in _LATER}
+
+
+_LATER = (("augment", "domainbed"), ("layers", ()))
 
 
 @dataclass(frozen=True)
@@ -105,15 +136,21 @@ def extract_features(
         What the file tells of itself.
 
     Raises:
-        ValueError: If the path is taken, there is no such machine here, an unfinished extraction is another
-            one, or a feature is not finite in the type asked for.
+        ValueError: If the path is taken, there is no such machine here, the dataset has no such views or the
+            backbone no such layers, an unfinished extraction is another one, or a feature is not finite in
+            the type asked for.
         OSError: If a sample cannot be read or a file cannot be written.
     """
     path = require_path("out", path)
     _check_path(path, resume)
     device = make_fabric(machine).device
+    drawn = views_of(dataset, spec.augment, spec.views)
     backbone = _backbone(spec, dataset)
-    part = _Part(spec=spec, about=_about(dataset, spec, backbone), sizes=tuple(map(len, dataset.domains)))
+    about = _about(dataset, spec, backbone, drawn[0])
+    if spec.layers:
+        backbone, columns = with_layers(backbone, spec.backbone, spec.layers, dataset.input_shape)
+        about = about.model_copy(update={"columns": columns})
+    part = _Part(spec=spec, about=about, sizes=tuple(map(len, dataset.domains)))
     folder = path.with_name(f"{path.name}.part")
     if path.exists():
         about = _finished(path, part.about)
@@ -124,7 +161,7 @@ def extract_features(
     with hold(folder):
         _claim(folder, part, resume)
         remove_drafts(folder)
-        _extract(dataset, spec, backbone, folder, device, machine.workers, report)
+        _extract(dataset, drawn, spec, backbone, folder, device, machine.workers, report)
         about = _assemble(dataset, part, backbone.width, folder, path)
         shutil.rmtree(folder)
     return about
@@ -143,8 +180,10 @@ def _backbone(spec: FeaturesSpec, dataset: DomainDataset) -> Backbone:
     return make_backbone(spec.backbone, dataset.input_shape[0]).eval()
 
 
-def _about(dataset: DomainDataset, spec: FeaturesSpec, backbone: Backbone) -> FeaturesMetadata:
-    first = dataset.domains[0]
+def _about(
+    dataset: DomainDataset, spec: FeaturesSpec, backbone: Backbone, views: Samples
+) -> FeaturesMetadata:
+    """What the file will tell of itself, layers apart."""
     prepared = backbone.preparation and backbone.preparation.describe(dataset.input_shape[1:])
     return FeaturesMetadata(
         class_names=dataset.class_names,
@@ -154,10 +193,11 @@ def _about(dataset: DomainDataset, spec: FeaturesSpec, backbone: Backbone) -> Fe
         backbone=spec.backbone.model_dump(mode="json"),
         weights_sha256=network_sha256(backbone.network),
         preprocessing={
-            "plain": first.plain.preprocessing,
-            **({"views": first.augmented.preprocessing} if spec.views else {}),
+            "plain": dataset.domains[0].plain.preprocessing,
+            **({"views": views.preprocessing} if spec.views else {}),
             **({"backbone": prepared} if prepared else {}),
         },
+        augment="" if spec.augment == "domainbed" else spec.augment,
         seed=spec.seed,
         versions={name: version(name) for name in ("hessalign", "torch", "torchvision", "timm")},
     )
@@ -194,11 +234,12 @@ class _AllViews(Dataset[Tensor | OSError]):
     What cannot be read is handed on as a value, for a loader would add a worker's traceback to it.
     """
 
-    def __init__(self, dataset: DomainDataset, views: int, seed: int) -> None:
+    def __init__(self, dataset: DomainDataset, drawn: list[Samples], views: int, seed: int) -> None:
         self.domains = dataset.domains
         self.places = [
             (domain, index) for domain, whole in enumerate(dataset.domains) for index in range(len(whole))
         ]
+        self.drawn = drawn
         self.views = views
         self.seed = seed
 
@@ -215,7 +256,7 @@ class _AllViews(Dataset[Tensor | OSError]):
         inputs = [self.domains[domain].plain[index][0]]
         for view in range(self.views):
             with seeded(seed_hash(self.seed, domain, index, view)):
-                inputs.append(self.domains[domain].augmented[index][0])
+                inputs.append(self.drawn[domain][index][0])
         return torch.stack(inputs)
 
 
@@ -233,6 +274,7 @@ def _stack(samples: Sequence[Tensor | OSError]) -> Tensor | OSError:
 @torch.inference_mode()
 def _extract(
     dataset: DomainDataset,
+    drawn: list[Samples],
     spec: FeaturesSpec,
     backbone: Backbone,
     folder: Path,
@@ -241,7 +283,7 @@ def _extract(
     report: Callable[[ExtractionProgress], None] | None,
 ) -> None:
     """Compute the chunks that are missing."""
-    samples = _AllViews(dataset, spec.views, spec.seed)
+    samples = _AllViews(dataset, drawn, spec.views, spec.seed)
     backbone.to(device)
     chunks = torch.arange(len(samples)).split(spec.batch_size * BATCHES_IN_CHUNK)
     missing = [number for number in range(len(chunks)) if not _chunk(folder, number).exists()]

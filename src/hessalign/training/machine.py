@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any, Literal, get_args
 import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 
@@ -88,6 +90,8 @@ def make_fabric(machine: Machine) -> Fabric:
             devices=[int(index)] if index else machine.devices,
             strategy=machine.strategy,
             precision=precision,
+            # Of a SLURM cluster a run is one task, whatever the job has more: Fabric starts its processes.
+            plugins=[LightningEnvironment()] if _has_slurm() else None,
         )
     except (ValueError, RuntimeError, ImportError, MisconfigurationException) as error:
         reason = str(error).splitlines()[0]
@@ -95,6 +99,10 @@ def make_fabric(machine: Machine) -> Fabric:
             f"accelerator, devices, precision: {machine.accelerator!r} with {machine.devices} and "
             f"{machine.precision!r} is not available here ({reason})"
         ) from error
+
+
+def _has_slurm() -> bool:
+    return "SLURM_NTASKS" in os.environ or shutil.which("srun") is not None
 
 
 @contextmanager

@@ -5,31 +5,44 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import polars
 import torch
 from pydantic import ValidationError
 from torch import Tensor
+from torch.utils.data import Dataset, Subset
 
 from hessalign.algorithms import Algorithm
+from hessalign.algorithms.base import known_as
+from hessalign.datasets.csv_file import DELIMITERS
+from hessalign.datasets.features_file import FeatureSamples
+from hessalign.datasets.features_format import SUFFIX as FEATURES_SUFFIX
+from hessalign.datasets.features_format import read_features
 from hessalign.datasets.image_folder import ImageFinder
 from hessalign.datasets.image_reading import IMAGE_SIZE, plain_transform, read_image
-from hessalign.exceptions import DivergedError, HessalignWarning
+from hessalign.exceptions import DivergedError, HessalignWarning, UntrustworthyWarning
 from hessalign.files import shown
 from hessalign.runs.checkpoints import check_whole, checkpoint_metadata
 from hessalign.runs.layout import CHECKPOINTS, METRICS, latest_checkpoint
+from hessalign.runs.pretrained import is_pretrained, read_pretrained
 from hessalign.runs.records import divergence, read_records
+from hessalign.training.batches import Key, Sample, load
 from hessalign.training.checkpoint import load_model
 from hessalign.training.spec import CheckpointMetadata, build_algorithm
 
 IMAGES_AT_ONCE = 32
+TABLES = (".csv", ".parquet")
+"""Endings of files that list images."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model makes of one image.
+    """What a model makes of one sample.
 
     Attributes:
-        path: Of the image, as text that can be printed (see [shown][hessalign.files.shown]).
+        path: Of the image, or of a file with the number of the row, as text that can be printed (see
+            ``shown``).
         class_name: The most probable class.
         probability: Of that class, by softmax.
     """
@@ -40,7 +53,7 @@ class Prediction:
 
 
 def load_trained(path: Path) -> tuple[Algorithm, CheckpointMetadata]:
-    """The trained algorithm of a run's folder or of a checkpoint, and what it was trained on.
+    """The trained algorithm of a run's folder, a checkpoint or a shared model, and what it was trained on.
 
     Returns:
         The algorithm in evaluation mode, and the metadata.
@@ -51,11 +64,9 @@ def load_trained(path: Path) -> tuple[Algorithm, CheckpointMetadata]:
         DivergedError: If the folder is that of a run that diverged, whose model is no result. A checkpoint
             from before that is loaded by its own path.
     """
-    _refuse_diverged(path)
-    checkpoint = latest_checkpoint(path / CHECKPOINTS) or path
-    check_whole(checkpoint)
+    checkpoint, described = _found(path)
     try:
-        metadata = CheckpointMetadata(**checkpoint_metadata(checkpoint))
+        metadata = CheckpointMetadata(**described)
     except (ValidationError, TypeError) as error:
         raise ValueError(f"checkpoint: {checkpoint} is of another program or version") from error
     # The checkpoint brings every weight, so pretrained ones need not be found again.
@@ -72,6 +83,17 @@ def load_trained(path: Path) -> tuple[Algorithm, CheckpointMetadata]:
     return algorithm.eval(), metadata
 
 
+def _found(path: Path) -> tuple[Path, Any]:
+    """The folder that holds the weights, whole, and what it tells of the run."""
+    if is_pretrained(path):
+        found = read_pretrained(path, "run")
+        return found.folder, found.config.get("metadata")
+    _refuse_diverged(path)
+    checkpoint = latest_checkpoint(path / CHECKPOINTS) or path
+    check_whole(checkpoint)
+    return checkpoint, checkpoint_metadata(checkpoint)
+
+
 def _refuse_diverged(path: Path) -> None:
     if not (path / METRICS).exists():
         return
@@ -84,17 +106,18 @@ def _refuse_diverged(path: Path) -> None:
 
 
 def image_paths(given: Sequence[Path]) -> list[Path]:
-    """Images among files and folders; folders are searched to any depth, in order of names.
+    """Images among files, folders and tables; folders are searched to any depth, in order of names.
 
-    A file is taken whatever its name; in folders, names tell the images, as in datasets. Other files there,
-    hidden ones aside, are left out, which gives a warning.
+    A file ``.csv`` or ``.parquet`` is a table with a column ``path``, one image in each row; relative paths
+    start at the table's folder. Any other file is taken whatever its name; in folders, names tell the images,
+    as in datasets. Other files there, hidden ones aside, are left out, which gives a warning.
 
     Returns:
         Paths of files.
 
     Raises:
         ValueError: If something does not exist, a link in a folder leads to one that is read in another way,
-            or there is no image at all.
+            a table cannot be read or lacks a path, or there is no image at all.
         OSError: If a folder cannot be read.
     """
     paths: list[Path] = []
@@ -105,7 +128,7 @@ def image_paths(given: Sequence[Path]) -> list[Path]:
             paths += sorted(map(Path, finder.find(path)))
             left_out += finder.left_out
         elif path.is_file():
-            paths.append(path)
+            paths += _images_in_table(path) if path.suffix.lower() in TABLES else [path]
         else:
             raise ValueError(f"images: there is no file or folder {shown(path)}")
     if not paths:
@@ -116,33 +139,198 @@ def image_paths(given: Sequence[Path]) -> list[Path]:
     return paths
 
 
-@torch.no_grad()
-def predict(
-    algorithm: Algorithm, metadata: CheckpointMetadata, paths: Sequence[Path]
-) -> Iterator[Prediction]:
-    """Class and probability of each image, in order.
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What a model is asked about.
+
+    Attributes:
+        names: Of the samples, as text that can be printed.
+        samples: In the same order; their classes mean nothing.
+    """
+
+    names: Sequence[str]
+    samples: Dataset[Sample]
+
+
+def asked_about(given: Sequence[Path], metadata: CheckpointMetadata) -> Asked:
+    """The samples that paths stand for, of the kind that a model takes.
 
     Args:
-        algorithm: In evaluation mode.
-        metadata: What it was trained on.
-        paths: Of the images.
+        given: For a model of images: images, folders and tables, as ``image_paths`` reads them. For a model
+            of feature vectors ``(d,)``: files of ``hessalign features`` (``.safetensors``), and Parquet files
+            with one column of vectors.
+        metadata: What the model was trained on.
 
-    Yields:
-        A prediction for each image.
+    Returns:
+        The samples.
 
     Raises:
-        ValueError: If the model does not take photographs.
+        ValueError: If a path leads to nothing that the model takes.
+        OSError: If a file cannot be read.
+    """
+    shape = metadata.input_shape
+    if len(shape) > 1:
+        return _images(image_paths(given), metadata)
+    names, table = read_vectors(given, shape[0])
+    samples = FeatureSamples(table.unsqueeze(1), torch.zeros(len(table), dtype=torch.long))
+    return Asked(names, Subset(samples, range(len(table))))
+
+
+def read_vectors(given: Sequence[Path], width: int) -> tuple[list[str], Tensor]:
+    """Feature vectors of files, and what each is called.
+
+    Args:
+        given: Files of ``hessalign features``, and Parquet files with one column of vectors.
+        width: Number of values ``d`` that a vector must have.
+
+    Returns:
+        Names, and ``(n, d)``, float32, finite.
+
+    Raises:
+        ValueError: If a path leads to nothing of that kind.
+        OSError: If a file cannot be read.
+    """
+    names: list[str] = []
+    tables: list[Tensor] = []
+    for path in given:
+        table = _vectors(path)
+        if table.shape[1] != width:
+            raise ValueError(
+                f"images: the vectors in {shown(path)} have {table.shape[1]} values, and the model takes "
+                f"{width}"
+            )
+        finite = table.isfinite().all(1)
+        if not bool(finite.all()):
+            row = int((~finite).nonzero()[0])
+            raise ValueError(f"images: {shown(path)}, row {row}: the vector holds NaN or infinity")
+        names += [f"{shown(path)}[{row}]" for row in range(len(table))]
+        tables.append(table)
+    return names, torch.cat(tables)
+
+
+@torch.no_grad()
+def predict(
+    algorithm: Algorithm,
+    metadata: CheckpointMetadata,
+    inputs: Sequence[Path] | Asked,
+    *,
+    device: torch.device | str = "cpu",
+    batch_size: int = IMAGES_AT_ONCE,
+    loaders: int = 0,
+) -> Iterator[Prediction]:
+    """Class and probability of each sample, in order.
+
+    Args:
+        algorithm: In evaluation mode; moved to the device.
+        metadata: What it was trained on.
+        inputs: Paths of images, or what [asked_about][hessalign.training.asked_about] made of paths.
+        device: Where to compute; the processor by default.
+        batch_size: Samples that go through the network together; 32 by default.
+        loaders: Processes that load images; 0 (default) loads them here.
+
+    Yields:
+        A prediction for each sample.
+
+    Raises:
+        ValueError: If the model does not take photographs, and paths of images are given.
         OSError: If an image cannot be read, naming it.
     """
+    asked = inputs if isinstance(inputs, Asked) else _images(inputs, metadata)
+    if algorithm.predicts_by_batch:
+        warnings.warn(
+            f"predictions: what {known_as(algorithm)} predicts of a sample depends on the others of its "
+            f"batch, here groups of {batch_size} in the given order; give the samples of one domain at a "
+            "time",
+            UntrustworthyWarning,
+            stacklevel=2,
+        )
+    algorithm.to(device)
+    count = len(asked.names)
+    batches = [
+        [Key(0, index, 0) for index in range(start, min(start + batch_size, count))]
+        for start in range(0, count, batch_size)
+    ]
+    names = iter(asked.names)
+    for rows, _, _ in load([asked.samples], batches, loaders):
+        probabilities, classes = algorithm(rows.to(device)).softmax(1).cpu().max(1)
+        for probability, class_id in zip(probabilities, classes, strict=True):
+            yield Prediction(next(names), metadata.class_names[int(class_id)], float(probability))
+
+
+class _ImageFiles(Dataset[Sample]):
+    """Photographs as evaluation sees them."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+        self.transform = plain_transform()
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.transform(read_image(str(self.paths[index]))), 0
+
+
+def _images(paths: Sequence[Path], metadata: CheckpointMetadata) -> Asked:
     if metadata.input_shape != (3, IMAGE_SIZE, IMAGE_SIZE):
         raise ValueError(
             f"checkpoint: the model takes inputs of shape {metadata.input_shape}, not photographs, which are "
             f"{(3, IMAGE_SIZE, IMAGE_SIZE)}"
         )
-    transform = plain_transform()
-    for start in range(0, len(paths), IMAGES_AT_ONCE):
-        group = paths[start : start + IMAGES_AT_ONCE]
-        inputs: Tensor = torch.stack([transform(read_image(str(path))) for path in group])
-        probabilities, classes = algorithm(inputs).softmax(1).max(1)
-        for path, probability, class_id in zip(group, probabilities, classes, strict=True):
-            yield Prediction(shown(path), metadata.class_names[int(class_id)], float(probability))
+    return Asked([shown(path) for path in paths], _ImageFiles(paths))
+
+
+def _images_in_table(table: Path) -> list[Path]:
+    frame = _frame(table)
+    columns = {name.strip().lower(): name for name in frame.columns}
+    if "path" not in columns:
+        found = ", ".join(map(repr, frame.columns))
+        raise ValueError(f"images: {shown(table)} has no column path; found are {found}")
+    paths = []
+    for row, value in enumerate(frame[columns["path"]].to_list()):
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError(f"images: {shown(table)}, row {row}: no path; every row needs one")
+        path = table.parent / value.strip()
+        if not path.is_file():
+            raise ValueError(f"images: {shown(table)}, row {row}: there is no file {shown(path)}")
+        paths.append(path)
+    return paths
+
+
+def _vectors(path: Path) -> Tensor:
+    """Feature vectors of a file, ``(n, d)``, float32."""
+    if path.suffix.lower() == FEATURES_SUFFIX:
+        _, tensors = read_features(path)
+        return tensors["features"].float()
+    if path.suffix.lower() != ".parquet" or not path.is_file():
+        raise ValueError(
+            f"images: the model takes feature vectors, and {shown(path)} is neither a file of hessalign "
+            "features nor a Parquet file with a column of vectors"
+        )
+    frame = _frame(path)
+    vectors = [column for column in frame if column.dtype.is_nested() and column.dtype != polars.Struct]
+    if len(vectors) != 1:
+        found = ", ".join(repr(column.name) for column in vectors) or "none"
+        raise ValueError(f"images: {shown(path)} must have one column of vectors; found are {found}")
+    try:
+        rows = [torch.tensor(row, dtype=torch.float32) for row in vectors[0].to_list()]
+        table = torch.stack(rows)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(
+            f"images: {shown(path)}: the vectors in column {vectors[0].name!r} must all be numbers, as many "
+            "in each row"
+        ) from None
+    if table.ndim != 2:
+        raise ValueError(f"images: {shown(path)}: column {vectors[0].name!r} must hold one vector in a row")
+    return table
+
+
+def _frame(path: Path) -> polars.DataFrame:
+    """A table; all values of a CSV file are text."""
+    try:
+        if path.suffix.lower() == ".parquet":
+            return polars.read_parquet(path)
+        with path.open(encoding="utf-8-sig") as file:
+            header = file.readline()
+        delimiter = max(DELIMITERS, key=header.count)
+        return polars.read_csv(path, separator=delimiter, infer_schema=False)
+    except (polars.exceptions.PolarsError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"images: {shown(path)} cannot be read as a table ({reason})") from None

@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from hessalign.algorithms import DomainBatch
+from hessalign.algorithms import Algorithm, DomainBatch
+from hessalign.algorithms.base import known_as
 from hessalign.backbones import Backbone
 
 
@@ -135,11 +136,13 @@ def spread_backbones(module: nn.Module, rank: int, count: int) -> None:
 
 
 def check_spreadable(module: nn.Module) -> None:
-    """Refuse networks whose features of a row depend on the other rows.
+    """Refuse networks whose features of a row depend on the other rows, and rules that one process must do.
 
     Raises:
-        ValueError: If a backbone has a BatchNorm that is not frozen.
+        ValueError: If a backbone has a BatchNorm that is not frozen, or the rule is such a one.
     """
+    if isinstance(module, Algorithm) and module.needs_one_process:
+        raise ValueError(f"devices: an update of {known_as(module)} cannot be shared; allowed is 1")
     for backbone in _backbones(module):
         if any(isinstance(part, _BatchNorm) and part.training for part in backbone.network.modules()):
             raise ValueError(

@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,17 @@ from hessalign.datasets.registry import USERS_OWN, DataSource, find_data
 from hessalign.exceptions import HessalignWarning, UntrustworthyWarning
 from hessalign.runs.checkpoints import STATE
 from hessalign.runs.layout import SPEC
+from hessalign.runs.recipe import Recipe
 from hessalign.runs.seals import check_spec, company_of
+from hessalign.training.recipe import started_weights
 from hessalign.training.spec import RunSpec, target_indices
+
+
+def _recipe_field(name: str, spec: RunSpec) -> Any:
+    """A choice of the recipe; of weights to start from the digest, since they may lie anywhere."""
+    recipe = spec.recipe or Recipe()
+    return recipe.start_sha256 if name == "start_from" else getattr(recipe, name)
+
 
 FIELDS: dict[str, Callable[[RunSpec], Any]] = {
     "dataset": lambda spec: spec.dataset,
@@ -32,6 +42,7 @@ FIELDS: dict[str, Callable[[RunSpec], Any]] = {
     "evaluate_samples": lambda spec: spec.evaluation_samples,
     "trial_seed": lambda spec: spec.trial_seed,
     "seed": lambda spec: spec.seed,
+    **{name: partial(_recipe_field, name) for name in Recipe.model_fields if name != "start_sha256"},
 }
 """What ``hessalign train`` has an option for, as a spec tells it."""
 LENGTHENED = "a run can be lengthened with --resume, but not shortened"
@@ -85,11 +96,33 @@ def open_recorded(
     return spec.with_steps(told.get("steps") or spec.steps), data
 
 
+def open_data(spec: RunSpec, dataset: str | None, root: Path | None, path: Path) -> DomainDataset:
+    """The data of a recorded run.
+
+    Args:
+        spec: The run.
+        dataset: Name of the dataset, or where it lies; None for the name in the spec.
+        root: Folder that holds a dataset given by name.
+        path: Where the run is recorded, for errors.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        ValueError: If it is not there, or is not the run's.
+        OSError: If a file cannot be read.
+    """
+    source = _source_of(spec, root, path) if dataset is None else find_data(dataset, root)
+    data = source.open(spec.trial_seed)
+    _check_data(spec, data, source)
+    return data
+
+
 def read_specs(path: Path) -> list[RunSpec]:
     """The runs that a file or a folder tells of, each once.
 
     Args:
-        path: As for [open_recorded][].
+        path: As for [open_recorded][hessalign.training.open_recorded].
 
     Returns:
         Specs, in the order of the file.
@@ -176,6 +209,9 @@ def _agrees(name: str, value: Any, longer: bool) -> Callable[[RunSpec], bool]:
         return same_hparams
     if name == "steps" and longer:
         return lambda spec: spec.steps <= value
+    if name == "start_from":
+        started = file_sha256(started_weights(value))
+        return lambda spec: FIELDS[name](spec) == started
     if name == "weights" and Path(value).suffix in FILE_SUFFIXES:
         digest = file_sha256(Path(value))
         return lambda spec: spec.backbone.weights_sha256 == digest

@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from hessalign.algorithms import Algorithm, get_algorithm
 from hessalign.algorithms.registry import registered_name
@@ -15,6 +23,7 @@ from hessalign.backbones.base import IDENTITY, OWN_NETWORKS
 from hessalign.backbones.weights import file_sha256
 from hessalign.checks import did_you_mean
 from hessalign.datasets.base import DomainDataset
+from hessalign.runs.recipe import MeanOfRuns, Recipe
 
 
 class RunSpec(BaseModel):
@@ -39,6 +48,27 @@ class RunSpec(BaseModel):
             ``"augmented"`` on augmented ones, as DomainBed does.
         evaluation_samples: At most so many samples of each part of each domain are evaluated, the first of
             its random order; None (default) for all.
+        recipe: How the run starts, steps and averages beside its algorithm's rule; None (default) for the
+            plain way. Left out of records where it is None, as of runs from before there were recipes.
+        average: Of what trained runs this is the mean; None (default) for a run that is trained itself. Left
+            out of records likewise.
+
+    Examples:
+        >>> from hessalign.algorithms import get_algorithm
+        >>> from hessalign.backbones import BackboneSpec
+        >>> from hessalign.training import RunSpec
+        >>> hparams = get_algorithm("hgp").hparams_class.with_defaults("small").model_dump()
+        >>> spec = RunSpec(
+        ...     dataset="colored_mnist",
+        ...     algorithm="hgp",
+        ...     target_domains=(2,),
+        ...     backbone=BackboneSpec(name="mnist_cnn"),
+        ...     hparams=hparams,
+        ...     steps=300,
+        ...     evaluate_every=100,
+        ... )
+        >>> len(spec.identity()) > 8
+        True
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,6 +87,17 @@ class RunSpec(BaseModel):
     holdout_fraction: float = Field(0.2, gt=0, lt=1)
     validation_images: Literal["plain", "augmented"] = "plain"
     evaluation_samples: int | None = Field(None, ge=1)
+    recipe: Recipe | None = None
+    average: MeanOfRuns | None = None
+
+    @model_serializer(mode="wrap")
+    def _plain_as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = handler(self)
+        return {
+            name: value
+            for name, value in content.items()
+            if name not in ("recipe", "average") or value is not None
+        }
 
     @field_validator("algorithm")
     @classmethod
@@ -88,6 +129,8 @@ class RunSpec(BaseModel):
         content = self.model_dump(mode="json")
         if self.backbone.weights_sha256:
             del content["backbone"]["weights"]
+        if self.recipe is not None:
+            content["recipe"] = self.recipe.content()
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
     def with_steps(self, steps: int) -> "RunSpec":
@@ -135,11 +178,11 @@ def choose_backbone(
     Args:
         dataset: Its class says which backbone is the default: the identity where inputs are features.
         name: Of the backbone; None for the default.
-        weights: As [BackboneSpec][] takes them; None for ``"hub"``, or ``"none"`` where there are none.
+        weights: As ``BackboneSpec`` takes them; None for ``"hub"``, or ``"none"`` where there are none.
         train_batch_norm: Let running statistics move even with pretrained weights.
         dropout: The hyper-parameter; images of 28 pixels have none, as in DomainBed.
         rank: Of an adapter; None for the default.
-        normalization: As [BackboneSpec][] takes it; None for the default.
+        normalization: As [BackboneSpec][hessalign.backbones.BackboneSpec] takes it; None for the default.
 
     Returns:
         The choices that make the backbone.

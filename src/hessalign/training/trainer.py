@@ -1,8 +1,11 @@
 """Training: one loop of steps and evaluations, for a run and for runs that are computed together."""
 
+import copy
+import math
 import shutil
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,22 +19,32 @@ from typing_extensions import override
 from hessalign.algorithms import Algorithm
 from hessalign.algorithms.base import Metrics
 from hessalign.datasets.base import DomainDataset, Samples, split_indices
-from hessalign.runs.layout import CHECKPOINTS, hold, is_finished, remove_leftovers
+from hessalign.exceptions import NoEffectWarning
+from hessalign.runs.layout import CHECKPOINTS, hold, is_finished, latest_checkpoint, remove_leftovers
 from hessalign.runs.records import DIVERGED, append_record
 from hessalign.runs.seals import finish
+from hessalign.training.averaging import RENEWAL_BATCHES, Mean, in_place, make_averaging
 from hessalign.training.batches import check_sizes, domain_batches
-from hessalign.training.checkpoint import claim_or_lengthen, go_on, last_record, save_checkpoint
+from hessalign.training.checkpoint import (
+    claim_or_lengthen,
+    go_on,
+    last_record,
+    resume_average,
+    save_checkpoint,
+)
 from hessalign.training.evaluation import (
     Accuracies,
     Doubts,
     Meter,
     Predicted,
     accuracy,
+    cross_entropy,
     make_record,
     what_diverged,
 )
 from hessalign.training.machine import Machine, launched, make_fabric
 from hessalign.training.processes import ALONE, Processes, check_spreadable
+from hessalign.training.recipe import Practice
 from hessalign.training.spec import CheckpointMetadata, RunSpec, build_algorithm, check_targets
 
 Split = Subset[tuple[Tensor, int]]
@@ -56,7 +69,7 @@ class Progress:
 
 
 class Computation(ABC):
-    """What [perform][] drives: a run, or several of one algorithm that are computed at once.
+    """What ``perform`` drives: a run, or several of one algorithm that are computed at once.
 
     Attributes:
         specs: Of the runs; they agree in steps and evaluations.
@@ -75,8 +88,8 @@ class Computation(ABC):
         """One update; the scalars of several runs are ``(R,)``."""
 
     @abstractmethod
-    def accuracies(self) -> Sequence[Accuracies]:
-        """Of each run."""
+    def accuracies(self, step: int) -> Sequence[Accuracies]:
+        """Of each run after a step."""
 
     @abstractmethod
     def state(self, run: int) -> Mapping[str, Tensor]:
@@ -114,7 +127,7 @@ def perform(
         meter.add(metrics, computation.samples)
         samples_per_second = meter.samples_per_second()
         if step % spec.evaluate_every == 0 or step == spec.steps - 1:
-            means, accuracies = meter.means(), computation.accuracies()
+            means, accuracies = meter.means(), computation.accuracies(step)
             records = {}
             for run in going:
                 problem = what_diverged(means[run], computation.state(run), accuracies[run])
@@ -162,6 +175,29 @@ def train(
             folder.
         DivergedError: If the loss, a weight or a prediction was not finite at an evaluation. The run ends
             there and is done; its last record says so.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from hessalign.algorithms import get_algorithm
+        >>> from hessalign.backbones import BackboneSpec
+        >>> from hessalign.datasets import make_dataset
+        >>> from hessalign.training import Machine, RunSpec, train
+        >>> hparams = get_algorithm("erm").hparams_class.with_defaults("small", {"batch_size": 4})
+        >>> spec = RunSpec(
+        ...     dataset="colored_mnist",
+        ...     algorithm="erm",
+        ...     target_domains=(2,),
+        ...     backbone=BackboneSpec(name="mnist_cnn"),
+        ...     hparams=hparams.model_dump(),
+        ...     steps=2,
+        ...     evaluate_every=2,
+        ...     evaluation_samples=4,
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     record = train(spec, make_dataset("colored_mnist"), Path(folder), Machine("cpu"))
+        >>> record["step"]
+        1
     """
     run = _Run(spec, dataset, folder, machine, keep_checkpoint)
     with hold(folder) if machine.is_first_process else nullcontext():
@@ -183,18 +219,25 @@ class _Run(Computation):
         self, spec: RunSpec, dataset: DomainDataset, folder: Path, machine: Machine, keep_checkpoint: bool
     ) -> None:
         check_targets(spec, dataset)
+        if spec.average is not None:
+            raise ValueError(
+                "average: the run is a mean of trained runs, which cannot be trained; train those"
+            )
         torch.manual_seed(spec.seed)
         self.specs, self.spec, self.dataset = (spec,), spec, dataset
         self.folder, self.machine, self.keep_checkpoint = folder, machine, keep_checkpoint
         sources = [index for index in range(len(dataset.domains)) if index not in spec.target_domains]
         self.algorithm = build_algorithm(spec, dataset.input_shape, len(dataset.class_names), len(sources))
-        splits = [_split(spec, dataset, index) for index in range(len(dataset.domains))]
-        self.training_sets = [splits[index][0] for index in sources]
-        self.evaluated = [evaluated for _, evaluated in splits]
+        self.training_sets, self.evaluated = evaluation_splits(spec, dataset)
         per_domain = self.algorithm.hparams.batch_size
         names = [dataset.domains[index].name for index in sources]
         check_sizes(names, list(map(len, self.training_sets)), per_domain)
         self.algorithm.check_start()
+        begins = latest_checkpoint(folder / CHECKPOINTS) is None and not is_finished(folder)
+        self.practice = Practice(spec.recipe, self.algorithm, begins=begins)
+        self.averaging = make_averaging(spec.recipe)
+        self.predicting: dict[str, Tensor] | None = None
+        self._check_average(sources)
         self.samples = per_domain * len(sources)
         self.fabric = make_fabric(machine)
         if machine.devices > 1:
@@ -204,9 +247,11 @@ class _Run(Computation):
         """Go to the latest checkpoint, or the beginning; the steps done, and sums of the scalars before."""
         self.processes = processes
         self.fabric.strategy.precision.convert_module(self.algorithm.to(self.fabric.device))
-        self.optimizers = self.algorithm.make_optimizers()
+        self.optimizers = self.practice.make_optimizers()
         with processes.together():
             done, sums = go_on(self.folder, self.spec, self.algorithm, self.optimizers, processes.is_first)
+            if self.averaging is not None:
+                resume_average(self.folder, self.averaging, self._parameters())
         processes.spread(self.algorithm)
         steps, workers = range(done, self.spec.steps), self.machine.workers
         self.shards = domain_batches(
@@ -222,6 +267,12 @@ class _Run(Computation):
 
     def finish(self) -> None:
         if self.processes.is_first:
+            if self.averaging is not None and self.predicting is None:
+                warnings.warn(
+                    f"average: {self.averaging.no_mean}; the latest network predicts, as without an average",
+                    NoEffectWarning,
+                    stacklevel=3,
+                )
             if not self.keep_checkpoint:
                 shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
             finish(self.folder)
@@ -232,12 +283,66 @@ class _Run(Computation):
             shard = next(self.shards)
         batch = self.processes.all_gather(shard.to(self.fabric.device), self.samples)
         self.batch = batch.with_inputs(self.fabric.strategy.precision.convert_input(batch.inputs))
+        self.practice.before_update(step)
         with self.fabric.autocast():
-            return self.algorithm.update(self.batch, self.optimizers)
+            metrics = self.algorithm.update(self.batch, self.optimizers)
+        if self.averaging is not None:
+            self.averaging.take_in(step + 1, self._parameters())
+        return metrics
 
     @override
-    def accuracies(self) -> Sequence[Accuracies]:
+    def accuracies(self, step: int) -> Sequence[Accuracies]:
         self.processes.broadcast(self.algorithm)
+        mean = self._mean(step)
+        if mean is None:
+            self.predicting = None
+            return self._measured()
+        with in_place(self.algorithm, mean.values, self._batches_for_statistics()):
+            self.predicting = {name: value.clone() for name, value in self.algorithm.state_dict().items()}
+            return self._measured()
+
+    def _mean(self, step: int) -> Mean | None:
+        """What predicts after a step, where that is a mean."""
+        if self.averaging is None:
+            return None
+        averaging = self.averaging
+        if averaging.needs_loss:
+            if step % self.spec.evaluate_every:  # a longer run has no evaluation here
+                averaging = copy.deepcopy(averaging)
+            averaging.look(self._source_loss())
+        return averaging.mean()
+
+    def _source_loss(self) -> float:
+        """Mean cross-entropy on the held-out samples of the source domains, each domain weighing the same."""
+        sources = [
+            splits["out"]
+            for index, splits in enumerate(self.evaluated)
+            if index not in self.spec.target_domains and len(splits["out"])
+        ]
+        losses = [
+            cross_entropy(self.algorithm, split, self.fabric.device, self.machine.workers)
+            for split in sources
+        ]
+        return math.fsum(losses) / len(losses)
+
+    def _check_average(self, sources: Sequence[int]) -> None:
+        if self.averaging is None or not self.averaging.needs_loss:
+            return
+        if not any(len(self.evaluated[index]["out"]) for index in sources):
+            raise ValueError(
+                "average: 'swad' needs held-out samples of the source domains, of which there are none; "
+                "allowed is 'sma', or a larger share that is held out"
+            )
+
+    def _parameters(self) -> dict[str, Tensor]:
+        return dict(self.algorithm.named_parameters())
+
+    def _batches_for_statistics(self) -> Iterator[Tensor]:
+        size = self.algorithm.hparams.batch_size
+        for inputs in batches_for_statistics(self.training_sets, size, self.spec, self.machine.workers):
+            yield self.fabric.strategy.precision.convert_input(inputs.to(self.fabric.device))
+
+    def _measured(self) -> Sequence[Accuracies]:
         return [
             {
                 domain.name: {name: self._accuracy(split) for name, split in splits.items()}
@@ -269,7 +374,16 @@ class _Run(Computation):
 
     def _save(self, done: int, sums: Mapping[str, Tensor] | None) -> None:
         metadata = metadata_of(self.spec, self.dataset)
-        save_checkpoint(self.folder / CHECKPOINTS, done, self.algorithm, self.optimizers, metadata, sums)
+        save_checkpoint(
+            self.folder / CHECKPOINTS,
+            done,
+            self.algorithm,
+            self.optimizers,
+            metadata,
+            sums,
+            self.predicting,
+            None if self.averaging is None else self.averaging.state(),
+        )
 
     def _accuracy(self, split: Split) -> float | None:
         if not len(split):
@@ -285,6 +399,21 @@ def metadata_of(spec: RunSpec, dataset: DomainDataset) -> dict[str, Any]:
         input_shape=dataset.input_shape,
         source_domains=len(dataset.domains) - len(spec.target_domains),
     ).model_dump(mode="json")
+
+
+def evaluation_splits(spec: RunSpec, dataset: DomainDataset) -> tuple[list[Split], list[dict[str, Split]]]:
+    """What each source domain trains on, and what the accuracies of each domain are measured on."""
+    splits = [_split(spec, dataset, index) for index in range(len(dataset.domains))]
+    training = [part for index, (part, _) in enumerate(splits) if index not in spec.target_domains]
+    return training, [evaluated for _, evaluated in splits]
+
+
+def batches_for_statistics(
+    training_sets: Sequence[Split], batch_size: int, spec: RunSpec, workers: int
+) -> Iterator[Tensor]:
+    """Inputs of a run's first batches, whole in every process, for running statistics of a mean."""
+    steps = range(min(RENEWAL_BATCHES, spec.steps))
+    return (batch.inputs for batch in domain_batches(training_sets, batch_size, spec.seed, steps, workers))
 
 
 def _split(spec: RunSpec, dataset: DomainDataset, index: int) -> tuple[Split, dict[str, Split]]:

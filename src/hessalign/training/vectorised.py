@@ -25,7 +25,8 @@ from typing_extensions import override
 from hessalign.algorithms import Algorithm, DomainBatch, get_algorithm
 from hessalign.algorithms.base import Metrics
 from hessalign.datasets.base import DomainDataset, Samples, split_indices
-from hessalign.datasets.features_file import FeatureSamples, FeaturesFile
+from hessalign.datasets.features_file import FeatureDomains, FeatureSamples
+from hessalign.datasets.registry import DATASETS_OF_FEATURES
 from hessalign.exceptions import DivergedError
 from hessalign.loop import draw_samples
 from hessalign.runs.layout import CHECKPOINTS, hold, is_finished, remove_leftovers
@@ -64,14 +65,15 @@ def can_train_together(spec: RunSpec) -> str | None:
 
     Returns:
         Equal for runs that can be trained together; None for a run that must be trained alone, since its
-        inputs are images, it draws random numbers, or its algorithm's rule cannot be vectorised.
+        inputs are images, it draws random numbers, its algorithm's rule cannot be vectorised, or it has a
+        recipe beside that rule.
     """
     algorithm = get_algorithm(spec.algorithm)
     batched = algorithm.batched_hparams(algorithm.hparams_class(**spec.hparams))
     own_rule = any(getattr(algorithm, name) is not getattr(Algorithm, name) for name in OWN_RULES)
     draws = spec.backbone.dropout > 0 or spec.validation_images == "augmented"
-    on_features = spec.dataset == FeaturesFile.name and spec.backbone.takes_features
-    if batched is None or own_rule or draws or not on_features:
+    on_features = spec.dataset in DATASETS_OF_FEATURES and spec.backbone.takes_features
+    if batched is None or own_rule or draws or not on_features or spec.recipe is not None:
         return None
     common = spec.model_dump(mode="json", exclude={"target_domains", "seed", "trial_seed", "hparams_seed"})
     common["targets"] = len(spec.target_domains)
@@ -91,13 +93,13 @@ def train_together(
     *,
     checkpoints: bool = True,
 ) -> list[dict[str, Any]]:
-    """Do what [train][] does for each of several runs, all at once.
+    """Do what [train][hessalign.training.train] does for each of several runs, all at once.
 
     Runs that are finished stay as they are. All others begin anew, and their folders are written at the end:
     what was killed is as if it had not begun. A run that diverges ends there, whatever becomes of the others.
 
     Args:
-        specs: Runs that are alike for [can_train_together][].
+        specs: Runs that are alike for [can_train_together][hessalign.training.can_train_together].
         dataset: Of features, which all of them name.
         folders: One for each run.
         machine: Where to run them; one device.
@@ -156,7 +158,7 @@ def _check(
         )
     if machine.devices != 1:
         raise ValueError(f"devices: runs are trained together on 1 device, got {machine.devices}")
-    if not isinstance(dataset, FeaturesFile):
+    if not isinstance(dataset, FeatureDomains):
         raise ValueError(f"dataset: {dataset.name} does not hold features; allowed are features files")
     for spec in specs:
         check_targets(spec, dataset)
@@ -235,7 +237,7 @@ class _Stacked(Computation):
         return {"loss": losses.detach(), **metrics}
 
     @override
-    def accuracies(self) -> Sequence[Accuracies]:
+    def accuracies(self, step: int) -> Sequence[Accuracies]:
         self.classes = self._predict()
         return self.data.accuracies(self.classes)
 
@@ -424,7 +426,7 @@ class _Features:
         """Of each run: accuracies of every domain's splits, by domain name.
 
         Args:
-            predicted: As [predicted_classes][hessalign.training.evaluation.predicted_classes] tells them,
+            predicted: As ``predicted_classes`` tells them,
                 ``(R, N)``.
 
         Returns:
@@ -479,4 +481,4 @@ class _Features:
 
 def _table(samples: Samples) -> Tensor:
     assert isinstance(samples, FeatureSamples)
-    return samples.table
+    return samples.whole()

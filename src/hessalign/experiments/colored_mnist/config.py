@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Split = Literal["balanced", "script", "text"]
 SOURCE_IMAGES = 50_000
+"""Images of both source domains together."""
 
 Hutchinson = Literal["expected", "sampled", "expected-sampled-steps", "sampled-expected-steps"]
 """Probes in expectation or drawn; the last two follow the gradient of the one in steps sized by the other."""
@@ -21,7 +22,7 @@ Alignment = Literal["gradient", "hgp", "hutchinson", "diagonal", "frobenius", "s
 
 @dataclass(frozen=True)
 class Method:
-    """A row of a table; its penalty is made in [methods][hessalign.experiments.colored_mnist.methods].
+    """A row of a table; its penalty is made in ``methods``.
 
     Attributes:
         label: Name as the paper prints it.
@@ -85,6 +86,7 @@ METHODS: dict[str, Method] = {
     **_flat_methods("diagonal", "Exact diagonal"),
     **_flat_methods("frobenius", "Exact Hessian"),
 }
+"""The rows of the tables and of the study, by name."""
 
 # All images and the published schedule, with a sixth of the hidden units: a restart takes a tenth of the
 # time, and the network still cannot memorise the label noise, which fewer images would let it do. A narrow
@@ -93,12 +95,18 @@ METHODS: dict[str, Method] = {
 FAST_HIDDEN = 64
 FAST_LEARNING_RATE_FACTOR = 4.0
 FAST_PROBES = 2000
+"""Probes of Hutchinson in the reduced network of ``--fast``."""
 FAST_METHODS = ("erm", "hgp", "hutchinson", "diagonal", "frobenius")
+"""Methods of ``--fast``."""
 TABLE_METHODS = ("erm", "irm", "vrex", "fishr", "hgp", "hutchinson")
+"""Methods of the paper's tables; their rows of one term alone have names of their own."""
 
 PUBLISHED_STEPS = 501
+"""Steps of a restart."""
 PUBLISHED_ANNEAL_STEP = 190
+"""Step from which on the penalty has its full weight."""
 PUBLISHED_PROBES: dict[Split, int] = {"balanced": 150, "script": 200, "text": 200}
+"""Probes of Hutchinson, by the split of the domains."""
 
 
 class Setting(BaseModel):
@@ -255,7 +263,7 @@ def implied_gamma(probes: int) -> float:
     """Weight of the off-diagonal flatness that ``k`` probes amount to where Hessians agree, ``2/k``.
 
     Two, because both a domain's estimate and that of the mean are noisy
-    (see [hessalign.alignment.flatness][]).
+    (see ``hessalign.alignment.flatness``).
 
     Returns:
         The weight.

@@ -24,7 +24,7 @@ def fingerprint(drawn: object) -> str:
 
 
 def save_figure(rows: Sequence[Row], title: str, note: str | None, path: Path) -> None:
-    """Write the figure of the rows as PNG, with their [fingerprint][] as its description.
+    """Write the figure of the rows as PNG, with their ``fingerprint`` as its description.
 
     Args:
         rows: At least one.

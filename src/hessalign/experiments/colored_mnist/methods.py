@@ -1,6 +1,6 @@
 r"""Penalties of the methods over the source domains, and what the head penalties are made of.
 
-Every method minimises ``mean loss + 0.0011 Σ‖w‖² + λ · penalty`` (see [restart][]).
+Every method minimises ``mean loss + 0.0011 Σ‖w‖² + λ · penalty`` (see ``restart``).
 """
 
 import math

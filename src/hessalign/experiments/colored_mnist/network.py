@@ -105,7 +105,7 @@ def load_model(path: Path) -> tuple[ColoredMLP, RestartSpec]:
             spec = RestartSpec.model_validate_json(about["spec"])
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if about.get("sha256", _digest(weights, spec)) != _digest(weights, spec):
-            raise ValueError(f"{path}: is damaged, for its SHA-256 is not the one it tells")
+            raise ValueError(f"{path}: is damaged: its SHA-256 differs from the recorded one")
         network = ColoredMLP(spec.hidden, torch.Generator())
         network.load_state_dict(weights)
     except (SafetensorError, OSError, KeyError, ValidationError, RuntimeError, MemoryError) as error:

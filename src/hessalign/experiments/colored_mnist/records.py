@@ -162,7 +162,7 @@ def _read(kind: type[Kept], path: Path) -> Kept:
         digest = document.pop(DIGEST, None) if isinstance(document, dict) else None
         kept = kind.model_validate(document)
         if digest is not None and digest != _digest(kept):
-            raise ValueError("its SHA-256 is not the one it tells")
+            raise ValueError("its SHA-256 differs from the recorded one")
     except (ValueError, RecursionError) as error:
         problem = str(error)
         if isinstance(error, ValidationError):

@@ -81,7 +81,7 @@ class DivergedRestart(BaseModel):
         step: The step at which it was found out.
         problem: What was no longer finite, in words.
         finished: When, UTC.
-        environment: As of a [RestartRecord][].
+        environment: As of a [RestartRecord][hessalign.experiments.colored_mnist.RestartRecord].
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -158,7 +158,7 @@ def run_restart(
         report: Called at every step with the step and the latest metrics; None (default) for silence.
         log_terms: Whether to measure the terms of the penalty wherever accuracies are; training is the same.
         keep: Called with the trained network; None (default) to drop it.
-        make_update: Makes the optimizer, once more where it starts afresh; [adam][] by default.
+        make_update: Makes the optimizer, once more where it starts afresh; ``adam`` by default.
 
     Returns:
         What is to be kept of it.

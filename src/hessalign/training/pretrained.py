@@ -1,0 +1,192 @@
+"""A trained run as a model of its own: saved to a folder, loaded from one, used."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from hessalign import runs
+from hessalign.algorithms import Algorithm
+from hessalign.algorithms.base import known_as
+from hessalign.grid import NOTHING, Grid
+from hessalign.runs.layout import METRICS
+from hessalign.runs.pretrained import RULES, Selection
+from hessalign.runs.records import read_records
+from hessalign.training.export import describe_export
+from hessalign.training.predictor import Prediction, asked_about, load_trained, predict
+from hessalign.training.spec import CheckpointMetadata
+
+EVALUATION = "evaluation"
+"""Field of a shared model's config: accuracies by domain and split, as the run's record has them."""
+LOADING = """from pathlib import Path
+
+from hessalign.training import TrainedModel
+
+model = TrainedModel.from_pretrained({name!r})
+predictions = model.predict({example})"""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """A trained network with what is known of it.
+
+    Attributes:
+        algorithm: The network, in evaluation mode; maps inputs ``(n, ...)`` to logits ``(n, C)``.
+        metadata: What it was trained on.
+        accuracies: From 0 to 1, by domain and split, measured at its step; None where that is not known.
+    """
+
+    algorithm: Algorithm
+    metadata: CheckpointMetadata
+    accuracies: Mapping[str, Mapping[str, float | None]] | None
+
+    @classmethod
+    def load(cls, path: Path) -> "TrainedModel":
+        """The model of a run's folder, of a checkpoint, or of a shared model's folder.
+
+        Args:
+            path: Of the folder.
+
+        Returns:
+            The model.
+
+        Raises:
+            ValueError: If there is none, or what is there is damaged.
+            OSError: If a file cannot be read.
+            DivergedError: If the folder is that of a run that diverged.
+        """
+        if runs.is_pretrained(path):
+            return cls.from_pretrained(path)
+        algorithm, metadata = load_trained(path)
+        folder = path if (path / METRICS).exists() else path.parent.parent
+        records = read_records(folder) if (folder / METRICS).exists() else []
+        found = [record for record in records if record["step"] == metadata.step - 1]
+        return cls(algorithm, metadata, found[0]["accuracies"] if found else None)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, revision: str | None = None) -> "TrainedModel":
+        """The model that [save_pretrained][hessalign.training.TrainedModel.save_pretrained] wrote.
+
+        Args:
+            name: Of a folder; or ``OWNER/NAME`` of a model on the Hugging Face Hub.
+            revision: Branch, tag or commit on the Hub; None (default) for its main branch.
+
+        Returns:
+            The model.
+
+        Raises:
+            ValueError: If there is no such model, or it is damaged.
+            OSError: If it cannot be fetched or read.
+        """
+        found = runs.read_pretrained(name, "run", revision)
+        return cls(*load_trained(found.folder), found.config.get(EVALUATION))
+
+    def save_pretrained(self, folder: str | Path, *, selection: Selection = "none") -> None:
+        """Write weights (safetensors), ``config.json`` and a model card; nothing in them can be executed.
+
+        The folder is what the Hugging Face Hub takes: ``hf upload OWNER/NAME FOLDER``.
+
+        Args:
+            folder: Of the model alone; created where it is missing.
+            selection: By which rule it was chosen among other runs, for the card: ``"none"`` (default),
+                ``"source-validation"``, ``"leave-one-domain-out"`` or ``"oracle"``.
+
+        Raises:
+            ValueError: If the rule is not known, or the folder holds something else.
+            OSError: If a file cannot be written.
+        """
+        runs.check_selection(selection)
+        place = Path(folder)
+        state = {
+            name: value.detach().cpu().contiguous() for name, value in self.algorithm.state_dict().items()
+        }
+        about = describe_export(self.metadata)
+        metadata = self.metadata.model_dump(mode="json") | {"run": about["run"]}
+        config = {
+            "metadata": metadata,
+            "selection": selection,
+            "transforms": about["transforms"],
+            EVALUATION: self.accuracies,
+        }
+        runs.write_pretrained(place, "run", save(state), config, self._card(place.resolve().name, selection))
+
+    def predict(
+        self, inputs: Sequence[Path], *, device: torch.device | str = "cpu", batch_size: int = 32
+    ) -> list[Prediction]:
+        """Class and probability of each sample.
+
+        Args:
+            inputs: Images, folders and tables, or files of feature vectors: what
+                [asked_about][hessalign.training.asked_about] takes.
+            device: Where to compute; the processor by default.
+            batch_size: Samples that go through the network together; 32 by default.
+
+        Returns:
+            A prediction for each sample, in order.
+
+        Raises:
+            ValueError: If a path leads to nothing that the model takes.
+            OSError: If a file cannot be read.
+        """
+        asked = asked_about(inputs, self.metadata)
+        found = predict(self.algorithm, self.metadata, asked, device=device, batch_size=batch_size)
+        return list(found)
+
+    def _card(self, name: str, selection: Selection) -> runs.Card:
+        run, step = self.metadata.run, self.metadata.step
+        domains = list(self.accuracies or ())
+        targets = [domains[index] if domains else f"number {index}" for index in run.target_domains]
+        sources = [name for index, name in enumerate(domains) if index not in run.target_domains]
+        hparams = ", ".join(f"{key} = {value}" for key, value in sorted(run.hparams.items()))
+        data = f"Dataset {run.dataset}{f' (fingerprint {run.data})' if run.data else ''}. "
+        data += f"Trained on {', '.join(sources) or 'the other domains'}; never on {', '.join(targets)}. "
+        data += f"Classes: {', '.join(self.metadata.class_names)}."
+        words = [known_as(self.algorithm)]
+        words += [] if run.recipe is None else run.recipe.words()
+        words += [] if run.average is None else [run.average.words()]
+        images = len(self.metadata.input_shape) > 1
+        tables = {}
+        if self.accuracies is not None:
+            tables["Accuracy by domain"] = _accuracies(self.accuracies, run.target_domains).to_markdown()
+        return runs.Card(
+            title=name,
+            task="image-classification" if images else "tabular-classification",
+            tags=["domain-generalization", run.algorithm],
+            facts={
+                "Data": data,
+                "Training": f"{', '.join(words)}, backbone {run.backbone.name}, {step} of "
+                f"{run.steps} steps, seed {run.seed}; {hparams}. Run {run.identity()}.",
+                "Selection": RULES[selection],
+            },
+            tables=tables,
+            use=LOADING.format(
+                name=name, example='[Path("photos")]' if images else '[Path("features.parquet")]'
+            ),
+        )
+
+
+def _accuracies(accuracies: Mapping[str, Mapping[str, float | None]], targets: Sequence[int]) -> Grid:
+    def shown(value: Any) -> str:
+        return NOTHING if value is None else f"{100 * value:.1f}"
+
+    rows = [
+        [
+            domain,
+            "target" if index in targets else "source",
+            shown(splits.get("in")),
+            shown(splits.get("out")),
+        ]
+        for index, (domain, splits) in enumerate(accuracies.items())
+    ]
+    return Grid(
+        ["Domain", "role", "in", "out"],
+        rows,
+        align="llrr",
+        notes=[
+            "In percent, at the last step; in: the larger part of a domain, which sources train on; out: "
+            "held out."
+        ],
+    )

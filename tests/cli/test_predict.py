@@ -1,0 +1,179 @@
+"""``hessalign predict`` on lists of images and on feature vectors."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars
+import pytest
+import torch
+
+from hessalign.backbones import BackboneSpec
+from hessalign.datasets.features_file import save_features
+from hessalign.estimator import DomainCentering, HessianAlignedClassifier
+from hessalign.training import CheckpointMetadata, TrainedModel, build_algorithm
+from tests.cli.command import hessalign, words
+from tests.datasets.images import write_image
+from tests.estimator.samples import shifted_classes
+from tests.training.tiny_domains import tiny_spec
+from tests.training.tiny_features import feature_spec
+
+WIDTH = 5
+
+
+def shared(folder: Path, shape: tuple[int, ...], backbone: str, algorithm: str = "erm") -> Path:
+    if len(shape) == 1:
+        spec = feature_spec(algorithm, backbone=BackboneSpec(name=backbone))
+    else:
+        hparams = {"lr": 1e-3, "batch_size": 2}
+        spec = tiny_spec(algorithm=algorithm, backbone=BackboneSpec(name=backbone), hparams=hparams)
+    about = CheckpointMetadata(run=spec, class_names=("x", "y"), input_shape=shape, source_domains=2, step=1)
+    torch.manual_seed(0)
+    model = TrainedModel(build_algorithm(spec, shape, 2, 2).eval(), about, None)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def of_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shared(tmp_path_factory.mktemp("model") / "m", (3, 224, 224), "timm:test_efficientnet")
+
+
+@pytest.fixture(scope="module")
+def of_features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shared(tmp_path_factory.mktemp("model") / "m", (WIDTH,), "identity")
+
+
+def test_images_listed_in_tables_are_those_of_folders(of_photos: Path, tmp_path: Path) -> None:
+    names = [f"photos/{number}.png" for number in range(3)]
+    for name in names:
+        write_image(tmp_path / name)
+    (tmp_path / "list.csv").write_text("id;Path\n" + "".join(f"{name};{name}\n" for name in names))
+    polars.DataFrame({"path": [str(tmp_path / name) for name in names]}).write_parquet(tmp_path / "l.parquet")
+    found = [
+        list(csv.DictReader(hessalign("predict", of_photos, tmp_path / given, *options).stdout.splitlines()))
+        for given, options in (
+            ("photos", []),
+            ("list.csv", ["--device", "cpu", "--batch-size", 2]),
+            ("l.parquet", ["--batch-size", 1]),
+        )
+    ]
+    assert len(found[0]) == 3
+    assert [[(row["path"], row["class"]) for row in rows] for rows in found[1:]] == [
+        [(row["path"], row["class"]) for row in found[0]]
+    ] * 2
+    for rows in found[1:]:
+        for row, other in zip(rows, found[0], strict=True):
+            assert float(row["probability"]) == pytest.approx(float(other["probability"]), abs=2e-6)
+
+
+def test_vectors_of_any_file_are_predicted_in_order(of_features: Path, tmp_path: Path) -> None:
+    features = torch.randn(7, WIDTH, generator=torch.Generator().manual_seed(0))
+    save_features(tmp_path / "f.safetensors", features, [0, 1] * 3 + [0], ["a"] * 4 + ["b"] * 3)
+    polars.DataFrame({"id": range(7), "embedding": features.tolist()}).write_parquet(tmp_path / "e.parquet")
+    result = hessalign(
+        "predict",
+        of_features,
+        tmp_path / "f.safetensors",
+        tmp_path / "e.parquet",
+        "--batch-size",
+        4,
+        "--json",
+    )
+    rows = json.loads(result.stdout)
+    model = TrainedModel.from_pretrained(of_features)
+    with torch.no_grad():
+        probabilities, classes = model.algorithm(features).softmax(1).max(1)
+    expected = ["xy"[index] for index in classes]
+    assert [row["class_name"] for row in rows] == expected * 2
+    assert [row["probability"] for row in rows] == pytest.approx(probabilities.tolist() * 2, abs=1e-6)
+    assert rows[6]["path"] == f"{tmp_path}/f.safetensors[6]"
+    assert rows[7]["path"] == f"{tmp_path}/e.parquet[0]"
+
+
+def test_the_python_in_a_card_loads_the_model_and_predicts(
+    of_features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(of_features, tmp_path / "m")
+    polars.DataFrame({"a": [[1.0] * WIDTH] * 2}).write_parquet("features.parquet")
+    card = (tmp_path / "m" / "README.md").read_text()
+    code = card.partition("```python\n")[2].partition("```")[0]
+    names: dict = {}
+    exec(code, names)
+    assert len(names["predictions"]) == 2
+
+
+def test_a_shared_estimator_predicts_vectors(tmp_path: Path) -> None:
+    samples = shifted_classes()
+    names = np.array(["cat", "dog", "hen"])[samples.y]
+    fitted = HessianAlignedClassifier("hgp", alpha=0.1).fit(samples.X, names, sample_domain=samples.domains)
+    fitted.save_pretrained(tmp_path / "head")
+    vectors = samples.X[:9].astype(np.float32)
+    polars.DataFrame({"a": vectors.tolist()}).write_parquet(tmp_path / "e.parquet")
+    rows = json.loads(hessalign("predict", tmp_path / "head", tmp_path / "e.parquet", "--json").stdout)
+    assert [row["class_name"] for row in rows] == fitted.predict(vectors).tolist()
+    expected = fitted.predict_proba(vectors).max(1)
+    assert [row["probability"] for row in rows] == pytest.approx(expected, abs=1e-6)
+    narrow = polars.DataFrame({"a": vectors[:, 1:].tolist()})
+    narrow.write_parquet(tmp_path / "n.parquet")
+    DomainCentering().fit(samples.X, sample_domain=samples.domains).save_pretrained(tmp_path / "centring")
+    for model, file, message in (
+        ("head", "n.parquet", f"have {vectors.shape[1] - 1} values, and the model takes {vectors.shape[1]}"),
+        ("centring", "e.parquet", "checkpoint: a DomainCentering predicts no classes; load it from Python"),
+    ):
+        result = hessalign("predict", tmp_path / model, tmp_path / file)
+        assert (result.returncode, message in words(result.stderr)) == (2, True), result.stderr
+
+
+def test_what_is_no_list_of_samples_is_one_sentence(
+    of_photos: Path, of_features: Path, tmp_path: Path
+) -> None:
+    write_image(tmp_path / "0.png")
+    (tmp_path / "no_column.csv").write_text("file,label\n0.png,x\n")
+    (tmp_path / "gone.csv").write_text("path\n0.png\n1.png\n")
+    (tmp_path / "hole.csv").write_text("path,label\n0.png,x\n,x\n")
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 not really")
+    frames = {
+        "none": {"x": [1.0]},
+        "two": {"a": [[1.0]], "b": [[1.0]]},
+        "short": {"a": [[1.0] * WIDTH, [1.0]]},
+        "narrow": {"a": [[1.0, 2.0]]},
+        "nan": {"a": [[1.0] * WIDTH, [float("nan")] * WIDTH]},
+        "null": {"a": [[1.0] * WIDTH, None]},
+        "text": {"a": [["x"] * WIDTH]},
+    }
+    for name, columns in frames.items():
+        polars.DataFrame(columns).write_parquet(tmp_path / f"{name}.parquet")
+    for model, name, message in (
+        (of_photos, "no_column.csv", "has no column path; found are 'file', 'label'"),
+        (of_photos, "gone.csv", "row 1: there is no file"),
+        (of_photos, "hole.csv", "row 1: no path; every row needs one"),
+        (of_photos, "broken.parquet", "cannot be read as a table"),
+        (of_features, "0.png", "the model takes feature vectors, and"),
+        (of_features, "none.parquet", "must have one column of vectors; found are none"),
+        (of_features, "two.parquet", "must have one column of vectors; found are 'a', 'b'"),
+        (of_features, "short.parquet", "must all be numbers, as many in each row"),
+        (of_features, "narrow.parquet", "have 2 values, and the model takes 5"),
+        (of_features, "nan.parquet", "row 1: the vector holds NaN or infinity"),
+        (of_features, "null.parquet", "must all be numbers, as many in each row"),
+        (of_features, "text.parquet", "must all be numbers, as many in each row"),
+    ):
+        result = hessalign("predict", model, tmp_path / name)
+        assert result.returncode == 2, (name, result.stderr)
+        assert message in words(result.stderr), (name, words(result.stderr))
+        assert result.stdout == ""
+    result = hessalign("predict", of_photos, tmp_path / "0.png", "--device", "abacus")
+    assert "device: 'abacus' cannot be used here" in words(result.stderr)
+
+
+def test_predictions_that_depend_on_the_batch_say_so(tmp_path: Path) -> None:
+    model = shared(tmp_path / "m", (WIDTH,), "identity", "mtl")
+    polars.DataFrame({"a": [[1.0] * WIDTH, [2.0] * WIDTH]}).write_parquet(tmp_path / "e.parquet")
+    result = hessalign("predict", model, tmp_path / "e.parquet")
+    assert result.returncode == 0
+    assert "what mtl predicts of a sample depends on the others of its batch, here groups of 32" in words(
+        result.stderr
+    )
