@@ -79,6 +79,7 @@ GOOD = {
     "export": ["of_photos", "--format", "torchscript", "--out", "new.pt"],
     "inspect": ["run", "--dataset", "features.safetensors"],
     "sweep": ["--datasets", "features.safetensors", "--algorithms", "erm,hgp", "--out", "sweep"],
+    "compare": ["features.safetensors", "--heads", "gradient"],
     "collect": ["run"],
     "algorithms": ["irm"],
     "datasets list": [],

@@ -20,6 +20,7 @@ OF_THE_COMMAND = {
     "--format",
     "--backbone",
     "--dataset",
+    "--jobs",
     "--json",
     "--out",
     "--plot",
@@ -28,6 +29,7 @@ OF_THE_COMMAND = {
     "--seed",
     "--steps",
     "--select",
+    "--target",
 }
 """Each command says of what: an --out is a folder or a file, --steps are those of a run or a restart."""
 

@@ -61,7 +61,7 @@ def compare_command(
     ] = None,
     resume: options.Resume = False,
     html: Annotated[
-        Path | None, option(Panel.OUTPUT, "Write a page with tables and figure.", dir_okay=False)
+        Path | None, option(Panel.OUTPUT, "Write a page with tables, plots and explanations.", dir_okay=False)
     ] = None,
     plot: Annotated[
         Path | None,

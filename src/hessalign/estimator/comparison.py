@@ -109,7 +109,8 @@ class HeadComparison:
             group = self.shifts.filter(shift=kind)
             where = group.filter(pl.col("found"))
             if len(where):
-                least, most = where["nats"].min(), where["nats"].max()
+                nats = where["nats"].to_numpy()
+                least, most = nats.min(), nats.max()
                 size = f"{least:.2g}" if len(where) == 1 else f"{least:.2g} to {most:.2g}"
                 found.append(f"{kind} ({size} nats, for {len(where)} of {len(group)} targets)")
             else:
