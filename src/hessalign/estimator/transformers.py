@@ -485,7 +485,7 @@ class DomainInformedFeatures(DomainCentering):
         self.interactions = interactions
 
     def fit(self, X: ArrayLike, y: object = None, *, sample_domain: ArrayLike | None = None) -> Self:
-        """Take each domain's mean, and the components of the means; see [DomainCentering][hessalign.estimator.DomainCentering]."""
+        """Take each domain's mean, and the components of the means; see ``DomainCentering``."""
         super().fit(X, sample_domain=sample_domain)
         centred = self.means_ - self.means_.mean(0)
         _, lengths, directions = np.linalg.svd(centred, full_matrices=False)
