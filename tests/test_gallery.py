@@ -10,7 +10,7 @@ import pytest
 import torch
 from docs.write_gallery import FENCE, GALLERY, NOTEBOOKS, SCRIPTS, notebook_page, script_pages
 
-NUMBER = re.compile(r"\d+\.\d+")
+NUMBER = re.compile(r"\d+(?:\.\d+)?e[+-]\d+|\d+\.\d+")
 
 
 def is_alike(text: str, other: str) -> bool:
