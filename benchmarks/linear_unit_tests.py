@@ -145,8 +145,13 @@ def errors_on(example: str, scrambled: bool, seed: int, samples: int) -> dict[st
     return found
 
 
+def _shown(errors: Array) -> str:
+    """Mean and deviation over draws; a single draw tells no spread."""
+    return f"{errors.mean():.2f}" + (f" ± {errors.std():.2f}" if len(errors) > 1 else "")
+
+
 def table(seeds: int = 5, samples: int = 1000) -> str:
-    """Errors, mean and standard deviation over draws: of regression, and of classification."""
+    """Errors, mean and, of several draws, standard deviation over them: of regression, and of classification."""
     lines = []
     with config_context(enable_metadata_routing=True):  # domains reach the transformers in pipelines
         for examples in (("1",), ("2", "3")):
@@ -158,7 +163,7 @@ def table(seeds: int = 5, samples: int = 1000) -> str:
             lines.append("|---|" + "---|" * len(columns))
             for name in found[columns[0]][0]:
                 values = [np.array([draw[name] for draw in found[column]]) for column in columns]
-                lines.append(f"| {name} |" + "".join(f" {v.mean():.2f} ± {v.std():.2f} |" for v in values))
+                lines.append(f"| {name} |" + "".join(f" {_shown(errors)} |" for errors in values))
             lines.append("")
     return "\n".join(lines).strip()
 

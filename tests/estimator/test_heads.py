@@ -26,6 +26,7 @@ from hessalign.estimator import (
     VRExClassifier,
     interpolate_heads,
 )
+from hessalign.estimator.problem import Problem
 from hessalign.estimator.reweighted import L1
 from hessalign.exceptions import NoEffectWarning, UntrustworthyWarning
 from hessalign.metrics import evaluate
@@ -459,3 +460,22 @@ def test_bad_arguments_are_named(head, arguments: dict, message: str) -> None:
     given = {"X": samples.X, "y": samples.y, "sample_domain": samples.domains} | arguments
     with pytest.raises(ValueError, match=message):
         head.fit(**given)
+
+
+def test_jtt_fits_its_first_head_once(monkeypatch) -> None:
+    data = shifted_classes()
+    strengths = []
+    plain = Problem.plain
+
+    def counted(problem, decay, tol, start=None):
+        strengths.append(1 / (decay * problem.data.total))
+        return plain(problem, decay, tol, start)
+
+    monkeypatch.setattr(Problem, "plain", counted)
+    head = JTTClassifier(7.0, first_C=1e-3).fit(data.X, data.y)
+    assert strengths == pytest.approx([1, 1e-3])
+    assert not hasattr(head, "_first_heads")
+    strengths.clear()
+    JTTClassifier("auto", C=1.0, first_C=1e-3).fit(data.X, data.y, sample_domain=data.domains)
+    # Once for each of the three folds, however many weights are tried, and once in the end unless it is plain.
+    assert 3 <= np.isclose(strengths, 1e-3).sum() <= 4

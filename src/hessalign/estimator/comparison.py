@@ -144,8 +144,9 @@ class HeadComparison:
         where = f"on {'these' if len(self.targets) > 1 else 'this'} {len(self.targets)} domain"
         where += "s" * (len(self.targets) > 1)
         if better:
+            beat = "beats" if len(better) == 1 else "beat"
             words = (
-                f"{self._listed(better, metric)} beat tuned logistic regression in {name} by more than "
+                f"{self._listed(better, metric)} {beat} tuned logistic regression in {name} by more than "
                 f"{CLEAR:g} standard errors {where}; of {len(told)} heads without any difference chance puts "
                 f"{BEYOND * len(told):.1f} there"
             )
@@ -154,7 +155,8 @@ class HeadComparison:
                 f"No head of {len(told)} beats tuned logistic regression in {name} by more than {CLEAR:g} "
                 f"standard errors {where}"
             )
-        return words + (f"; {self._listed(worse, metric)} do worse by as much." if worse else ".")
+        do = "does" if len(worse) == 1 else "do"
+        return words + (f"; {self._listed(worse, metric)} {do} worse by as much." if worse else ".")
 
     def _listed(self, told: list[tuple[str, float, float]], metric: Compared) -> str:
         shown = sorted(told, key=lambda each: -abs(each[1]))

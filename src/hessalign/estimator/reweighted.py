@@ -26,6 +26,7 @@ from hessalign.estimator.inputs import warn
 from hessalign.estimator.problem import Plain, Problem
 from hessalign.estimator.solver import Coordinates, Solution, solve
 from hessalign.exceptions import NoEffectWarning, UntrustworthyWarning
+from hessalign.inputs import Domains
 
 # Since scikit-learn 1.8 the share of L1 is what says it, before that it was the penalty's name.
 L1 = {"l1_ratio": 1.0} if LogisticRegression().get_params()["penalty"] == "deprecated" else {"penalty": "l1"}
@@ -130,6 +131,15 @@ class JTTClassifier(ReweightedClassifier):
         return super()._check_settings()
 
     @override
+    def _fit_head(self, samples: Samples, outputs: int, domains: Domains, settings: Settings) -> None:
+        # The samples are kept with the head: an id stands for them only as long as they live.
+        self._first_heads: dict[tuple[int, float], tuple[HeadData, Solution]] = {}
+        try:
+            super()._fit_head(samples, outputs, domains, settings)
+        finally:
+            del self._first_heads
+
+    @override
     def _solve(
         self, problem: Problem, plain: Plain, values: Mapping[str, float], tol: float, start: Head | None
     ) -> Solution:
@@ -145,7 +155,12 @@ class JTTClassifier(ReweightedClassifier):
         """Which rows the first head gets wrong, and that head."""
         first = plain.solution
         if self.first_C is not None:
-            first = problem.plain(self._decay(float(self.first_C), problem.data.total), tol).solution
+            # It depends on no upweight: one fit for all that are tried on the same samples.
+            key = id(problem.data), tol
+            if key not in self._first_heads:
+                decay = self._decay(float(self.first_C), problem.data.total)
+                self._first_heads[key] = problem.data, problem.plain(decay, tol).solution
+            first = self._first_heads[key][1]
         return classes_of(_logits(problem.data, first.theta)) != _labels(problem.data), first
 
     @override
