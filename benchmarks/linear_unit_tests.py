@@ -151,7 +151,7 @@ def _shown(errors: Array) -> str:
 
 
 def table(seeds: int = 5, samples: int = 1000) -> str:
-    """Errors, mean and, of several draws, standard deviation over them: of regression, and of classification."""
+    """Mean errors and, of several draws, standard deviations: of regression, and of classification."""
     lines = []
     with config_context(enable_metadata_routing=True):  # domains reach the transformers in pipelines
         for examples in (("1",), ("2", "3")):

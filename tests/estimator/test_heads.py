@@ -477,5 +477,5 @@ def test_jtt_fits_its_first_head_once(monkeypatch) -> None:
     assert not hasattr(head, "_first_heads")
     strengths.clear()
     JTTClassifier("auto", C=1.0, first_C=1e-3).fit(data.X, data.y, sample_domain=data.domains)
-    # Once for each of the three folds, however many weights are tried, and once in the end unless it is plain.
+    # Once for each of three folds, however many weights are tried; once in the end, unless it is plain.
     assert 3 <= np.isclose(strengths, 1e-3).sum() <= 4
