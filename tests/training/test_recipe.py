@@ -134,6 +134,7 @@ def test_a_held_backbone_does_not_move_and_the_head_does(name: str) -> None:
         with pytest.raises(ValueError, match="linear_probe_steps"):
             Practice(recipe, algorithm)
         return
+    algorithm.check_start()  # as a run does; a backbone that is held for a while is one to train
     practice = Practice(recipe, algorithm)
     optimizers = practice.make_optimizers()
     network = nn.ModuleList([algorithm.backbone, algorithm.head])
