@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hessalign.backbones import BackboneSpec
-from hessalign.exceptions import UntrustworthyWarning
+from hessalign.exceptions import NoEffectWarning, UntrustworthyWarning
 from hessalign.runs import METRICS, source_accuracy
 from hessalign.runs.checkpoints import WEIGHTS
 from hessalign.training import Machine, RunSpec, average_runs, load_trained, make_recipe, read_records, train
@@ -138,3 +138,38 @@ def test_what_does_not_go_together_is_refused_and_nothing_written(
     save_file({name: value + 1 for name, value in tensors.items()}, damaged)
     with pytest.raises(ValueError, match="is damaged"):
         average_runs([members[0], one], tmp_path / "more", data_of, CPU)
+
+
+def test_a_choice_that_cannot_be_made_is_refused_and_one_without_effect_said(
+    tmp_path: Path, members: list[Path]
+) -> None:
+    unmeasured = [
+        run(
+            tmp_path / f"u{seed}",
+            seed=seed,
+            recipe=load_trained(members[0])[1].run.recipe,
+            holdout_fraction=0.01,
+        )
+        for seed in (1, 2)
+    ]
+    out = tmp_path / "out"
+    with pytest.raises(
+        ValueError, match="selection: 'restricted' needs held-out samples of every source domain"
+    ):
+        average_runs(unmeasured, out, data_of, CPU, "restricted")
+    with pytest.raises(ValueError, match="selection: 'greedy' is not known"):
+        average_runs(members, out, data_of, CPU, "greedy")
+    for share in (-0.1, 1.5, float("nan")):
+        with pytest.raises(ValueError, match="wise_ft: must be"):
+            average_runs(members, out, data_of, CPU, wise_ft=share)
+    assert not out.exists()
+    file = tmp_path / "w.safetensors"
+    prefix = "backbone.network."
+    save_file(
+        {k.removeprefix(prefix): v for k, v in weights(members[0]).items() if k.startswith(prefix)}, file
+    )
+    trained = run(tmp_path / "trained", backbone=BackboneSpec(name="mnist_cnn", weights=file))
+    with pytest.warns(NoEffectWarning, match="selection: 'restricted' has one run to choose from"):
+        _, spec = average_runs([trained], out, data_of, CPU, "restricted", 0.5)
+    assert spec.average is not None
+    assert spec.average.selection == "uniform"

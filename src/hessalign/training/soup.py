@@ -1,10 +1,11 @@
 """The mean of several trained runs (DiWA), and of a trained and the pretrained backbone (WiSE-FT)."""
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from safetensors.torch import load_file
@@ -12,8 +13,9 @@ from torch import Tensor
 
 from hessalign.algorithms import Algorithm
 from hessalign.backbones import make_backbone
+from hessalign.checks import require_choice, require_number
 from hessalign.datasets.base import DomainDataset
-from hessalign.exceptions import UntrustworthyWarning
+from hessalign.exceptions import NoEffectWarning, UntrustworthyWarning
 from hessalign.files import write_atomically
 from hessalign.runs.checkpoints import WEIGHTS
 from hessalign.runs.layout import CHECKPOINTS, SPEC, hold, is_started, latest_checkpoint
@@ -116,6 +118,8 @@ def average_runs(
         OSError: If something cannot be read or written.
         DivergedError: If a run diverged.
     """
+    require_choice("selection", selection, get_args(Selection))
+    wise_ft = require_number("wise_ft", wise_ft, least=0, most=1)
     if len({folder.resolve() for folder in folders}) < len(folders) or not folders:
         raise ValueError("folders: must be different runs, at least one")
     if out.exists() and any(out.iterdir()):
@@ -125,6 +129,7 @@ def average_runs(
     members = [Member.load(folder) for folder in folders]
     _check_alike(members)
     _check_initialisation(members)
+    selection = _possible(selection, members)
     first = members[0].metadata
     dataset = find_data(first.run)
     algorithm, _ = load_trained(members[0].folder)
@@ -152,6 +157,23 @@ def average_runs(
         save_checkpoint(out / CHECKPOINTS, spec.steps, algorithm, {}, metadata)
         finish(out)
     return record, spec
+
+
+def _possible(selection: Selection, members: Sequence[Member]) -> Selection:
+    """What the members can be selected by."""
+    if selection == "restricted" and len(members) == 1:
+        warnings.warn(
+            "selection: 'restricted' has one run to choose from, and takes it, as 'uniform' does",
+            NoEffectWarning,
+            stacklevel=3,
+        )
+        return "uniform"
+    if selection == "restricted" and any(math.isnan(member.validation) for member in members):
+        raise ValueError(
+            "selection: 'restricted' needs held-out samples of every source domain, of which the runs have "
+            "none in at least one; allowed is 'uniform'"
+        )
+    return selection
 
 
 def _restricted(members: Sequence[Member], soup: "_Soup") -> list[Member]:
