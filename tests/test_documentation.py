@@ -9,7 +9,7 @@ import doctest
 import glob
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional
 
 import hessalign as ha
-from hessalign.algorithms import algorithm_names, registry
+from hessalign.algorithms import algorithm_names
 from hessalign.algorithms.registry import registered_name as registered_algorithm
 from hessalign.cli.main import app
 from hessalign.datasets import dataset_names
@@ -148,15 +148,6 @@ GIVEN: dict[str, Callable[[], Names]] = {
     "docs/trackers.md": a_run_to_track,
     "docs/training.md": a_trained_run,
 }
-
-
-@pytest.fixture(autouse=True)
-def _registered_here_alone() -> Iterator[None]:
-    """Other tests go through all algorithms, and know nothing of a page's own."""
-    yield
-    classes = registry._REGISTRY._classes
-    for name in set(classes) - set(registry.BUILT_IN):
-        del classes[name]
 
 
 # Notebooks run with tests/test_gallery.py.
