@@ -276,15 +276,6 @@ class _Result(BaseModel):
             count += 1
         return count
 
-    def whole(self) -> dict[str, Any]:
-        """All fields, as they are recorded."""
-        content = self.model_dump(mode="json")
-        return {
-            name: value
-            for name, value in content.items()
-            if name in self.model_fields_set or value is not None
-        }
-
     def config(self) -> dict[str, Any]:
         arguments = self.args.model_extra or {}
         return {

@@ -124,6 +124,25 @@ class PublishedCounts:
     by_domain: Mapping[str, int] = field(default_factory=dict)
 
 
+def require_root(dataset: str, root: Path | None, wanted: str) -> Path:
+    """The place of data that lies on disk.
+
+    Args:
+        dataset: Name of the dataset.
+        root: As it was given.
+        wanted: What to give, for the message: ``"the path of the data"``.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: If none was given.
+    """
+    if root is None:
+        raise ValueError(f"root: {dataset} is read from disk and none was given; give {wanted}")
+    return root
+
+
 class DomainDataset(ABC):
     """A classification dataset made of domains.
 

@@ -19,6 +19,7 @@ from hessalign.datasets.base import (
     SearchSpace,
     check_names,
     name_doubts,
+    require_root,
 )
 from hessalign.datasets.features_format import (
     DTYPES,
@@ -149,9 +150,7 @@ class FeaturesFile(FeatureDomains):
     @override
     @classmethod
     def make(cls, root: Path | None, seed: int) -> Self:
-        if root is None:
-            raise ValueError("root: features_file is read from disk and none was given; give the file's path")
-        return cls(root)
+        return cls(require_root(cls.name, root, "the file's path"))
 
 
 class FeatureRows(NamedTuple):

@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from hessalign.checks import require_path
 from hessalign.datasets.archives import Source
-from hessalign.datasets.base import Domain, DomainDataset, Samples, SearchSpace
+from hessalign.datasets.base import Domain, DomainDataset, Samples, SearchSpace, require_root
 from hessalign.datasets.image_reading import (
     CROP,
     IMAGE_SIZE,
@@ -149,11 +149,7 @@ class ImageFileDomains(DomainDataset):
     @override
     @classmethod
     def make(cls, root: Path | None, seed: int) -> Self:
-        if root is None:
-            raise ValueError(
-                f"root: {cls.name} is read from disk and none was given; give the path of the data"
-            )
-        return cls(root)
+        return cls(require_root(cls.name, root, "the path of the data"))
 
     @abstractmethod
     def list_files(self, root: Path) -> Listing:

@@ -2,14 +2,16 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import polars
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from hessalign.checks import require_path
 from hessalign.datasets.registry import PARQUET
@@ -35,6 +37,22 @@ class Names:
 
     names: tuple[str, ...]
     ids: NDArray[np.int64]
+
+
+def rows_by_domain(classes: Names, domains: Names) -> Iterator[tuple[str, NDArray[np.int64], Tensor]]:
+    """The rows of each domain that has any.
+
+    Args:
+        classes: Labels of all rows.
+        domains: Domains of all rows.
+
+    Yields:
+        Name of the domain, its rows, and their class ids, ``(n,)``, int64.
+    """
+    for number, name in enumerate(domains.names):
+        rows = np.flatnonzero(domains.ids == number)
+        if len(rows):
+            yield name, rows, torch.from_numpy(classes.ids[rows])
 
 
 class ParquetTable:

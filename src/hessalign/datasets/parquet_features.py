@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from hessalign.datasets.base import Domain
+from hessalign.datasets.base import Domain, require_root
 from hessalign.datasets.features_file import FeatureDomains, FeatureSamples
-from hessalign.datasets.parquet import DOMAIN, LABEL, VECTOR_COLUMNS, ParquetTable
+from hessalign.datasets.parquet import DOMAIN, LABEL, VECTOR_COLUMNS, ParquetTable, rows_by_domain
 from hessalign.datasets.registry import register
 from hessalign.exceptions import HessalignWarning
 from hessalign.files import shown
@@ -56,12 +56,10 @@ class ParquetFeatures(FeatureDomains):
             digest.update(values.tobytes())
         self._fingerprint = digest.hexdigest()
         made = []
-        for number, name in enumerate(domains.names):
-            rows = np.flatnonzero(domains.ids == number)
-            targets = torch.from_numpy(classes.ids[rows])
+        for name, rows, targets in rows_by_domain(classes, domains):
             samples = FeatureSamples(torch.from_numpy(vectors[rows]).unsqueeze(1), targets)
             made.append(Domain(name, targets, samples, samples))
-        super().__init__(classes.names, tuple(domain for domain in made if len(domain)))
+        super().__init__(classes.names, tuple(made))
 
     @property
     def fingerprint(self) -> str:
@@ -71,11 +69,7 @@ class ParquetFeatures(FeatureDomains):
     @override
     @classmethod
     def make(cls, root: Path | None, seed: int) -> Self:
-        if root is None:
-            raise ValueError(
-                f"root: {cls.name} is read from disk and none was given; give the path of the file or folder"
-            )
-        return cls(root)
+        return cls(require_root(cls.name, root, "the path of the file or folder"))
 
 
 def _vectors(table: ParquetTable, column: str) -> NDArray[np.floating]:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from typing_extensions import override
 
-from hessalign.datasets.base import Domain, DomainDataset, SearchSpace
+from hessalign.datasets.base import Domain, DomainDataset, SearchSpace, require_root
 from hessalign.datasets.image_files import ImageFiles
 from hessalign.datasets.image_reading import (
     IMAGE_EXTENSIONS,
@@ -25,7 +25,7 @@ from hessalign.datasets.image_reading import (
     read_image,
     training_transform,
 )
-from hessalign.datasets.parquet import DOMAIN, IMAGE_COLUMNS, LABEL, ParquetTable
+from hessalign.datasets.parquet import DOMAIN, IMAGE_COLUMNS, LABEL, ParquetTable, rows_by_domain
 from hessalign.datasets.registry import register
 from hessalign.files import shown
 
@@ -69,12 +69,10 @@ class ParquetImages(DomainDataset):
         images = _EncodedImages(table, image)
         plain, augmented = plain_transform(), training_transform()
         made = []
-        for number, name in enumerate(domains.names):
-            rows = np.flatnonzero(domains.ids == number)
-            targets = torch.from_numpy(classes.ids[rows])
+        for name, rows, targets in rows_by_domain(classes, domains):
             samples = (_Images(images, rows, targets, transform) for transform in (plain, augmented))
             made.append(Domain(name, targets, *samples))
-        super().__init__(classes.names, tuple(domain for domain in made if len(domain)))
+        super().__init__(classes.names, tuple(made))
         digest = hashlib.sha256(repr((classes.names, domains.names)).encode())
         for ids in (classes.ids, domains.ids):
             digest.update(ids.tobytes())
@@ -89,11 +87,7 @@ class ParquetImages(DomainDataset):
     @override
     @classmethod
     def make(cls, root: Path | None, seed: int) -> Self:
-        if root is None:
-            raise ValueError(
-                f"root: {cls.name} is read from disk and none was given; give the path of the file or folder"
-            )
-        return cls(root)
+        return cls(require_root(cls.name, root, "the path of the file or folder"))
 
 
 class _EncodedImages:
