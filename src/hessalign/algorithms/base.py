@@ -206,6 +206,25 @@ class Algorithm(nn.Module, ABC):
             network is.
         steps_done: Number of updates. It is kept in ``state_dict``, and on the host: a rule that depends on
             it must not make the device wait.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from torch.nn.functional import cross_entropy
+        >>> from hessalign.algorithms import Algorithm, DomainBatch, HParams
+        >>> class Plain(Algorithm):
+        ...     hparams_class = HParams
+        ...
+        ...     def objective(self, batch):
+        ...         loss = cross_entropy(self(batch.inputs), batch.targets)
+        ...         return loss, {"loss": loss.detach()}
+        >>> plain = Plain(nn.Identity(), 3, classes=2, domains=2, hparams=HParams(lr=0.1))
+        >>> targets, domains = torch.tensor([0, 1, 0, 1]), torch.tensor([0, 0, 1, 1])
+        >>> batch = DomainBatch(torch.eye(3)[targets], targets, domains, 2)
+        >>> optimizers = plain.make_optimizers()
+        >>> first, second = (plain.update(batch, optimizers)["loss"] for _ in range(2))
+        >>> bool(second < first)
+        True
     """
 
     name: ClassVar[str]

@@ -132,6 +132,14 @@ def hparam(
 
     Returns:
         A field of pydantic that carries default, bounds and ``Search``.
+
+    Examples:
+        >>> from hessalign.algorithms import HParams, hparam
+        >>> from hessalign.algorithms.hparams import LogUniform
+        >>> class Own(HParams):
+        ...     strength: float = hparam(1.0, LogUniform(-1, 1), features=(0.5, LogUniform(-2, 0)))
+        >>> Own.with_defaults("large").strength, Own.with_defaults("features").strength
+        (1.0, 0.5)
     """
     large = (default, search)
     field: Any = Field(default, ge=at_least, le=at_most)
@@ -155,6 +163,11 @@ class HParams(BaseModel):
         weight_decay: Adam's L2 weight decay.
         batch_size: Samples of each source domain in a batch.
         dropout: After the backbone's pooling; images of 28 pixels have none.
+
+    Examples:
+        >>> from hessalign.algorithms import HParams
+        >>> HParams.with_defaults("features", {"lr": 0.01}).model_dump()
+        {'lr': 0.01, 'weight_decay': 0.0, 'batch_size': 32, 'dropout': 0.0}
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)

@@ -44,6 +44,18 @@ class WeightSuggestion:
         share: Share of the loss that each term was to be.
         batches: Number of batches.
         terms: Each term by the name of its weight: ``"alpha"``, ``"beta"`` or ``"gamma"``.
+
+    Examples:
+        >>> import torch
+        >>> from hessalign import HessianAlignment
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> features = torch.randn(64, 8, generator=generator)
+        >>> logits, domains = features[:, :3], torch.arange(64) % 2
+        >>> batch = (features, logits, domains + (features[:, 0] > 0), domains)
+        >>> suggestion = HessianAlignment("diagonal").suggest([batch], share=0.2)
+        >>> suggestion.share, suggestion.batches, sorted(suggestion.terms)
+        (0.2, 1, ['alpha', 'beta'])
+        >>> penalty = HessianAlignment("diagonal", **suggestion.weights)
     """
 
     loss: float

@@ -184,6 +184,16 @@ class Backbone(nn.Module):
         width: Number of features.
         apply_network: How the network is applied to inputs; plainly by default. A training run on several
             processes spreads the inputs over them here.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from hessalign.backbones import Backbone
+        >>> pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> network = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), pool)
+        >>> backbone = Backbone(network, width=5, frozen_batch_norm=True).train()
+        >>> backbone(torch.zeros(2, 3, 8, 8)).shape, network[1].training
+        (torch.Size([2, 5]), False)
     """
 
     def __init__(

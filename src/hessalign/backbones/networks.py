@@ -25,6 +25,12 @@ class MnistCnn(nn.Sequential):
 
     Args:
         input_channels: Channels ``c`` of the images.
+
+    Examples:
+        >>> import torch
+        >>> from hessalign.backbones import MnistCnn
+        >>> MnistCnn(input_channels=2)(torch.zeros(4, 2, 28, 28)).shape
+        torch.Size([4, 128])
     """
 
     width = 128
@@ -68,6 +74,15 @@ class Adapter(nn.Module):
 
     Raises:
         ValueError: If the rank is larger than the number of features.
+
+    Examples:
+        >>> import torch
+        >>> from hessalign.backbones import Adapter
+        >>> adapter, features = Adapter("adapter:mlp", width=6, rank=2), torch.randn(4, 6)
+        >>> torch.equal(adapter(features), features)
+        True
+        >>> adapter.down.weight.shape, adapter.up.weight.shape
+        (torch.Size([2, 6]), torch.Size([6, 2]))
     """
 
     def __init__(self, name: str, width: int, rank: int) -> None:

@@ -20,6 +20,19 @@ def network_sha256(network: nn.Module) -> str:
 
     Returns:
         64 hexadecimal digits.
+
+    Examples:
+        >>> import copy
+        >>> import torch
+        >>> from hessalign.backbones import network_sha256
+        >>> network = torch.nn.Linear(3, 2)
+        >>> other = copy.deepcopy(network)
+        >>> network_sha256(network) == network_sha256(other)
+        True
+        >>> torch.nn.init.zeros_(other.bias).tolist()
+        [0.0, 0.0]
+        >>> network_sha256(network) == network_sha256(other)
+        False
     """
     digest = hashlib.sha256()
     for name, value in network.state_dict().items():

@@ -389,6 +389,38 @@ class Records:
         runs: By index.
         settings: Name of each run's setting.
         notes: What a reader should know: what was left out, repeated or told apart.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from hessalign.algorithms import get_algorithm
+        >>> from hessalign.backbones import BackboneSpec
+        >>> from hessalign.benchmark import read_sweep
+        >>> from hessalign.datasets import find_data
+        >>> from hessalign.datasets.features_file import save_features
+        >>> from hessalign.training import Machine, RunSpec, train
+        >>> y, site = np.arange(24) % 2, np.arange(24) // 8
+        >>> X = (np.random.default_rng(0).normal(size=(24, 3)) + 3 * y[:, None]).astype("float32")
+        >>> hparams = get_algorithm("erm").hparams_class.with_defaults("features", {"batch_size": 4})
+        >>> spec = RunSpec(
+        ...     dataset="features_file",
+        ...     algorithm="erm",
+        ...     target_domains=(2,),
+        ...     backbone=BackboneSpec(name="identity"),
+        ...     hparams=hparams.model_dump(),
+        ...     steps=4,
+        ...     evaluate_every=2,
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     place = Path(folder)
+        ...     written = save_features(place / "sites.safetensors", X, y, site)
+        ...     dataset = find_data(f"{folder}/sites.safetensors").open(seed=0)
+        ...     record = train(spec, dataset, place / "run", Machine("cpu"))
+        ...     records = read_sweep(place)
+        >>> choices = records.choices("source-validation")
+        >>> choices["algorithm"].to_list(), choices["target"].to_list(), choices["draws"].to_list()
+        (['erm'], [2], [1])
     """
 
     accuracies: pl.DataFrame
@@ -430,6 +462,37 @@ def read_sweep(folder: Path, unfinished: bool = False) -> Records:
 
     Raises:
         ValueError: If there is no run to read, or a file is not what it should be, naming it.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from hessalign.algorithms import get_algorithm
+        >>> from hessalign.backbones import BackboneSpec
+        >>> from hessalign.benchmark import read_sweep
+        >>> from hessalign.datasets import find_data
+        >>> from hessalign.datasets.features_file import save_features
+        >>> from hessalign.training import Machine, RunSpec, train
+        >>> y, site = np.arange(24) % 2, np.arange(24) // 8
+        >>> X = (np.random.default_rng(0).normal(size=(24, 3)) + 3 * y[:, None]).astype("float32")
+        >>> hparams = get_algorithm("erm").hparams_class.with_defaults("features", {"batch_size": 4})
+        >>> spec = RunSpec(
+        ...     dataset="features_file",
+        ...     algorithm="erm",
+        ...     target_domains=(2,),
+        ...     backbone=BackboneSpec(name="identity"),
+        ...     hparams=hparams.model_dump(),
+        ...     steps=4,
+        ...     evaluate_every=2,
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     place = Path(folder)
+        ...     written = save_features(place / "sites.safetensors", X, y, site)
+        ...     dataset = find_data(f"{folder}/sites.safetensors").open(seed=0)
+        ...     record = train(spec, dataset, place / "run", Machine("cpu"))
+        ...     records = read_sweep(place)
+        >>> len(records.runs), records.accuracies["step"].unique().sort().to_list()
+        (1, [0, 2, 3])
     """
     found = dict(_run_folders(folder))
     strays = [path for path, files in found.items() if _is_stray(files)]

@@ -45,6 +45,38 @@ def select(accuracies: pl.DataFrame, rule: Rule) -> pl.DataFrame:
         A row for each choice: ``dataset, setting, algorithm, target, trial_seed``; ``hparams_seed``, ``run``
         and ``step`` of what was chosen; its ``validation`` and ``test`` accuracy, 0 to 1; and ``draws``, the
         number of draws that it was chosen from.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from hessalign.algorithms import get_algorithm
+        >>> from hessalign.backbones import BackboneSpec
+        >>> from hessalign.benchmark import read_sweep, select
+        >>> from hessalign.datasets import find_data
+        >>> from hessalign.datasets.features_file import save_features
+        >>> from hessalign.training import Machine, RunSpec, train
+        >>> y, site = np.arange(24) % 2, np.arange(24) // 8
+        >>> X = (np.random.default_rng(0).normal(size=(24, 3)) + 3 * y[:, None]).astype("float32")
+        >>> hparams = get_algorithm("erm").hparams_class.with_defaults("features", {"batch_size": 4})
+        >>> spec = RunSpec(
+        ...     dataset="features_file",
+        ...     algorithm="erm",
+        ...     target_domains=(2,),
+        ...     backbone=BackboneSpec(name="identity"),
+        ...     hparams=hparams.model_dump(),
+        ...     steps=4,
+        ...     evaluate_every=2,
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     place = Path(folder)
+        ...     written = save_features(place / "sites.safetensors", X, y, site)
+        ...     dataset = find_data(f"{folder}/sites.safetensors").open(seed=0)
+        ...     record = train(spec, dataset, place / "run", Machine("cpu"))
+        ...     records = read_sweep(place)
+        >>> choices = select(records.accuracies, "oracle")
+        >>> choices["step"].to_list(), choices["test"].to_list() == [record["accuracies"]["2"]["in"]]
+        ([3], True)
     """
     return best_draws(candidates(accuracies, rule))
 

@@ -28,6 +28,19 @@ class Samples(Dataset[tuple[Tensor, int]], ABC):
 
     Attributes:
         preprocessing: How inputs are made of what is on disk, in words, for the record.
+
+    Examples:
+        >>> import torch
+        >>> from hessalign.datasets import Samples
+        >>> class Corners(Samples):
+        ...     def __len__(self):
+        ...         return 4
+        ...
+        ...     def __getitem__(self, index):
+        ...         return torch.tensor([index % 2, index // 2]).float(), index
+        >>> corners = Corners()
+        >>> corners[3], corners.file_of(3)
+        ((tensor([1., 1.]), 3), None)
     """
 
     preprocessing: str = "none"
@@ -70,6 +83,23 @@ class BatchedSamples(Samples):
 
     Attributes:
         targets: Class ids, ``(n,)``, int64.
+
+    Examples:
+        >>> import torch
+        >>> from hessalign.datasets import BatchedSamples
+        >>> class Vectors(BatchedSamples):
+        ...     def __init__(self, inputs, targets):
+        ...         self.inputs, self.targets = inputs, targets
+        ...
+        ...     def __getitem__(self, index):
+        ...         return self.inputs[index], int(self.targets[index])
+        ...
+        ...     def take(self, indices, seeds):
+        ...         return self.inputs[indices]
+        >>> samples = Vectors(torch.eye(3), torch.tensor([0, 1, 0]))
+        >>> len(samples), samples.take(torch.tensor([2, 0]), torch.zeros(2, dtype=torch.int64))
+        (3, tensor([[0., 0., 1.],
+                [1., 0., 0.]]))
     """
 
     targets: Tensor
@@ -99,6 +129,23 @@ class Domain:
         plain: The samples as they are, for validation and test.
         augmented: The same samples in the same order as training sees them, drawn anew at every access from
             torch's global generator; ``plain`` itself where the dataset has no augmentation.
+
+    Examples:
+        >>> import torch
+        >>> from hessalign.datasets import BatchedSamples, Domain
+        >>> class Vectors(BatchedSamples):
+        ...     def __init__(self, inputs, targets):
+        ...         self.inputs, self.targets = inputs, targets
+        ...
+        ...     def __getitem__(self, index):
+        ...         return self.inputs[index], int(self.targets[index])
+        ...
+        ...     def take(self, indices, seeds):
+        ...         return self.inputs[indices]
+        >>> samples = Vectors(torch.eye(3), torch.tensor([0, 1, 0]))
+        >>> north = Domain("north", samples.targets, plain=samples, augmented=samples)
+        >>> north.name, len(north)
+        ('north', 3)
     """
 
     name: str
@@ -118,6 +165,12 @@ class PublishedCounts:
     Attributes:
         totals: Allowed totals; more than one where the published data changed.
         by_domain: Number of images in each domain; empty where it is not published.
+
+    Examples:
+        >>> from hessalign.datasets import PublishedCounts, get_dataset
+        >>> counts = PublishedCounts((9_991,), {"photo": 1_670})
+        >>> counts.totals == get_dataset("pacs").expected_counts.totals
+        True
     """
 
     totals: tuple[int, ...]
@@ -170,6 +223,32 @@ class DomainDataset(ABC):
         domain_names: Known before the data is read; empty where the data decides.
         class_count: Number of classes, likewise; None where the data decides.
         expected_counts: Published numbers of images, where known.
+
+    Examples:
+        >>> import torch
+        >>> from hessalign.datasets import BatchedSamples, Domain, DomainDataset
+        >>> class Vectors(BatchedSamples):
+        ...     def __init__(self, inputs, targets):
+        ...         self.inputs, self.targets = inputs, targets
+        ...
+        ...     def __getitem__(self, index):
+        ...         return self.inputs[index], int(self.targets[index])
+        ...
+        ...     def take(self, indices, seeds):
+        ...         return self.inputs[indices]
+        >>> class TwoSites(DomainDataset):
+        ...     name, reference_name = "two_sites", "TwoSites"
+        ...     search_space, default_backbone, input_shape = "features", "identity", (3,)
+        ...     checkpoint_every = 100
+        ...
+        ...     @classmethod
+        ...     def make(cls, root, seed):
+        ...         samples = Vectors(torch.eye(3), torch.tensor([0, 1, 0]))
+        ...         sites = [Domain(name, samples.targets, samples, samples) for name in ("north", "west")]
+        ...         return cls(("healthy", "ill"), tuple(sites))
+        >>> dataset = TwoSites.make(None, seed=0)
+        >>> [domain.name for domain in dataset.domains], dataset.class_names
+        (['north', 'west'], ('healthy', 'ill'))
     """
 
     name: ClassVar[str]

@@ -174,6 +174,12 @@ class PublishedImages(ImageFileDomains):
         page: Where a person finds the archives.
         sources: The archives; none where no public address is known.
         duplicates_url: List of images that DomainBed deletes; None where it deletes none.
+
+    Examples:
+        >>> from hessalign.datasets import PublishedImages, dataset_names, get_dataset
+        >>> classes = [get_dataset(name) for name in dataset_names()]
+        >>> {kind.name: kind.folder for kind in classes if issubclass(kind, PublishedImages)}["pacs"]
+        'PACS'
     """
 
     folder: ClassVar[str]

@@ -213,6 +213,25 @@ class PublishedFolder(PublishedImages):
 
     Raises:
         ValueError: If a domain folder is missing, or a domain or a class folder holds no image.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from hessalign.datasets import PublishedFolder
+        >>> class TwoCities(PublishedFolder):
+        ...     folder, domain_names = "Cities", ("Real World", "sketch")
+        ...     name, reference_name = "two_cities", "TwoCities"
+        ...     class_count, expected_counts = None, None
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     for domain in ("RealWorld", "sketch"):
+        ...         for kind in ("house", "tower"):
+        ...             place = Path(root) / "Cities" / domain / kind
+        ...             place.mkdir(parents=True)
+        ...             Image.new("RGB", (8, 8)).save(place / "1.png")
+        ...     dataset = TwoCities(Path(root))
+        >>> [(domain.name, len(domain)) for domain in dataset.domains], dataset.class_names
+        ([('Real World', 2), ('sketch', 2)], ('house', 'tower'))
     """
 
     extensions: ClassVar[Sequence[str]] = TORCHVISION_EXTENSIONS

@@ -26,6 +26,13 @@ class Digits:
     Attributes:
         images: Grey values from 0 to 255, ``(n, 28, 28)``, uint8.
         digits: The digit each image shows, ``(n,)``, int64.
+
+    Examples:
+        >>> import torch
+        >>> from hessalign.datasets import Digits
+        >>> digits = Digits(torch.zeros(2, 28, 28, dtype=torch.uint8), torch.tensor([7, 2]))
+        >>> digits.images.shape, digits.digits
+        (torch.Size([2, 28, 28]), tensor([7, 2]))
     """
 
     images: Tensor

@@ -69,6 +69,19 @@ class DataSource:
     Attributes:
         name: One of ``dataset_names()``.
         root: Folder or file of the data; None for data that ships with the package.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from hessalign.datasets import DataSource
+        >>> from hessalign.datasets.features_file import save_features
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "sites.safetensors"
+        ...     written = save_features(path, torch.zeros(3, 2), [0, 1, 0], ["north", "south", "west"])
+        ...     dataset = DataSource("features_file", path).open(seed=0)
+        >>> [domain.name for domain in dataset.domains]
+        ['north', 'south', 'west']
     """
 
     name: str

@@ -62,6 +62,18 @@ class AlignmentReport(DomainReport):
         attributes: Names of the attributes that are told apart.
         notes: What should not be believed, or could not be told, and why; empty for most.
         tables: By name; see [to_frame][hessalign.diagnostics.AlignmentReport.to_frame].
+
+    Examples:
+        >>> import torch
+        >>> from hessalign import alignment_report
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> features = torch.randn(60, 3, generator=generator)
+        >>> y, sites = torch.arange(60) % 2, ["north", "west", "west"] * 20
+        >>> report = alignment_report(features, features[:, :2], y, sites)
+        >>> list(report.names), list(report.sizes)
+        (['north', 'west'], [20, 40])
+        >>> report.to_frame("domains").height
+        2
     """
 
     def plot(self, kind: Plot = "distances") -> "Figure":

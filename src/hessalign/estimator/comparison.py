@@ -50,6 +50,18 @@ class HeadComparison:
         notes: What else there is to know of single heads and targets.
         outcomes: A row for each target and head; see ``to_frame("targets")``.
         shifts: A row for each target and kind of shift between its sources.
+
+    Examples:
+        >>> import numpy as np
+        >>> from hessalign.estimator import compare_heads
+        >>> random = np.random.default_rng(0)
+        >>> y, site = random.integers(0, 2, 300), np.repeat(["a", "b", "c", "d"], 75)
+        >>> X = random.normal(size=(300, 2)) + 2 * y[:, None]
+        >>> found = compare_heads(X, y, sample_domain=site, heads=["V-REx"], targets=["d"])
+        >>> found.heads, found.targets
+        (('logistic regression', 'V-REx'), ('d',))
+        >>> found.to_frame("targets")["target"].unique().to_list()
+        ['d']
     """
 
     heads: tuple[str, ...]

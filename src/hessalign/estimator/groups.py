@@ -50,6 +50,17 @@ class InferredGroups:
             environment of its class.
         agreement: Of the refits with the groups, 1 for the same and 0 for chance (adjusted Rand index, mean
             over refits and over classes).
+
+    Examples:
+        >>> import numpy as np
+        >>> from hessalign.estimator import infer_groups
+        >>> random = np.random.default_rng(0)
+        >>> y = random.integers(0, 2, 600)
+        >>> background = np.where(random.random(600) < 0.9, y, 1 - y)
+        >>> X = random.normal(size=(600, 2)) * 0.5 + np.column_stack([y, 4 * background])
+        >>> found = infer_groups(X, y, refits=2)
+        >>> len(found.labels), int(found.counts.sum()), found.certainty.shape
+        (4, 600, (600,))
     """
 
     groups: Codes

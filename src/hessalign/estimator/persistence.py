@@ -239,6 +239,18 @@ def load_pretrained(name: str | Path, revision: str | None = None) -> Persistent
     Raises:
         ValueError: If there is no such model, it is damaged, or its class is not known here.
         OSError: If it cannot be fetched or read.
+
+    Examples:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from hessalign.estimator import DomainCentering, load_pretrained
+        >>> X, domains = np.arange(8.0).reshape(4, 2), np.array(["north", "north", "west", "west"])
+        >>> centring = DomainCentering().fit(X, sample_domain=domains)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     centring.save_pretrained(f"{folder}/centring")
+        ...     loaded = load_pretrained(f"{folder}/centring")
+        >>> type(loaded).__name__
+        'DomainCentering'
     """
     found = runs.read_pretrained(name, "estimator", revision)
     described = found.config.get("estimator")

@@ -43,6 +43,19 @@ class HeadDerivatives:
         weight: Weight ``w_i`` of each sample in the mean ``Σ_i w_i ℓ_i / Σ_i m_i``, ``(n,)``; None (default)
             for the plain mean.
         mass: ``m_i``, ``(n,)``; None (default) for the weights themselves.
+
+    Examples:
+        >>> import torch
+        >>> from hessalign.head import HeadDerivatives
+        >>> features = torch.eye(3, dtype=torch.float64)
+        >>> logits, targets = torch.zeros(3, 2, dtype=torch.float64), torch.tensor([0, 1, 0])
+        >>> d = HeadDerivatives.from_logits(features, logits, targets, bias=False)
+        >>> d.residual
+        tensor([[-0.5000,  0.5000],
+                [ 0.5000, -0.5000],
+                [-0.5000,  0.5000]], dtype=torch.float64)
+        >>> torch.allclose(d.gradient(), d.residual.T @ features / 3)
+        True
     """
 
     features: Tensor
@@ -317,6 +330,21 @@ class DomainDerivatives(Sequence[HeadDerivatives]):
     Args:
         batch: All samples, each domain's together.
         sizes: Samples of each domain, at least one each.
+
+    Examples:
+        >>> import torch
+        >>> import hessalign as ha
+        >>> from hessalign.head import DomainDerivatives
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> features = torch.randn(12, 4, generator=generator, dtype=torch.float64)
+        >>> logits, targets = features[:, :3], torch.arange(12) % 3
+        >>> batch = ha.HeadDerivatives.from_logits(features, logits, targets)
+        >>> domains = DomainDerivatives(batch, sizes=[4, 8])
+        >>> len(domains), domains.sizes
+        (2, (4, 8))
+        >>> west = ha.HeadDerivatives.from_logits(features[4:], logits[4:], targets[4:])
+        >>> torch.allclose(domains[1].gradient(), west.gradient())
+        True
     """
 
     def __init__(self, batch: HeadDerivatives, sizes: Sequence[int]) -> None:

@@ -244,6 +244,27 @@ class HeadLoss(ABC):
     """A twice-differentiable loss of the logits. Subclass it where you know the closed form.
 
     Without one, [AutogradLoss][hessalign.AutogradLoss] needs only the loss itself.
+
+    Examples:
+        >>> import torch
+        >>> from hessalign.head import AutogradLoss, HeadDerivatives, HeadLoss
+        >>> from hessalign.head.losses import DiagonalCurvature
+        >>> class Poisson(HeadLoss):
+        ...     def prepare_targets(self, logits, targets):
+        ...         return targets.reshape(logits.shape)
+        ...
+        ...     def values(self, logits, targets):
+        ...         return (logits.exp() - targets * logits).sum(dim=1)
+        ...
+        ...     def derivatives(self, logits, targets):
+        ...         return logits.exp() - targets, DiagonalCurvature(logits.exp())
+        >>> features = torch.eye(3, dtype=torch.float64)
+        >>> logits, counts = features[:, :1], torch.tensor([[2.0], [0.0], [1.0]], dtype=torch.float64)
+        >>> own = HeadDerivatives.from_logits(features, logits, counts, Poisson())
+        >>> loss = AutogradLoss(lambda logits, target: (logits.exp() - target * logits).sum())
+        >>> other = HeadDerivatives.from_logits(features, logits, counts, loss)
+        >>> torch.allclose(own.gradient(), other.gradient()), torch.allclose(own.hessian(), other.hessian())
+        (True, True)
     """
 
     @abstractmethod

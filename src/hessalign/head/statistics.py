@@ -73,6 +73,22 @@ class Spread:
         distances: ``‖V_e − V̄‖²``, ``(m,)``.
         squares: ``‖V_e‖²``, ``(m,)``.
         products: Computes ``⟨V_e, V_f⟩``, ``(m, m)``, where they are asked for.
+
+    Examples:
+        >>> import torch
+        >>> import hessalign as ha
+        >>> from hessalign.head import DomainDerivatives, Statistics
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> features = torch.randn(12, 4, generator=generator, dtype=torch.float64)
+        >>> logits, targets = features[:, :3], torch.arange(12) % 3
+        >>> batch = ha.HeadDerivatives.from_logits(features, logits, targets)
+        >>> domains = DomainDerivatives(batch, sizes=[4, 8])
+        >>> spread = Statistics(domains, ["gradient"]).spread("gradient")
+        >>> gradients = torch.stack([domain.gradient().flatten() for domain in domains])
+        >>> torch.allclose(spread.distances, (gradients - gradients.mean(dim=0)).square().sum(dim=1))
+        True
+        >>> torch.allclose(spread.products, gradients @ gradients.T)
+        True
     """
 
     def __init__(self, distances: Tensor, squares: Tensor, products: Callable[[], Tensor]) -> None:
@@ -104,6 +120,21 @@ class Statistics:
 
     Raises:
         ValueError: If ``unbiased`` and a domain has too few samples or unequal weights.
+
+    Examples:
+        >>> import torch
+        >>> import hessalign as ha
+        >>> from hessalign.head import DomainDerivatives, Statistics
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> features = torch.randn(12, 4, generator=generator, dtype=torch.float64)
+        >>> logits, targets = features[:, :3], torch.arange(12) % 3
+        >>> batch = ha.HeadDerivatives.from_logits(features, logits, targets)
+        >>> domains = DomainDerivatives(batch, sizes=[4, 8])
+        >>> statistics = Statistics(domains, ["hessian"])
+        >>> hessians = torch.stack([domain.hessian() for domain in domains])
+        >>> direct = (hessians - hessians.mean(dim=0)).square().sum(dim=(1, 2))
+        >>> torch.allclose(statistics.spread("hessian").distances, direct)
+        True
     """
 
     def __init__(

@@ -84,12 +84,36 @@ def wait_while_held(folder: Path, name: str = LOCK) -> None:
 
 
 def is_started(folder: Path) -> bool:
-    """Whether a run was begun in the folder."""
+    """Whether a run was begun in the folder.
+
+    Returns:
+        True from the moment its spec is there.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from hessalign.training import is_started
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     is_started(Path(folder))
+        False
+    """
     return (folder / SPEC).exists()
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the folder's run is done: all of its steps, or those until it diverged."""
+    """Whether the folder's run is done: all of its steps, or those until it diverged.
+
+    Returns:
+        True once the mark of a run that is done is there.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from hessalign.training import is_finished
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     is_finished(Path(folder))
+        False
+    """
     return (folder / DONE).exists()
 
 
@@ -105,6 +129,36 @@ def latest_checkpoint(checkpoints: Path) -> Path | None:
     Raises:
         ValueError: If the file that names it does not name one that is there.
         OSError: If that file cannot be read.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from hessalign.algorithms import get_algorithm
+        >>> from hessalign.backbones import BackboneSpec
+        >>> from hessalign.datasets import find_data
+        >>> from hessalign.datasets.features_file import save_features
+        >>> from hessalign.training import Machine, RunSpec, latest_checkpoint, train
+        >>> y, site = np.arange(24) % 2, np.arange(24) // 8
+        >>> X = (np.random.default_rng(0).normal(size=(24, 3)) + 3 * y[:, None]).astype("float32")
+        >>> hparams = get_algorithm("erm").hparams_class.with_defaults("features", {"batch_size": 4})
+        >>> spec = RunSpec(
+        ...     dataset="features_file",
+        ...     algorithm="erm",
+        ...     target_domains=(2,),
+        ...     backbone=BackboneSpec(name="identity"),
+        ...     hparams=hparams.model_dump(),
+        ...     steps=4,
+        ...     evaluate_every=2,
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     place = Path(folder)
+        ...     written = save_features(place / "sites.safetensors", X, y, site)
+        ...     dataset = find_data(f"{folder}/sites.safetensors").open(seed=0)
+        ...     record = train(spec, dataset, place / "run", Machine("cpu"))
+        ...     checkpoint = latest_checkpoint(place / "run" / "checkpoints")
+        >>> checkpoint.name
+        'step-000004'
     """
     name = latest_name(checkpoints)
     if name is not None and not (checkpoints / name).is_dir():

@@ -119,6 +119,38 @@ def load_model(checkpoint: Path, model: nn.Module, name: str = WEIGHTS) -> None:
 
     Raises:
         ValueError: If they belong to another architecture or cannot be read.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from hessalign.algorithms import get_algorithm
+        >>> from hessalign.backbones import BackboneSpec
+        >>> from hessalign.datasets import find_data
+        >>> from hessalign.datasets.features_file import save_features
+        >>> from hessalign.training import Machine, RunSpec, build_algorithm, train
+        >>> from hessalign.training import latest_checkpoint, load_model
+        >>> y, site = np.arange(24) % 2, np.arange(24) // 8
+        >>> X = (np.random.default_rng(0).normal(size=(24, 3)) + 3 * y[:, None]).astype("float32")
+        >>> hparams = get_algorithm("erm").hparams_class.with_defaults("features", {"batch_size": 4})
+        >>> spec = RunSpec(
+        ...     dataset="features_file",
+        ...     algorithm="erm",
+        ...     target_domains=(2,),
+        ...     backbone=BackboneSpec(name="identity"),
+        ...     hparams=hparams.model_dump(),
+        ...     steps=4,
+        ...     evaluate_every=2,
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     place = Path(folder)
+        ...     written = save_features(place / "sites.safetensors", X, y, site)
+        ...     dataset = find_data(f"{folder}/sites.safetensors").open(seed=0)
+        ...     record = train(spec, dataset, place / "run", Machine("cpu"))
+        ...     algorithm = build_algorithm(spec, (3,), classes=2, source_domains=2)
+        ...     load_model(latest_checkpoint(place / "run" / "checkpoints"), algorithm)
+        >>> all(value.isfinite().all() for value in algorithm.state_dict().values())
+        True
     """
     path = checkpoint / name
     try:
@@ -229,6 +261,39 @@ def check_unasked(folder: Path, spec: RunSpec) -> None:
 
     Raises:
         ValueError: If the run is not finished, or has fewer steps.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from hessalign.algorithms import get_algorithm
+        >>> from hessalign.backbones import BackboneSpec
+        >>> from hessalign.datasets import find_data
+        >>> from hessalign.datasets.features_file import save_features
+        >>> from hessalign.training import Machine, RunSpec, check_unasked, train
+        >>> y, site = np.arange(24) % 2, np.arange(24) // 8
+        >>> X = (np.random.default_rng(0).normal(size=(24, 3)) + 3 * y[:, None]).astype("float32")
+        >>> hparams = get_algorithm("erm").hparams_class.with_defaults("features", {"batch_size": 4})
+        >>> spec = RunSpec(
+        ...     dataset="features_file",
+        ...     algorithm="erm",
+        ...     target_domains=(2,),
+        ...     backbone=BackboneSpec(name="identity"),
+        ...     hparams=hparams.model_dump(),
+        ...     steps=4,
+        ...     evaluate_every=2,
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     place = Path(folder)
+        ...     written = save_features(place / "sites.safetensors", X, y, site)
+        ...     dataset = find_data(f"{folder}/sites.safetensors").open(seed=0)
+        ...     record = train(spec, dataset, place / "run", Machine("cpu"))
+        ...     check_unasked(place / "run", spec)
+        ...     try:
+        ...         check_unasked(place / "run", spec.model_copy(update={"steps": 8}))
+        ...     except ValueError:
+        ...         print("refused")
+        refused
     """
     if not is_started(folder):
         return

@@ -45,6 +45,33 @@ class Exported:
         sha256: Its digest.
         difference: Largest difference of a probability from the network's own, over the batches that the file
             was tried with.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from hessalign.algorithms import get_algorithm
+        >>> from hessalign.backbones import BackboneSpec
+        >>> from hessalign.training import CheckpointMetadata, RunSpec, build_algorithm, export_model
+        >>> hparams = get_algorithm("erm").hparams_class.with_defaults("features")
+        >>> spec = RunSpec(
+        ...     dataset="features_file",
+        ...     algorithm="erm",
+        ...     target_domains=(2,),
+        ...     backbone=BackboneSpec(name="identity"),
+        ...     hparams=hparams.model_dump(),
+        ...     steps=300,
+        ...     evaluate_every=100,
+        ... )
+        >>> metadata = CheckpointMetadata(
+        ...     step=300, run=spec, class_names=("healthy", "ill"), input_shape=(3,), source_domains=2
+        ... )
+        >>> algorithm = build_algorithm(spec, (3,), classes=2, source_domains=2).eval()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     exported = export_model(algorithm, metadata, Path(folder) / "model.pt2", "torch-export")
+        ...     exported.bytes == exported.path.stat().st_size
+        True
+        >>> exported.format, len(exported.sha256)
+        ('torch-export', 64)
     """
 
     path: Path
@@ -74,6 +101,33 @@ def export_model(algorithm: Algorithm, metadata: CheckpointMetadata, path: Path,
             cannot be exported, or the file's probabilities differ from the network's by more than 1e-5;
             nothing is written then.
         OSError: If the file cannot be written.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from hessalign.algorithms import get_algorithm
+        >>> from hessalign.backbones import BackboneSpec
+        >>> from hessalign.training import CheckpointMetadata, RunSpec, build_algorithm, export_model
+        >>> hparams = get_algorithm("erm").hparams_class.with_defaults("features")
+        >>> spec = RunSpec(
+        ...     dataset="features_file",
+        ...     algorithm="erm",
+        ...     target_domains=(2,),
+        ...     backbone=BackboneSpec(name="identity"),
+        ...     hparams=hparams.model_dump(),
+        ...     steps=300,
+        ...     evaluate_every=100,
+        ... )
+        >>> metadata = CheckpointMetadata(
+        ...     step=300, run=spec, class_names=("healthy", "ill"), input_shape=(3,), source_domains=2
+        ... )
+        >>> algorithm = build_algorithm(spec, (3,), classes=2, source_domains=2).eval()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     exported = export_model(algorithm, metadata, Path(folder) / "model.pt2", "torch-export")
+        ...     read = torch.export.load(exported.path).module()
+        >>> read(torch.zeros(5, 3)).shape, exported.difference < 1e-5
+        (torch.Size([5, 2]), True)
     """
     check_export(path, format)
     inputs = torch.randn(max(BATCHES), *metadata.input_shape, generator=torch.Generator().manual_seed(0))
@@ -104,6 +158,16 @@ def check_export(path: Path, format: Format) -> None:
 
     Raises:
         ValueError: If the format is not known or not installed, or does not go with the path.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from hessalign.training import check_export
+        >>> check_export(Path("model.pt2"), "torch-export")
+        >>> try:
+        ...     check_export(Path("model.onnx"), "torch-export")
+        ... except ValueError:
+        ...     print("refused")
+        refused
     """
     if format not in get_args(Format):
         raise ValueError(f"format: {format!r} is not known; allowed are {', '.join(get_args(Format))}")
@@ -125,6 +189,27 @@ def describe_export(metadata: CheckpointMetadata) -> dict[str, Any]:
         As JSON: ``classes`` by id; ``input`` with name, shape and dtype; ``transforms``, in order, that make
         an input of an RGB image with values from 0 to 255, empty for feature vectors; ``output``; ``run`` and
         ``step``.
+
+    Examples:
+        >>> from hessalign.algorithms import get_algorithm
+        >>> from hessalign.backbones import BackboneSpec
+        >>> from hessalign.training import CheckpointMetadata, RunSpec, describe_export
+        >>> hparams = get_algorithm("erm").hparams_class.with_defaults("features")
+        >>> spec = RunSpec(
+        ...     dataset="features_file",
+        ...     algorithm="erm",
+        ...     target_domains=(2,),
+        ...     backbone=BackboneSpec(name="identity"),
+        ...     hparams=hparams.model_dump(),
+        ...     steps=300,
+        ...     evaluate_every=100,
+        ... )
+        >>> metadata = CheckpointMetadata(
+        ...     step=300, run=spec, class_names=("healthy", "ill"), input_shape=(3,), source_domains=2
+        ... )
+        >>> described = describe_export(metadata)
+        >>> described["classes"], described["input"]["shape"]
+        (['healthy', 'ill'], ['n', 3])
     """
     photographs = metadata.input_shape == (3, IMAGE_SIZE, IMAGE_SIZE)
     transforms: list[dict[str, Any]] = [

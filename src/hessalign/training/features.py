@@ -63,6 +63,13 @@ class FeaturesSpec(BaseModel):
         dtype: How features are kept.
         batch_size: Samples that go through the backbone together.
         seed: Of the augmentations, and of the weights where the backbone's are random.
+
+    Examples:
+        >>> from hessalign.backbones import BackboneSpec
+        >>> from hessalign.training import FeaturesSpec
+        >>> spec = FeaturesSpec(backbone=BackboneSpec(name="mnist_cnn"), views=2)
+        >>> spec.dtype, spec.augment
+        ('float16', 'domainbed')
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -99,6 +106,30 @@ class ExtractionProgress:
         done: Samples whose features are there.
         total: Samples of the dataset.
         images_per_second: Of this process, since the first batch; every view counts.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from hessalign.backbones import BackboneSpec
+        >>> from hessalign.datasets.features_file import FeaturesFile, save_features
+        >>> from hessalign.training import FeaturesSpec, Machine, extract_features
+        >>> X = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
+        >>> spec = FeaturesSpec(backbone=BackboneSpec(name="adapter:linear", rank=2), batch_size=4)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     place = Path(folder)
+        ...     done = []
+        ...     written = save_features(place / "raw.safetensors", X, [0, 1] * 4, [0] * 4 + [1] * 4)
+        ...     dataset = FeaturesFile(place / "raw.safetensors")
+        ...     metadata = extract_features(
+        ...         dataset,
+        ...         spec,
+        ...         place / "features.safetensors",
+        ...         Machine("cpu"),
+        ...         report=lambda progress: done.append((progress.done, progress.total)),
+        ...     )
+        >>> done
+        [(4, 8), (8, 8)]
     """
 
     done: int
@@ -140,6 +171,23 @@ def extract_features(
             backbone no such layers, an unfinished extraction is another one, or a feature is not finite in
             the type asked for.
         OSError: If a sample cannot be read or a file cannot be written.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from hessalign.backbones import BackboneSpec
+        >>> from hessalign.datasets.features_file import FeaturesFile, save_features
+        >>> from hessalign.training import FeaturesSpec, Machine, extract_features
+        >>> X = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
+        >>> spec = FeaturesSpec(backbone=BackboneSpec(name="adapter:linear", rank=2), batch_size=4)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     place = Path(folder)
+        ...     written = save_features(place / "raw.safetensors", X, [0, 1] * 4, [0] * 4 + [1] * 4)
+        ...     dataset = FeaturesFile(place / "raw.safetensors")
+        ...     metadata = extract_features(dataset, spec, place / "features.safetensors", Machine("cpu"))
+        >>> metadata.domain_names
+        ('0', '1')
     """
     path = require_path("out", path)
     _check_path(path, resume)

@@ -37,6 +37,12 @@ class Machine:
         devices: Number of processes that share each update, one on each device; 1 by default.
         strategy: Which of Fabric's launchers starts them: ``"auto"`` (default) or ``"ddp"``, which run the
             program once for each process.
+
+    Examples:
+        >>> from hessalign.training import Machine
+        >>> machine = Machine("cpu", workers=2)
+        >>> machine.computes_here, machine.is_first_process
+        (True, True)
     """
 
     accelerator: str = "auto"
@@ -64,6 +70,11 @@ def make_fabric(machine: Machine) -> Fabric:
 
     Raises:
         ValueError: If there is no such machine here.
+
+    Examples:
+        >>> from hessalign.training import Machine, make_fabric
+        >>> make_fabric(Machine("cpu")).device
+        device(type='cpu')
     """
     if machine.devices < 1:
         raise ValueError(f"devices: must be a whole number of at least 1, got {machine.devices!r}")

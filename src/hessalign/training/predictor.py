@@ -45,6 +45,12 @@ class Prediction:
             ``shown``).
         class_name: The most probable class.
         probability: Of that class, by softmax.
+
+    Examples:
+        >>> from hessalign.training import Prediction
+        >>> prediction = Prediction("scan.png", "ill", 0.75)
+        >>> f"{prediction.path}: {prediction.class_name} ({prediction.probability:.0%})"
+        'scan.png: ill (75%)'
     """
 
     path: str
@@ -63,6 +69,36 @@ def load_trained(path: Path) -> tuple[Algorithm, CheckpointMetadata]:
         OSError: If a file cannot be read.
         DivergedError: If the folder is that of a run that diverged, whose model is no result. A checkpoint
             from before that is loaded by its own path.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from hessalign.algorithms import get_algorithm
+        >>> from hessalign.backbones import BackboneSpec
+        >>> from hessalign.datasets import find_data
+        >>> from hessalign.datasets.features_file import save_features
+        >>> from hessalign.training import Machine, RunSpec, load_trained, train
+        >>> y, site = np.arange(24) % 2, np.arange(24) // 8
+        >>> X = (np.random.default_rng(0).normal(size=(24, 3)) + 3 * y[:, None]).astype("float32")
+        >>> hparams = get_algorithm("erm").hparams_class.with_defaults("features", {"batch_size": 4})
+        >>> spec = RunSpec(
+        ...     dataset="features_file",
+        ...     algorithm="erm",
+        ...     target_domains=(2,),
+        ...     backbone=BackboneSpec(name="identity"),
+        ...     hparams=hparams.model_dump(),
+        ...     steps=4,
+        ...     evaluate_every=2,
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     place = Path(folder)
+        ...     written = save_features(place / "sites.safetensors", X, y, site)
+        ...     dataset = find_data(f"{folder}/sites.safetensors").open(seed=0)
+        ...     record = train(spec, dataset, place / "run", Machine("cpu"))
+        ...     algorithm, metadata = load_trained(place / "run")
+        >>> metadata.step, metadata.class_names, algorithm.training
+        (4, ('0', '1'), False)
     """
     checkpoint, described = _found(path)
     try:
@@ -119,6 +155,18 @@ def image_paths(given: Sequence[Path]) -> list[Path]:
         ValueError: If something does not exist, a link in a folder leads to one that is read in another way,
             a table cannot be read or lacks a path, or there is no image at all.
         OSError: If a folder cannot be read.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from hessalign.training import image_paths
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("b.png", "a.png"):
+        ...         Image.new("RGB", (8, 8)).save(Path(folder) / name)
+        ...     paths = image_paths([Path(folder)])
+        >>> [path.name for path in paths]
+        ['a.png', 'b.png']
     """
     paths: list[Path] = []
     left_out: Counter[str] = Counter()
@@ -146,6 +194,14 @@ class Asked:
     Attributes:
         names: Of the samples, as text that can be printed.
         samples: In the same order; their classes mean nothing.
+
+    Examples:
+        >>> import torch
+        >>> from torch.utils.data import TensorDataset
+        >>> from hessalign.training import Asked
+        >>> asked = Asked(["first", "second"], TensorDataset(torch.zeros(2, 3), torch.zeros(2)))
+        >>> len(asked.names) == len(asked.samples)
+        True
     """
 
     names: Sequence[str]
@@ -167,6 +223,35 @@ def asked_about(given: Sequence[Path], metadata: CheckpointMetadata) -> Asked:
     Raises:
         ValueError: If a path leads to nothing that the model takes.
         OSError: If a file cannot be read.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from hessalign.datasets.features_file import save_features
+        >>> from hessalign.algorithms import get_algorithm
+        >>> from hessalign.backbones import BackboneSpec
+        >>> from hessalign.training import CheckpointMetadata, RunSpec, asked_about
+        >>> hparams = get_algorithm("erm").hparams_class.with_defaults("features")
+        >>> spec = RunSpec(
+        ...     dataset="features_file",
+        ...     algorithm="erm",
+        ...     target_domains=(2,),
+        ...     backbone=BackboneSpec(name="identity"),
+        ...     hparams=hparams.model_dump(),
+        ...     steps=300,
+        ...     evaluate_every=100,
+        ... )
+        >>> metadata = CheckpointMetadata(
+        ...     step=300, run=spec, class_names=("healthy", "ill"), input_shape=(3,), source_domains=2
+        ... )
+        >>> X = np.zeros((2, 3), dtype="float32")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "scans.safetensors"
+        ...     written = save_features(path, X, ["healthy", "ill"], ["north", "west"])
+        ...     asked = asked_about([path], metadata)
+        >>> [name.split("/")[-1] for name in asked.names]
+        ['scans.safetensors[0]', 'scans.safetensors[1]']
     """
     shape = metadata.input_shape
     if len(shape) > 1:
@@ -189,6 +274,19 @@ def read_vectors(given: Sequence[Path], width: int) -> tuple[list[str], Tensor]:
     Raises:
         ValueError: If a path leads to nothing of that kind.
         OSError: If a file cannot be read.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from hessalign.datasets.features_file import save_features
+        >>> from hessalign.training import read_vectors
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "scans.safetensors"
+        ...     written = save_features(path, np.ones((2, 3), dtype="float32"), [0, 1], ["north", "west"])
+        ...     names, vectors = read_vectors([path], width=3)
+        >>> len(names), vectors.shape
+        (2, torch.Size([2, 3]))
     """
     names: list[str] = []
     tables: list[Tensor] = []
@@ -234,6 +332,38 @@ def predict(
     Raises:
         ValueError: If the model does not take photographs, and paths of images are given.
         OSError: If an image cannot be read, naming it.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from hessalign.algorithms import get_algorithm
+        >>> from hessalign.backbones import BackboneSpec
+        >>> from hessalign.datasets import find_data
+        >>> from hessalign.datasets.features_file import save_features
+        >>> from hessalign.training import Machine, RunSpec, asked_about, load_trained, predict, train
+        >>> y, site = np.arange(24) % 2, np.arange(24) // 8
+        >>> X = (np.random.default_rng(0).normal(size=(24, 3)) + 3 * y[:, None]).astype("float32")
+        >>> hparams = get_algorithm("erm").hparams_class.with_defaults("features", {"batch_size": 4})
+        >>> spec = RunSpec(
+        ...     dataset="features_file",
+        ...     algorithm="erm",
+        ...     target_domains=(2,),
+        ...     backbone=BackboneSpec(name="identity"),
+        ...     hparams=hparams.model_dump(),
+        ...     steps=4,
+        ...     evaluate_every=2,
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     place = Path(folder)
+        ...     written = save_features(place / "sites.safetensors", X, y, site)
+        ...     dataset = find_data(f"{folder}/sites.safetensors").open(seed=0)
+        ...     record = train(spec, dataset, place / "run", Machine("cpu"))
+        ...     algorithm, metadata = load_trained(place / "run")
+        ...     asked = asked_about([place / "sites.safetensors"], metadata)
+        ...     predictions = list(predict(algorithm, metadata, asked))
+        >>> len(predictions), {prediction.class_name for prediction in predictions} <= {"0", "1"}
+        (24, True)
     """
     asked = inputs if isinstance(inputs, Asked) else _images(inputs, metadata)
     if algorithm.predicts_by_batch:

@@ -37,6 +37,40 @@ class TrainedModel:
         algorithm: The network, in evaluation mode; maps inputs ``(n, ...)`` to logits ``(n, C)``.
         metadata: What it was trained on.
         accuracies: From 0 to 1, by domain and split, measured at its step; None where that is not known.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from hessalign.algorithms import get_algorithm
+        >>> from hessalign.backbones import BackboneSpec
+        >>> from hessalign.datasets import find_data
+        >>> from hessalign.datasets.features_file import save_features
+        >>> from hessalign.training import Machine, RunSpec, TrainedModel, train
+        >>> y, site = np.arange(24) % 2, np.arange(24) // 8
+        >>> X = (np.random.default_rng(0).normal(size=(24, 3)) + 3 * y[:, None]).astype("float32")
+        >>> hparams = get_algorithm("erm").hparams_class.with_defaults("features", {"batch_size": 4})
+        >>> spec = RunSpec(
+        ...     dataset="features_file",
+        ...     algorithm="erm",
+        ...     target_domains=(2,),
+        ...     backbone=BackboneSpec(name="identity"),
+        ...     hparams=hparams.model_dump(),
+        ...     steps=4,
+        ...     evaluate_every=2,
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     place = Path(folder)
+        ...     written = save_features(place / "sites.safetensors", X, y, site)
+        ...     dataset = find_data(f"{folder}/sites.safetensors").open(seed=0)
+        ...     record = train(spec, dataset, place / "run", Machine("cpu"))
+        ...     model = TrainedModel.load(place / "run")
+        ...     model.save_pretrained(place / "shared")
+        ...     again = TrainedModel.from_pretrained(place / "shared")
+        >>> model.accuracies == record["accuracies"] == again.accuracies
+        True
+        >>> again.metadata.run == spec
+        True
     """
 
     algorithm: Algorithm

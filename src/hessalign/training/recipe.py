@@ -65,6 +65,11 @@ def check_recipe(recipe: Recipe, algorithm: type[Algorithm], domains: int) -> No
 
     Raises:
         ValueError: Naming the choice.
+
+    Examples:
+        >>> from hessalign.algorithms import get_algorithm
+        >>> from hessalign.training import check_recipe, make_recipe
+        >>> check_recipe(make_recipe(head_lr_factor=10.0), get_algorithm("erm"), domains=3)
     """
     name = getattr(algorithm, "name", algorithm.__name__)
     if recipe.average is not None and algorithm.averages_itself:

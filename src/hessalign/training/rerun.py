@@ -72,6 +72,38 @@ def open_recorded(
         ValueError: If there is no spec, what is said contradicts it or leaves several, or the data are not
             the run's.
         OSError: If a file cannot be read.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from hessalign.algorithms import get_algorithm
+        >>> from hessalign.backbones import BackboneSpec
+        >>> from hessalign.datasets import find_data
+        >>> from hessalign.datasets.features_file import save_features
+        >>> from hessalign.training import Machine, RunSpec, open_recorded, train
+        >>> y, site = np.arange(24) % 2, np.arange(24) // 8
+        >>> X = (np.random.default_rng(0).normal(size=(24, 3)) + 3 * y[:, None]).astype("float32")
+        >>> hparams = get_algorithm("erm").hparams_class.with_defaults("features", {"batch_size": 4})
+        >>> spec = RunSpec(
+        ...     dataset="features_file",
+        ...     algorithm="erm",
+        ...     target_domains=(2,),
+        ...     backbone=BackboneSpec(name="identity"),
+        ...     hparams=hparams.model_dump(),
+        ...     steps=4,
+        ...     evaluate_every=2,
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     place = Path(folder)
+        ...     written = save_features(place / "sites.safetensors", X, y, site)
+        ...     dataset = find_data(f"{folder}/sites.safetensors").open(seed=0)
+        ...     spec = spec.model_copy(update={"data": dataset.fingerprint})
+        ...     record = train(spec, dataset, place / "run", Machine("cpu"))
+        ...     data = f"{folder}/sites.safetensors"
+        ...     again, found = open_recorded(place / "run", {}, data, None)
+        >>> again == spec, [domain.name for domain in found.domains]
+        (True, ['0', '1', '2'])
     """
     specs = read_specs(path)
     source = None if dataset is None else find_data(dataset, root)
@@ -111,6 +143,25 @@ def open_data(spec: RunSpec, dataset: str | None, root: Path | None, path: Path)
     Raises:
         ValueError: If it is not there, or is not the run's.
         OSError: If a file cannot be read.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from hessalign.algorithms import get_algorithm
+        >>> from hessalign.backbones import BackboneSpec
+        >>> from hessalign.training import RunSpec, open_data
+        >>> hparams = get_algorithm("erm").hparams_class.with_defaults("small")
+        >>> spec = RunSpec(
+        ...     dataset="colored_mnist",
+        ...     algorithm="erm",
+        ...     target_domains=(2,),
+        ...     backbone=BackboneSpec(name="mnist_cnn"),
+        ...     hparams=hparams.model_dump(),
+        ...     steps=300,
+        ...     evaluate_every=100,
+        ... )
+        >>> dataset = open_data(spec, None, None, Path("runs/first"))
+        >>> len(dataset.domains)
+        3
     """
     source = _source_of(spec, root, path) if dataset is None else find_data(dataset, root)
     data = source.open(spec.trial_seed)

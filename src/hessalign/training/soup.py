@@ -117,6 +117,38 @@ def average_runs(
         ValueError: If the runs do not go together, before any work is done.
         OSError: If something cannot be read or written.
         DivergedError: If a run diverged.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from hessalign.algorithms import get_algorithm
+        >>> from hessalign.backbones import BackboneSpec
+        >>> from hessalign.datasets import find_data
+        >>> from hessalign.datasets.features_file import save_features
+        >>> from hessalign.training import Machine, RunSpec, average_runs, train
+        >>> y, site = np.arange(24) % 2, np.arange(24) // 8
+        >>> X = (np.random.default_rng(0).normal(size=(24, 3)) + 3 * y[:, None]).astype("float32")
+        >>> hparams = get_algorithm("erm").hparams_class.with_defaults("features", {"batch_size": 4})
+        >>> spec = RunSpec(
+        ...     dataset="features_file",
+        ...     algorithm="erm",
+        ...     target_domains=(2,),
+        ...     backbone=BackboneSpec(name="identity"),
+        ...     hparams=hparams.model_dump(),
+        ...     steps=4,
+        ...     evaluate_every=2,
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     place = Path(folder)
+        ...     written = save_features(place / "sites.safetensors", X, y, site)
+        ...     dataset = find_data(f"{folder}/sites.safetensors").open(seed=0)
+        ...     runs = [place / f"run-{steps}" for steps in (4, 6)]
+        ...     for steps, run in zip((4, 6), runs, strict=True):
+        ...         record = train(spec.model_copy(update={"steps": steps}), dataset, run, Machine("cpu"))
+        ...     record, mean = average_runs(runs, place / "mean", lambda spec: dataset, Machine("cpu"))
+        >>> len(mean.average.members), mean.average.selection
+        (2, 'uniform')
     """
     require_choice("selection", selection, get_args(Selection))
     wise_ft = require_number("wise_ft", wise_ft, least=0, most=1)

@@ -153,6 +153,26 @@ class CheckpointMetadata(BaseModel):
         class_names: By class id.
         input_shape: ``(channels, height, width)`` of an input, or ``(d,)`` of a feature vector.
         source_domains: Number of domains trained on.
+
+    Examples:
+        >>> from hessalign.algorithms import get_algorithm
+        >>> from hessalign.backbones import BackboneSpec
+        >>> from hessalign.training import CheckpointMetadata, RunSpec
+        >>> hparams = get_algorithm("erm").hparams_class.with_defaults("features")
+        >>> spec = RunSpec(
+        ...     dataset="features_file",
+        ...     algorithm="erm",
+        ...     target_domains=(2,),
+        ...     backbone=BackboneSpec(name="identity"),
+        ...     hparams=hparams.model_dump(),
+        ...     steps=300,
+        ...     evaluate_every=100,
+        ... )
+        >>> metadata = CheckpointMetadata(
+        ...     step=300, run=spec, class_names=("healthy", "ill"), input_shape=(3,), source_domains=2
+        ... )
+        >>> CheckpointMetadata.model_validate_json(metadata.model_dump_json()) == metadata
+        True
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -190,6 +210,14 @@ def choose_backbone(
     Raises:
         ValueError: If a choice is not allowed.
         OSError: If a weights file is missing.
+
+    Examples:
+        >>> from hessalign.datasets import get_dataset
+        >>> from hessalign.training import choose_backbone
+        >>> choose_backbone(get_dataset("features_file")).name
+        'identity'
+        >>> choose_backbone(get_dataset("colored_mnist")).name
+        'mnist_cnn'
     """
     chosen = name or dataset.default_backbone
     source = weights or ("none" if chosen in OWN_NETWORKS else "hub")
@@ -225,6 +253,25 @@ def build_algorithm(
         ValueError: If a name, a hyper-parameter or the backbone is not allowed, or does not go with such
             inputs.
         OSError: If the backbone's weights cannot be read.
+
+    Examples:
+        >>> import torch
+        >>> from hessalign.algorithms import get_algorithm
+        >>> from hessalign.backbones import BackboneSpec
+        >>> from hessalign.training import RunSpec, build_algorithm
+        >>> hparams = get_algorithm("hgp").hparams_class.with_defaults("features")
+        >>> spec = RunSpec(
+        ...     dataset="features_file",
+        ...     algorithm="hgp",
+        ...     target_domains=(2,),
+        ...     backbone=BackboneSpec(name="identity"),
+        ...     hparams=hparams.model_dump(),
+        ...     steps=300,
+        ...     evaluate_every=100,
+        ... )
+        >>> algorithm = build_algorithm(spec, (3,), classes=4, source_domains=2)
+        >>> algorithm.training, algorithm(torch.zeros(5, 3)).shape
+        (True, torch.Size([5, 4]))
     """
     algorithm_class = get_algorithm(spec.algorithm)
     hparams = algorithm_class.hparams_class(**spec.hparams)
@@ -248,6 +295,11 @@ def check_algorithm(name: str, backbone: str, input_shape: tuple[int, ...]) -> N
 
     Raises:
         ValueError: Saying what it needs.
+
+    Examples:
+        >>> from hessalign.training import check_algorithm
+        >>> check_algorithm("hgp", "identity", (512,))
+        >>> check_algorithm("hgp", "mnist_cnn", (2, 28, 28))
     """
     algorithm = get_algorithm(name)
     if len(input_shape) == 1 and algorithm.needs_images:
@@ -282,6 +334,17 @@ def target_indices(names: str, dataset: DomainDataset) -> tuple[int, ...]:
 
     Raises:
         ValueError: If one is not a domain of the dataset.
+
+    Examples:
+        >>> import tempfile
+        >>> import torch
+        >>> from hessalign.datasets.features_file import FeaturesFile, save_features
+        >>> from hessalign.training import target_indices
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = f"{folder}/sites.safetensors"
+        ...     written = save_features(path, torch.zeros(3, 2), [0, 1, 0], ["north", "south", "west"])
+        ...     target_indices("west,0", FeaturesFile(path))
+        (0, 2)
     """
     known = [domain.name for domain in dataset.domains]
     chosen = []

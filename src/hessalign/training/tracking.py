@@ -28,6 +28,19 @@ class RunTracking:
 
     Raises:
         ValueError: If a tracker is not known or not installed.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from hessalign.training import Progress, RunTracking
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     tracking = RunTracking(["tensorboard"], Path(folder))
+        ...     tracking.write(Progress(0, {"loss": torch.tensor(0.7)}, None, 100.0))
+        ...     tracking.close()
+        ...     files = list(Path(folder).rglob("events.out.tfevents*"))
+        >>> len(files)
+        1
     """
 
     def __init__(
@@ -78,6 +91,19 @@ class TensorBoard(RunTracking):
 
     Raises:
         ValueError: If TensorBoard is not installed.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from hessalign.training import Progress, TensorBoard
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     tracking = TensorBoard(Path(folder))
+        ...     tracking.write(Progress(0, {"loss": torch.tensor(0.7)}, None, 100.0))
+        ...     tracking.close()
+        ...     files = list(Path(folder).rglob("events.out.tfevents*"))
+        >>> len(files)
+        1
     """
 
     def __init__(self, folder: Path) -> None:

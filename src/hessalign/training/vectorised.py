@@ -67,6 +67,27 @@ def can_train_together(spec: RunSpec) -> str | None:
         Equal for runs that can be trained together; None for a run that must be trained alone, since its
         inputs are images, it draws random numbers, its algorithm's rule cannot be vectorised, or it has a
         recipe beside that rule.
+
+    Examples:
+        >>> from hessalign.algorithms import get_algorithm
+        >>> from hessalign.backbones import BackboneSpec
+        >>> from hessalign.training import RunSpec, can_train_together
+        >>> hparams = get_algorithm("erm").hparams_class.with_defaults("features")
+        >>> spec = RunSpec(
+        ...     dataset="features_file",
+        ...     algorithm="erm",
+        ...     target_domains=(2,),
+        ...     backbone=BackboneSpec(name="identity"),
+        ...     hparams=hparams.model_dump(),
+        ...     steps=300,
+        ...     evaluate_every=100,
+        ... )
+        >>> other = spec.model_copy(update={"seed": 1})
+        >>> can_train_together(spec) == can_train_together(other)
+        True
+        >>> longer = spec.model_copy(update={"steps": 600})
+        >>> can_train_together(spec) == can_train_together(longer)
+        False
     """
     algorithm = get_algorithm(spec.algorithm)
     batched = algorithm.batched_hparams(algorithm.hparams_class(**spec.hparams))
@@ -114,6 +135,37 @@ def train_together(
         ValueError: If the runs cannot be trained together, do not go with dataset, folders and machine, or
             what is in a folder is damaged.
         OSError: If the disk cannot be written, or another process writes to a folder.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from hessalign.algorithms import get_algorithm
+        >>> from hessalign.backbones import BackboneSpec
+        >>> from hessalign.datasets import find_data
+        >>> from hessalign.datasets.features_file import save_features
+        >>> from hessalign.training import Machine, RunSpec, train_together
+        >>> y, site = np.arange(24) % 2, np.arange(24) // 8
+        >>> X = (np.random.default_rng(0).normal(size=(24, 3)) + 3 * y[:, None]).astype("float32")
+        >>> hparams = get_algorithm("erm").hparams_class.with_defaults("features", {"batch_size": 4})
+        >>> spec = RunSpec(
+        ...     dataset="features_file",
+        ...     algorithm="erm",
+        ...     target_domains=(2,),
+        ...     backbone=BackboneSpec(name="identity"),
+        ...     hparams=hparams.model_dump(),
+        ...     steps=4,
+        ...     evaluate_every=2,
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     place = Path(folder)
+        ...     written = save_features(place / "sites.safetensors", X, y, site)
+        ...     dataset = find_data(f"{folder}/sites.safetensors").open(seed=0)
+        ...     specs = [spec.model_copy(update={"seed": seed}) for seed in range(2)]
+        ...     runs = [place / f"run-{seed}" for seed in range(2)]
+        ...     records = train_together(specs, dataset, runs, Machine("cpu"))
+        >>> [record["step"] for record in records]
+        [3, 3]
     """
     _check(specs, dataset, folders, machine)
     left = [place for place, folder in enumerate(folders) if not is_finished(folder)]

@@ -31,6 +31,13 @@ class LocalEngine:
         threads: Of PyTorch in each.
         retries: How often a failed run is done again.
         devices: Values of ``CUDA_VISIBLE_DEVICES``, dealt to the workers in turn; empty to leave it.
+
+    Examples:
+        >>> from contextlib import closing
+        >>> from hessalign.benchmark.engines import LocalEngine
+        >>> with closing(LocalEngine(workers=2, threads=1)) as engine:
+        ...     list(engine.perform([])), engine.retries
+        ([], 1)
     """
 
     def __init__(self, workers: int, threads: int, retries: int = 1, devices: Sequence[str] = ()) -> None:

@@ -39,6 +39,16 @@ class SlurmEngine:
     Raises:
         ValueError: If submitit is not installed, there is no SLURM here, or an option is one that the engine
             sets itself.
+
+    Examples:
+        >>> import tempfile
+        >>> from contextlib import closing
+        >>> from pathlib import Path
+        >>> from hessalign.benchmark.engines import SlurmEngine
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with closing(SlurmEngine(Path(folder), minutes=10, cluster="local")) as engine:
+        ...         list(engine.perform([])), engine.running()
+        ([], [])
     """
 
     def __init__(

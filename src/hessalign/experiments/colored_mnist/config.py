@@ -126,6 +126,11 @@ class Setting(BaseModel):
             mean squares of the earlier gradients keep its steps small.
         subsample: Source images in all, the first of the shuffled 50,000; None for all of them. They are
             dealt to the domains as the whole is. The target keeps its 10,000 images.
+
+    Examples:
+        >>> from hessalign.experiments.colored_mnist import Setting
+        >>> Setting().steps, Setting().hidden, Setting(split="script").split
+        (501, 390, 'script')
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -164,6 +169,14 @@ class RestartSpec(Setting):
         alpha: Weight of the Hessian distance beside that of the gradient distance, 1 as published; stays at 1
             where the method has none.
         gamma: Weight of the flatness penalty, likewise; None where the method has none.
+
+    Examples:
+        >>> from hessalign.experiments.colored_mnist import RestartSpec
+        >>> spec = RestartSpec(method="hgp", seed=3)
+        >>> spec.configuration().seed, spec.setting().steps
+        (0, 501)
+        >>> spec.identity() == RestartSpec(method="hgp", seed=3, alpha=1.0).identity()
+        True
     """
 
     method: str
@@ -187,7 +200,16 @@ class RestartSpec(Setting):
 
 
 def fast_setting(split: Split) -> Setting:
-    """A reduced setting that keeps the ranking of the methods."""
+    """A reduced setting that keeps the ranking of the methods.
+
+    Returns:
+        The setting.
+
+    Examples:
+        >>> from hessalign.experiments.colored_mnist import Setting, fast_setting
+        >>> fast_setting("balanced").hidden < Setting().hidden
+        True
+    """
     published = Setting(split=split)
     learning_rate = FAST_LEARNING_RATE_FACTOR * published.learning_rate
     return published.model_copy(update={"hidden": FAST_HIDDEN, "learning_rate": learning_rate})
@@ -202,6 +224,13 @@ def describe_reduction(setting: Setting, probes: int | None = None) -> str | Non
 
     Returns:
         The differences, in a list with commas; None where there is none.
+
+    Examples:
+        >>> from hessalign.experiments.colored_mnist import Setting, describe_reduction
+        >>> describe_reduction(Setting(steps=100))
+        'steps 100 instead of 501'
+        >>> describe_reduction(Setting()) is None
+        True
     """
     published = Setting(split=setting.split)
     published_probes = PUBLISHED_PROBES[setting.split]
@@ -241,6 +270,12 @@ def plan_restarts(
 
     Returns:
         One spec for each seed and method.
+
+    Examples:
+        >>> from hessalign.experiments.colored_mnist import Setting, plan_restarts
+        >>> specs = plan_restarts(Setting(), ["erm", "hgp"], seeds=range(2), probes=100)
+        >>> [(spec.method, spec.seed) for spec in specs]
+        [('erm', 0), ('hgp', 0), ('erm', 1), ('hgp', 1)]
     """
     names = list(methods)
     weight = implied_gamma(probes) if gamma is None else gamma
@@ -267,5 +302,10 @@ def implied_gamma(probes: int) -> float:
 
     Returns:
         The weight.
+
+    Examples:
+        >>> from hessalign.experiments.colored_mnist import implied_gamma
+        >>> implied_gamma(100)
+        0.02
     """
     return 2 / probes

@@ -101,6 +101,13 @@ def make_colored_mnist(
 
     Returns:
         Two source domains and the target, with the same pixels left out of all.
+
+    Examples:
+        >>> import torch
+        >>> from hessalign.experiments.colored_mnist import make_colored_mnist
+        >>> data = make_colored_mnist("balanced", torch.Generator().manual_seed(0), subsample=200)
+        >>> [len(source.labels) for source in data.sources], len(data.target.labels)
+        ([100, 100], 10000)
     """
     digits = _digits("train")
     order = torch.randperm(SOURCE_IMAGES, generator=generator)[:subsample]

@@ -114,6 +114,15 @@ def make_penalty(spec: RestartSpec, generator: torch.Generator) -> Penalty | Non
 
     Raises:
         ValueError: If the method has a flatness penalty and the spec no weight for it.
+
+    Examples:
+        >>> import torch
+        >>> from hessalign.experiments.colored_mnist import RestartSpec, make_penalty
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> make_penalty(RestartSpec(method="erm", seed=0), generator) is None
+        True
+        >>> callable(make_penalty(RestartSpec(method="hgp", seed=0), generator))
+        True
     """
     method = METHODS[spec.method]
     if method.alignment is None:
@@ -170,6 +179,15 @@ class PenaltyTerms(BaseModel):
             in records from before it was measured.
         held_out_class_images: Number of these, likewise. Both tell how many of each label were predicted as
             either.
+
+    Examples:
+        >>> import torch
+        >>> from hessalign.experiments.colored_mnist import RestartSpec, run_restart
+        >>> spec = RestartSpec(method="erm", seed=0, steps=2, hidden=4, subsample=200)
+        >>> record = run_restart(spec, torch.device("cpu"), log_terms=True)
+        >>> terms = record.terms[0]
+        >>> terms.step, len(terms.source_losses), terms.hessian_distance >= terms.diagonal_distance
+        (0, 2, True)
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -80,6 +80,21 @@ def save_model(network: ColoredMLP, spec: RestartSpec, path: Path) -> None:
 
     Raises:
         OSError: If it cannot be written.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from hessalign.experiments.colored_mnist import RestartSpec, load_model, run_restart, save_model
+        >>> spec = RestartSpec(method="erm", seed=0, steps=2, hidden=4, subsample=200)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "network.safetensors"
+        ...     record = run_restart(
+        ...         spec, torch.device("cpu"), keep=lambda network: save_model(network, spec, path)
+        ...     )
+        ...     network, found = load_model(path)
+        >>> found == spec, network.training
+        (True, False)
     """
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,6 +111,21 @@ def load_model(path: Path) -> tuple[ColoredMLP, RestartSpec]:
 
     Raises:
         ValueError: If the file is not such a network.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from hessalign.experiments.colored_mnist import RestartSpec, load_model, run_restart, save_model
+        >>> spec = RestartSpec(method="erm", seed=0, steps=2, hidden=4, subsample=200)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "network.safetensors"
+        ...     record = run_restart(
+        ...         spec, torch.device("cpu"), keep=lambda network: save_model(network, spec, path)
+        ...     )
+        ...     network, found = load_model(path)
+        >>> found == spec, network.training
+        (True, False)
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -130,6 +160,16 @@ def model_outputs(network: ColoredMLP, spec: RestartSpec, per_domain: int | None
 
     Returns:
         Features, logits, labels and domains of all images, the domains one after another.
+
+    Examples:
+        >>> import torch
+        >>> from hessalign.experiments.colored_mnist import RestartSpec, model_outputs, run_restart
+        >>> spec = RestartSpec(method="erm", seed=0, steps=2, hidden=4, subsample=200)
+        >>> networks = []
+        >>> record = run_restart(spec, torch.device("cpu"), keep=networks.append)
+        >>> outputs = model_outputs(networks[0].eval(), spec, per_domain=5)
+        >>> outputs.features.shape, outputs.domains.bincount().tolist()
+        (torch.Size([15, 4]), [5, 5, 5])
     """
     data = make_colored_mnist(spec.split, torch.Generator().manual_seed(spec.seed), spec.subsample)
     draws = torch.Generator().manual_seed(0)

@@ -26,6 +26,20 @@ class RecordStore:
 
     Args:
         folder: The experiment's; records lie in its sub-folder ``restarts``.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from hessalign.experiments.colored_mnist import RecordStore, RestartSpec, run_restart
+        >>> spec = RestartSpec(method="erm", seed=0, steps=2, hidden=4, subsample=200)
+        >>> record = run_restart(spec, torch.device("cpu"))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     store = RecordStore(Path(folder))
+        ...     before = store.has(spec)
+        ...     store.save(record)
+        ...     before, store.has(spec)
+        (False, True)
     """
 
     def __init__(self, folder: Path) -> None:

@@ -37,7 +37,16 @@ HELD_OUT_SEED = 2**32
 
 
 class Metrics(BaseModel):
-    """State of a run at one step; accuracies in percent."""
+    """State of a run at one step; accuracies in percent.
+
+    Examples:
+        >>> import torch
+        >>> from hessalign.experiments.colored_mnist import RestartSpec, run_restart
+        >>> spec = RestartSpec(method="erm", seed=0, steps=2, hidden=4, subsample=200)
+        >>> record = run_restart(spec, torch.device("cpu"))
+        >>> [metrics.step for metrics in record.history], record.final == record.history[-1]
+        ([0, 1], True)
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -60,6 +69,14 @@ class RestartRecord(BaseModel):
         finished: When, UTC.
         environment: Versions, device and threads: results repeat bit for bit where these are equal.
         terms: Terms of the penalty at the steps of the history, where they were asked for.
+
+    Examples:
+        >>> import torch
+        >>> from hessalign.experiments.colored_mnist import RestartRecord, RestartSpec, run_restart
+        >>> spec = RestartSpec(method="erm", seed=0, steps=2, hidden=4, subsample=200)
+        >>> record = run_restart(spec, torch.device("cpu"))
+        >>> RestartRecord.model_validate_json(record.model_dump_json()) == record
+        True
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -82,6 +99,15 @@ class DivergedRestart(BaseModel):
         problem: What was no longer finite, in words.
         finished: When, UTC.
         environment: As of a [RestartRecord][hessalign.experiments.colored_mnist.RestartRecord].
+
+    Examples:
+        >>> from hessalign.experiments.colored_mnist import DivergedRestart, RestartSpec
+        >>> spec = RestartSpec(method="hgp", seed=3)
+        >>> restart = DivergedRestart(
+        ...     spec=spec, step=200, problem="the loss is nan", finished="", environment={}
+        ... )
+        >>> print(restart)
+        hgp, seed 3, diverged: the loss is nan at step 200
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -102,6 +128,18 @@ class RestartDivergedError(DivergedError):
 
     Attributes:
         restart: What is to be kept of it.
+
+    Examples:
+        >>> from hessalign.experiments.colored_mnist import DivergedRestart, RestartDivergedError, RestartSpec
+        >>> spec = RestartSpec(method="hgp", seed=3)
+        >>> restart = DivergedRestart(
+        ...     spec=spec, step=200, problem="the loss is nan", finished="", environment={}
+        ... )
+        >>> try:
+        ...     raise RestartDivergedError(restart)
+        ... except RestartDivergedError as error:
+        ...     print(error.restart.step)
+        200
     """
 
     def __init__(self, restart: DivergedRestart) -> None:
@@ -165,6 +203,14 @@ def run_restart(
 
     Raises:
         RestartDivergedError: If a loss, the penalty or a weight is no longer finite.
+
+    Examples:
+        >>> import torch
+        >>> from hessalign.experiments.colored_mnist import RestartSpec, run_restart
+        >>> spec = RestartSpec(method="erm", seed=0, steps=2, hidden=4, subsample=200)
+        >>> record = run_restart(spec, torch.device("cpu"))
+        >>> record.final.step, len(record.final.source_accuracies), 0 <= record.final.target_accuracy <= 100
+        (1, 2, True)
     """
     started = time.perf_counter()
     generator = torch.Generator().manual_seed(spec.seed)

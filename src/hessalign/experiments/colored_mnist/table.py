@@ -22,7 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PublishedAccuracy:
-    """What the paper reports in percent: mean and standard deviation over ten restarts."""
+    """What the paper reports in percent: mean and standard deviation over ten restarts.
+
+    Examples:
+        >>> from hessalign.experiments.colored_mnist import PublishedAccuracy, published
+        >>> isinstance(published("balanced")["erm"], PublishedAccuracy)
+        True
+        >>> published("balanced")["erm"]
+        PublishedAccuracy(source=86.4, source_std=0.2, target=14.0, target_std=0.7)
+    """
 
     source: float
     source_std: float
@@ -59,7 +67,16 @@ TABLE_8 = {
 
 
 def published(split: Split) -> dict[str, PublishedAccuracy]:
-    """The table that belongs to a split, by method."""
+    """The table that belongs to a split, by method.
+
+    Returns:
+        The paper's numbers, by key of ``METHODS``.
+
+    Examples:
+        >>> from hessalign.experiments.colored_mnist import published
+        >>> published("balanced")["hgp"].target
+        69.4
+    """
     return TABLE_7 if split == "balanced" else TABLE_8
 
 
@@ -71,7 +88,17 @@ HUTCHINSON_LABELS: dict[Hutchinson, str] = {
 
 
 class Row(BaseModel):
-    """One method: mean and population standard deviation over restarts, in percent, beside the paper's."""
+    """One method: mean and population standard deviation over restarts, in percent, beside the paper's.
+
+    Examples:
+        >>> import torch
+        >>> from hessalign.experiments.colored_mnist import RestartSpec, run_restart, summarise_group
+        >>> spec = RestartSpec(method="erm", seed=0, steps=2, hidden=4, subsample=200)
+        >>> record = run_restart(spec, torch.device("cpu"))
+        >>> row = summarise_group([record])
+        >>> row.method, row.restarts, row.source_accuracy == record.final.source_accuracy
+        ('erm', 1, True)
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -93,13 +120,38 @@ class Row(BaseModel):
 
 
 def summarise(records: Iterable["RestartRecord"], setting: Setting) -> list[Row]:
-    """A row for each method, with its weights and probes, that has restarts in the setting."""
+    """A row for each method, with its weights and probes, that has restarts in the setting.
+
+    Returns:
+        The rows, in the order of the table.
+
+    Examples:
+        >>> import torch
+        >>> from hessalign.experiments.colored_mnist import RestartSpec, run_restart, summarise
+        >>> spec = RestartSpec(method="erm", seed=0, steps=2, hidden=4, subsample=200)
+        >>> record = run_restart(spec, torch.device("cpu"))
+        >>> [(row.method, row.restarts) for row in summarise([record], spec.setting())]
+        [('erm', 1)]
+    """
     inside = [r for r in records if all(getattr(r.spec, name) == value for name, value in setting)]
     return [summarise_group(group) for group in group_restarts(inside)]
 
 
 def group_restarts(records: Iterable["RestartRecord"]) -> list[list["RestartRecord"]]:
-    """Restarts that differ by their seed alone together, in the order of the table."""
+    """Restarts that differ by their seed alone together, in the order of the table.
+
+    Returns:
+        The groups, none of them empty.
+
+    Examples:
+        >>> import torch
+        >>> from hessalign.experiments.colored_mnist import RestartSpec, group_restarts, run_restart
+        >>> spec = RestartSpec(method="erm", seed=0, steps=2, hidden=4, subsample=200)
+        >>> record = run_restart(spec, torch.device("cpu"))
+        >>> other = run_restart(spec.model_copy(update={"seed": 1}), torch.device("cpu"))
+        >>> [[found.spec.seed for found in group] for group in group_restarts([record, other])]
+        [[0, 1]]
+    """
     groups: dict[RestartSpec, list[RestartRecord]] = {}
     for record in records:
         groups.setdefault(record.spec.configuration(), []).append(record)
@@ -113,7 +165,20 @@ def _place_in_table(spec: RestartSpec) -> tuple[float | str, ...]:
 
 
 def summarise_group(records: Sequence["RestartRecord"]) -> Row:
-    """One row from restarts that differ by their seed alone, at least one."""
+    """One row from restarts that differ by their seed alone, at least one.
+
+    Returns:
+        The row.
+
+    Examples:
+        >>> import torch
+        >>> from hessalign.experiments.colored_mnist import RestartSpec, run_restart, summarise_group
+        >>> spec = RestartSpec(method="erm", seed=0, steps=2, hidden=4, subsample=200)
+        >>> record = run_restart(spec, torch.device("cpu"))
+        >>> row = summarise_group([record, record])
+        >>> row.restarts, row.target_accuracy_std, row.target_accuracy == record.final.target_accuracy
+        (2, 0.0, True)
+    """
     spec = records[0].spec
     source = [record.final.source_accuracy for record in records]
     target = [record.final.target_accuracy for record in records]
@@ -140,7 +205,16 @@ def summarise_group(records: Sequence["RestartRecord"]) -> Row:
 
 
 def label_of(spec: RestartSpec) -> str:
-    """The method's name, with what sets it apart from other rows of the same setting."""
+    """The method's name, with what sets it apart from other rows of the same setting.
+
+    Returns:
+        The label of its row.
+
+    Examples:
+        >>> from hessalign.experiments.colored_mnist import RestartSpec, label_of
+        >>> label_of(RestartSpec(method="hgp", seed=0, alpha=0.5))
+        'HGP, α = 0.5'
+    """
     usual = spec.with_published_schedule()
     words = [METHODS[spec.method].label]
     if spec.probes is not None and spec.probes != PUBLISHED_PROBES[spec.split]:
