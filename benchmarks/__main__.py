@@ -21,6 +21,7 @@ from benchmarks import (
     linear_unit_tests,
     mnist_step,
     penalties,
+    penalty_profile,
     resnet_step,
     vectorised_runs,
 )
@@ -39,6 +40,7 @@ HEADLINES = (
 )
 SCRIPTS = (
     penalties,
+    penalty_profile,
     colored_mnist_step,
     resnet_step,
     algorithm_step,
