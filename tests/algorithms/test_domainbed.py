@@ -3,7 +3,6 @@
 import copy
 import random
 from collections import deque
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -99,12 +98,8 @@ del CLASSES[MADE.name]
 
 
 @pytest.fixture(autouse=True)
-def _known_here_alone() -> Iterator[None]:
-    """Other tests go through all algorithms, and know nothing of what these need."""
-    CLASSES[MADE.name] = MADE
-    yield
-    for name in set(CLASSES) - set(registry.BUILT_IN):
-        del CLASSES[name]
+def _known_here_alone() -> None:
+    CLASSES[MADE.name] = MADE  # forgotten after each test, like all that a test registers
 
 
 class OwnNetwork(nn.Module):

@@ -3,7 +3,7 @@
 import copy
 import os
 import random
-import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from hessalign.runs.checkpoints import AVERAGE, TRAINED, WEIGHTS
 from hessalign.runs.recipe import Recipe
 from hessalign.training import Machine, RunSpec, load_trained, read_records, train
 from hessalign.training.averaging import SMA, SWAD, Averaging, in_place, renew_statistics
-from tests.processes import start
+from tests.processes import run_in_parts, run_whole, start
 from tests.training.tiny_domains import TinyDomains, tiny_spec
 
 CPU = Machine("cpu")
@@ -140,31 +140,18 @@ def assert_same(one: Path, other: Path) -> None:
     assert accuracies[0] == accuracies[1]
 
 
-def long_run(folder: Path, recipe: Recipe) -> None:
-    train(tiny_spec(**FAST, recipe=recipe, steps=40, evaluate_every=2), TinyDomains(), folder, CPU)
+def long_run(folder: Path, recipe: Recipe, steps: int) -> None:
+    train(tiny_spec(**FAST, recipe=recipe, steps=steps, evaluate_every=2), TinyDomains(), folder, CPU)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", [SWAD_RECIPE, SMA_RECIPE])
 def test_killed_at_any_moment_ends_with_the_same_bits(tmp_path: Path, recipe: Recipe) -> None:
-    whole = start(long_run, tmp_path / "whole", recipe)
-    whole.join(timeout=300)
-    assert whole.exitcode == 0
-    moments, kills, most = random.Random(0), 0, 6 if os.environ.get("CI") else 2
-    while True:
-        process = start(long_run, tmp_path / "parts", recipe)
-        if kills == most:
-            process.join(timeout=300)
-            assert process.exitcode == 0
-            break
-        before = len(read_records(tmp_path / "parts"))
-        while process.is_alive() and len(read_records(tmp_path / "parts")) <= before:
-            time.sleep(0.005)
-        time.sleep(moments.uniform(0, 0.1))
-        assert process.is_alive(), "the run ended before it was killed often enough"
-        process.kill()
-        process.join()
-        kills += 1
+    kills = 6 if os.environ.get("CI") else 2
+    steps = 12 * kills + 10  # six records for each kill, which takes two or so
+    whole, parts = (partial(start, long_run, tmp_path / name, recipe, steps) for name in ("whole", "parts"))
+    pace = run_whole(whole, lambda: len(read_records(tmp_path / "whole")))
+    run_in_parts(parts, lambda: len(read_records(tmp_path / "parts")), kills, pace)
     assert_same(tmp_path / "whole", tmp_path / "parts")
 
 

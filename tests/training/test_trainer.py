@@ -2,8 +2,7 @@
 
 import json
 import os
-import random
-import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,7 +26,7 @@ from hessalign.training import (
     train_together,
 )
 from tests.algorithms.images import WAITS
-from tests.processes import start
+from tests.processes import run_in_parts, run_whole, start
 from tests.training.tiny_domains import NAMES, TinyDomains, tiny_spec
 from tests.training.tiny_features import feature_spec, tiny_features
 
@@ -230,29 +229,13 @@ KEEPS_MORE = ("eqrm", "rdm", "trm", "erm_plus_plus")
     "algorithm", ["hgp", *(pytest.param(name, marks=pytest.mark.slow) for name in KEEPS_MORE)]
 )
 def test_killed_at_random_moments_ends_with_the_same_bits(tmp_path: Path, algorithm: str) -> None:
-    most = 2 if algorithm in KEEPS_MORE else 10 if os.environ.get("CI") else 4
-    steps = 20 * most + 20  # ten records for each kill, which comes within 0.1 s of a new one
-    whole = start(long_run, tmp_path / "whole", algorithm, steps)
-    whole.join(timeout=300)
-    assert whole.exitcode == 0
-    moments = random.Random(0)
-    kills = 0
-    for _ in range(200):
-        process = start(long_run, tmp_path / "parts", algorithm, steps)
-        if kills == most:
-            process.join(timeout=300)
-            assert process.exitcode == 0
-            break
-        before = len(read_records(tmp_path / "parts"))
-        while process.is_alive() and len(read_records(tmp_path / "parts")) <= before:
-            time.sleep(0.005)
-        time.sleep(moments.uniform(0, 0.1))
-        if process.is_alive():
-            process.kill()
-            kills += 1
-        process.join()
-        assert not (tmp_path / "parts" / "done").exists(), "the run ended before it was killed often enough"
-    assert kills == most
+    kills = 2 if algorithm in KEEPS_MORE else 10 if os.environ.get("CI") else 4
+    steps = 12 * kills + 10  # six records for each kill, which takes two or so
+    whole, parts = (
+        partial(start, long_run, tmp_path / name, algorithm, steps) for name in ("whole", "parts")
+    )
+    pace = run_whole(whole, lambda: len(read_records(tmp_path / "whole")))
+    run_in_parts(parts, lambda: len(read_records(tmp_path / "parts")), kills, pace)
     assert_same(tmp_path / "whole", tmp_path / "parts")
 
 
