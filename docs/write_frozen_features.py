@@ -16,9 +16,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from benchmarks.heart_disease import CATEGORIES, read
 from numpy.typing import NDArray
 
-from benchmarks.heart_disease import CATEGORIES, read
 from hessalign.datasets.features_file import feature_rows, save_features
 
 UNITS = {0: (55, 10), 3: (130, 20), 4: (240, 50), 7: (140, 25), 9: (1, 1), 11: (1, 1)}

@@ -14,6 +14,10 @@ from hessalign.cli.terminal import Console, reported
 from hessalign.grid import NOTHING, Grid
 from hessalign.memory import keep_freed_memory
 
+MOST_DOMAINS = 15
+"""Rows of a table of domains in the terminal, the sharpest."""
+MOST_NOTES = 3
+
 if TYPE_CHECKING:
     import polars as pl
     import torch
@@ -151,6 +155,8 @@ def _print(reports: "Mapping[str, diagnostics.AlignmentReport]") -> None:
             ranked = ranked.drop("shrunk")
         console.print(_grid(f"{title}: what differs, in nats", ranked).to_rich())
         console.print(_distance_grid(title, report, pairs).to_rich())
+        console.print(_shift_grid(title, report, pairs).to_rich())
+        console.print(_sharpness_grid(title, report).to_rich())
         if left := len(report.to_frame("pairs")) - len(pairs):
             console.print(
                 f"{left:,} more pairs lie between the most different and the most alike; --html and --json "
@@ -188,6 +194,42 @@ def _distance_grid(title: str, report: "diagnostics.AlignmentReport", pairs: "pl
         title=f"{title}: distances",
         notes=[f"interval: {100 * report.level:g} %, without what chance adds; δ = {report.radius:g}"],
         align="llrrl",
+    )
+
+
+def _shift_grid(title: str, report: "diagnostics.AlignmentReport", pairs: "pl.DataFrame") -> Grid:
+    columns = ("first", "second", "diversity", "diversity by chance", "correlation", "correlation by chance")
+    shifts = report.told("shift", pairs)
+    notes = [
+        f"{first} – {second}: {note}"
+        for first, second, note in shifts.select("first", "second", "note").iter_rows()
+        if note
+    ]
+    return Grid(
+        headers=("domains", "diversity", "by chance", "correlation", "by chance"),
+        rows=[
+            (f"{first} – {second}", *map(_text, values))
+            for first, second, *values in shifts.select(columns).iter_rows()
+        ],
+        title=f"{title}: diversity and correlation shift (OoD-Bench), 0 to 1",
+        notes=notes[:MOST_NOTES],
+        align="lrrrr",
+    )
+
+
+def _sharpness_grid(title: str, report: "diagnostics.AlignmentReport") -> Grid:
+    domains = report.to_frame("domains")
+    columns = ("domain", "samples", "trace", "trace error", "largest eigenvalue")
+    ranked = domains.sort("trace", descending=True, maintain_order=True).head(MOST_DOMAINS)
+    left = len(domains) - len(ranked)
+    return Grid(
+        headers=("domain", "samples", "trace", "±", "largest eigenvalue"),
+        rows=[
+            (name, f"{size:,}", *map(_text, rest)) for name, size, *rest in ranked.select(columns).iter_rows()
+        ],
+        title=f"{title}: sharpness of each domain's loss in the head",
+        notes=[f"{left:,} more domains are less sharp; --html and --json have all."] if left else [],
+        align="lrrrr",
     )
 
 

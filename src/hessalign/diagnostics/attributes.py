@@ -260,6 +260,8 @@ class AttributeComparison:
     Attributes:
         effects: The four attributes.
         group_count: Number of groups of targets.
+        whitened: Features of each domain along their leading directions, in units of their spread within
+            domains and groups, ``(n_e, k)``.
         shrunk: Difference of feature covariances with shrinkage, in nats, of the chosen pairs for which it is
             not told otherwise, ``(pairs,)``; NaN for others.
     """
@@ -279,6 +281,7 @@ class AttributeComparison:
         groups = [domain.groups for domain in domains]
         features = standardised(torch.cat([domain.derivatives.features for domain in domains]), resolution)
         whitened, self.dimensions = _whiten(features.split(self.sizes), groups)
+        self.whitened = whitened
         self.directions = whitened[0].shape[1]
         coefficients = self.dimensions + 1
         self.explainable = len(features) // 2 >= SAMPLES_FOR_COEFFICIENT * coefficients

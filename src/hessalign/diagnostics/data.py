@@ -10,11 +10,20 @@ from hessalign.checks import require_choice
 from hessalign.markup import visible
 
 Table = Literal[
-    "distances", "attributes", "pairs", "domains", "groups", "parts", "eigenvalues", "samples", "plane"
+    "distances",
+    "attributes",
+    "pairs",
+    "domains",
+    "groups",
+    "parts",
+    "eigenvalues",
+    "samples",
+    "plane",
+    "shift",
 ]
 Plot = Literal["distances", "eigenvalues", "attributes", "plane"]
 
-OF_PAIRS: tuple[Table, ...] = ("pairs", "distances", "attributes", "groups", "parts", "samples")
+OF_PAIRS: tuple[Table, ...] = ("pairs", "distances", "attributes", "groups", "parts", "samples", "shift")
 """Tables with the columns ``first`` and ``second``."""
 
 MOST_PAIRS = 15
@@ -60,11 +69,13 @@ class DomainReport:
                 ``"attributes"``: what differs, ranked, for each pair; where too few samples cannot tell,
                 there is neither effect nor rank, ``note`` says so, and ``shrunk`` is the difference of
                 covariances with shrinkage. ``"pairs"``: a row for each pair, the most different first.
-                ``"domains"``: a row for each domain, with those that are nearest and farthest and its place
-                among its like. ``"groups"``: what differs, by class. ``"parts"``: squared distances split by
-                attribute of Proposition 4 (or 5) and output. ``"eigenvalues"``: leading ones of each
-                domain's Hessian. ``"samples"``: those that lengthen a distance most. ``"plane"``: the
-                domains in the plane of the two leading aligned directions.
+                ``"domains"``: a row for each domain, with those that are nearest and farthest, its place
+                among its like, and how sharp its loss is: trace and largest eigenvalue of its Hessian.
+                ``"groups"``: what differs, by class. ``"parts"``: squared distances split by attribute of
+                Proposition 4 (or 5) and output. ``"eigenvalues"``: leading ones of each domain's Hessian.
+                ``"samples"``: those that lengthen a distance most. ``"plane"``: the domains in the plane of
+                the two leading aligned directions. ``"shift"``: diversity and correlation shift of OoD-Bench
+                for each pair, and what chance gives; where too few samples cannot tell, ``note`` says so.
 
         Returns:
             The table, to read; a change of it is one of the report.

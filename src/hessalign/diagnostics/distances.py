@@ -6,6 +6,7 @@ heads ``θ`` in a neighbourhood ``‖θ − θ₀‖ ≤ δ``:
 Domain Generalization", NeurIPS 2021). Second-order expansion at ``θ₀`` gives both terms here.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -111,6 +112,17 @@ def domain_eigenvalues(domains: Sequence[HeadDerivatives], count: int) -> list[T
     for domain in domains:
         (short,) = in_their_span([domain], count)
         found.append(leading_eigenpairs(short.hvp, short.gradient(), count)[0].double())
+    return found
+
+
+def hessian_traces(domains: Sequence[HeadDerivatives]) -> list[tuple[float, float]]:
+    """Trace of each domain's Hessian, ``mean_i tr(A_i) ‖z̃_i‖²``, and its standard error over samples."""
+    found = []
+    for domain in domains:
+        sizes = domain.bias + row_squares(domain.features)
+        values = (domain.curvature.diagonal().sum(1) * sizes).double()
+        error = float(values.std()) / len(values) ** 0.5 if len(values) > 1 else math.nan
+        found.append((float(values.mean()), error))
     return found
 
 

@@ -25,6 +25,7 @@ SECTIONS: dict[Table, str] = {
     "distances": "Distances",
     "parts": "Squared distances by attribute (Propositions 4 and 5) and output",
     "groups": "What differs, by class",
+    "shift": "Diversity and correlation shift (OoD-Bench)",
     "eigenvalues": "Leading eigenvalues of the head's Hessian",
     "samples": "Samples that lengthen a distance most",
 }

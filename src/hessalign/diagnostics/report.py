@@ -14,7 +14,13 @@ from hessalign import diagnostics
 from hessalign.checks import require_number, require_whole
 from hessalign.diagnostics.attributes import AttributeComparison, attribute_names, standardised
 from hessalign.diagnostics.data import SAID, DomainReport, Plot, Table
-from hessalign.diagnostics.distances import domain_eigenvalues, mean_distances, spectral_distances
+from hessalign.diagnostics.densities import DensityShift, density_shift
+from hessalign.diagnostics.distances import (
+    domain_eigenvalues,
+    hessian_traces,
+    mean_distances,
+    spectral_distances,
+)
 from hessalign.diagnostics.means import Pairs, diagonal_means, gradient_means, hessian_means
 from hessalign.diagnostics.samples import (
     DomainSamples,
@@ -34,6 +40,7 @@ from hessalign.diagnostics.tables import (
     part_table,
     plane_table,
     sample_table,
+    shift_table,
 )
 from hessalign.exceptions import UntrustworthyWarning
 from hessalign.head import HeadDerivatives, HeadLoss
@@ -235,9 +242,10 @@ def alignment_report(
         "eigenvalues": eigenvalue_table(spectra, domain_names),
         "samples": sample_table(distances, domain_names, indices, top_samples),
         "plane": plane_table(derivatives, gradients, domain_names),
+        "shift": shift_table(_density_shifts(comparison, split, full, seed), full, domain_names),
     }
     tables["pairs"] = pair_table(means, comparison, full, domain_column)
-    tables["domains"] = domain_table(hessians, domain_names)
+    tables["domains"] = domain_table(hessians, spectra, hessian_traces(derivatives), domain_names)
     report = AlignmentReport(
         names=domain_names,
         sizes=tuple(map(len, split)),
@@ -275,6 +283,18 @@ def _pairs_in_full(derivatives: Sequence[HeadDerivatives], most: int, generator:
     return Pairs(
         len(derivatives), tuple(sorted(zip(first[chosen].tolist(), second[chosen].tolist(), strict=True)))
     )
+
+
+def _density_shifts(
+    comparison: AttributeComparison, split: Sequence[DomainSamples], full: Pairs, seed: int
+) -> list[DensityShift]:
+    """Of the pairs that are compared in full; draws of their own leave those of intervals as they are."""
+    random = np.random.default_rng((seed, 1))
+    domains = [
+        (features.numpy(), samples.groups.numpy())
+        for features, samples in zip(comparison.whitened, split, strict=True)
+    ]
+    return [density_shift(domains[first], domains[second], random) for first, second in full.chosen]
 
 
 def _about_input(given: ReportInput, split: Sequence[DomainSamples]) -> list[str]:

@@ -13,6 +13,7 @@ from scipy.spatial.distance import squareform
 from torch import Tensor
 
 from hessalign.diagnostics.attributes import AttributeComparison, ranking
+from hessalign.diagnostics.densities import DensityShift
 from hessalign.diagnostics.distances import PairDistance, gradient_term, transfer_bound
 from hessalign.diagnostics.means import DomainMeans, Pairs
 from hessalign.diagnostics.samples import ReportInput
@@ -206,8 +207,13 @@ def pair_table(
     ).sort("Hessian distance", descending=True, nulls_last=True, maintain_order=True)
 
 
-def domain_table(hessians: DomainMeans, names: Sequence[str]) -> pl.DataFrame:
-    """A row for each domain: how far the others are, and its place where like domains stand together."""
+def domain_table(
+    hessians: DomainMeans,
+    spectra: Sequence[Tensor],
+    traces: Sequence[tuple[float, float]],
+    names: Sequence[str],
+) -> pl.DataFrame:
+    """A row for each domain: how far the others are, its place among its like, and how sharp its loss is."""
     relative = (hessians.debiased() / hessians.scales()).numpy()
     np.fill_diagonal(relative, np.nan)
     known = ~np.isnan(relative)
@@ -229,6 +235,9 @@ def domain_table(hessians: DomainMeans, names: Sequence[str]) -> pl.DataFrame:
                 "nearest": pl.Series(nearest, dtype=pl.String),
                 "farthest": pl.Series(farthest, dtype=pl.String),
                 "place": _places(hessians),
+                "trace": [trace for trace, _ in traces],
+                "trace error": [error for _, error in traces],
+                "largest eigenvalue": [float(values[0]) for values in spectra],
             }
         )
     )
@@ -242,6 +251,30 @@ def eigenvalue_table(spectra: Sequence[Tensor], names: Sequence[str]) -> pl.Data
         for number, value in enumerate(values, start=1)
     ]
     return pl.DataFrame(rows)
+
+
+def shift_table(shifts: Sequence[DensityShift], pairs: Pairs, names: Sequence[str]) -> pl.DataFrame:
+    """Diversity and correlation shift of the pairs compared in full."""
+    rows = [
+        {
+            "first": names[first],
+            "second": names[second],
+            **{
+                f"{name}{column}": value
+                for name, size in (("diversity", shift.diversity), ("correlation", shift.correlation))
+                for column, value in (("", size.value), (" by chance", size.chance), (" z", size.z))
+            },
+            "directions": shift.directions,
+            "note": shift.note or None,
+        }
+        for (first, second), shift in zip(pairs.chosen, shifts, strict=True)
+    ]
+    numbers = [
+        f"{name}{column}" for name in ("diversity", "correlation") for column in ("", " by chance", " z")
+    ]
+    schema: dict[str, Any] = dict.fromkeys(("first", "second"), pl.String)
+    schema |= {**dict.fromkeys(numbers, pl.Float64), "directions": pl.Int64, "note": pl.String}
+    return _without_nan(pl.DataFrame(rows, schema=schema))
 
 
 def sample_table(
