@@ -141,9 +141,9 @@ def _directions(features: Array, labels: Codes, domains: Codes, width: int) -> A
     classes = int(labels.max()) + 1
     cells = domains * classes + labels
     counts = np.bincount(cells, minlength=2 * classes).reshape(2, classes, 1)
-    sums = np.zeros((2 * classes, features.shape[1]))
-    np.add.at(sums, cells, features)
-    sums = sums.reshape(2, classes, -1)
+    by_cell = np.zeros((2 * classes, features.shape[1]))
+    np.add.at(by_cell, cells, features)
+    sums = by_cell.reshape(2, classes, -1)
     means = sums / np.maximum(counts, 1)
     shared = (counts > 0).all(axis=0)
     moves = np.sqrt(counts.prod(axis=0) / counts.sum(axis=0).clip(1)) * (means[0] - means[1])
