@@ -182,6 +182,25 @@ def test_bad_sweeps_are_named(changes: dict, message: str) -> None:
         SweepSpec(**{"algorithms": ("erm",), "trials": 1, "hparams": 1, **changes}).plan(ManyDomains(3))
 
 
+@pytest.mark.parametrize(
+    ("steps", "fixed", "late"),
+    [
+        (100, {}, ["fishr (anneal_steps, 3 of 3 runs)", "irm (anneal_steps, 3 of 3 runs)"]),
+        (500, {}, ["fishr (anneal_steps, 3 of 3 runs)", "irm (anneal_steps, 3 of 3 runs)"]),
+        (501, {}, ["fishr (anneal_steps, 3 of 3 runs)"]),
+        (2000, {}, []),
+        (100, {"anneal_steps": 30}, []),
+    ],
+)
+def test_what_sets_in_after_the_end_is_told(steps: int, fixed: dict, late: list[str]) -> None:
+    """Fishr's penalty waits for 1,500 steps by default and IRM's for 500; HGP's does not wait."""
+    config = RunConfig(steps=steps, evaluate_every=steps, fixed=fixed)
+    sweep = SweepSpec(
+        algorithms=("hgp", "irm", "fishr"), trials=1, hparams=1, targets="singles", config=config
+    )
+    assert protocol.too_late(sweep.plan(ManyDomains(3))) == late
+
+
 def test_every_algorithm_can_be_planned() -> None:
     specs = SweepSpec(algorithms=algorithm_names(), trials=1, hparams=4).plan(ManyDomains(4))
     assert len(specs) == len(algorithm_names()) * 4 * 10

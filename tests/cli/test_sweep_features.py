@@ -73,6 +73,7 @@ def test_a_dry_run_estimates_and_writes_nothing(features: Path, tmp_path: Path, 
     assert result.returncode == 0, result.stderr
     document = json.loads(result.stdout)
     assert [row["runs"] for row in document["rows"]] == [4, 4, 4]
+    assert "sets in after the end of most runs of: fishr (anneal_steps, 4 of 4 runs)" in result.stderr
     assert all(row["seconds"] > 0 and row["disk_bytes"] > 0 for row in document["rows"])
     assert not out.exists()
 

@@ -272,6 +272,34 @@ def run_seed(
     )
 
 
+SETS_IN = ("anneal_steps", "irm_anneal_steps", "ib_anneal_steps", "burn_in_steps", "erm_steps")
+"""Hyper-parameters that are the step at which the weight of a penalty, or a method, sets in."""
+
+
+def too_late(specs: Sequence[RunSpec]) -> list[str]:
+    """What sets in after the end of more than half of an algorithm's runs, and so is hardly measured by them.
+
+    Published defaults count thousands of steps; runs on frozen features have some hundred.
+
+    Args:
+        specs: Of a sweep.
+
+    Returns:
+        A part of a sentence for each algorithm and hyper-parameter.
+    """
+    runs: dict[tuple[str, str], list[bool]] = {}
+    for spec in specs:
+        for name in SETS_IN:
+            if name in spec.hparams:
+                late = float(spec.hparams[name]) >= spec.steps
+                runs.setdefault((spec.algorithm, name), []).append(late)
+    return [
+        f"{algorithm} ({name}, {sum(late)} of {len(late)} runs)"
+        for (algorithm, name), late in sorted(runs.items())
+        if 2 * sum(late) > len(late)
+    ]
+
+
 def _check_fixed(fixed: Mapping[str, Value | str], algorithms: Sequence[type[Algorithm]]) -> None:
     known: dict[str, Any] = {}
     for algorithm in algorithms:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ ENGINES = {"ray": "Ray", "slurm": "SLURM"}
 
 if TYPE_CHECKING:
     from hessalign.benchmark.job import Engine, Job
+    from hessalign.datasets.registry import DataSource
 
 
 def sweep_command(
@@ -279,11 +280,19 @@ def sweep_command(
             machine = training.Machine(device.partition(":")[0], precision, loaders)
             if engine == "local":
                 training.make_fabric(machine)  # what is not here would fail every run
-            planned = [
-                benchmark.job.Job(spec, source, out.absolute(), machine, keep_checkpoints, trackers)
-                for source, dataset in zip(sources, opened, strict=True)
-                for spec in sweep.plan(dataset)
-            ]
+            planned = _planned(
+                sweep,
+                sources,
+                opened,
+                partial(
+                    benchmark.job.Job,
+                    out=out.absolute(),
+                    machine=machine,
+                    keep_checkpoint=keep_checkpoints,
+                    track=trackers,
+                ),
+                console,
+            )
             gpus = cli.visible_gpus(device) if engine == "local" else ()
             at_a_time, threads = _share_out(jobs, len(gpus))
             make_engine = partial(
@@ -331,6 +340,28 @@ def _all(
             highlight=False,
         )
     return tuple(name for name in algorithm_names() if name not in left_out)
+
+
+def _planned(
+    sweep: "benchmark.protocol.SweepSpec",
+    sources: "Sequence[DataSource]",
+    opened: "Sequence[datasets.DomainDataset]",
+    make_job: "Callable[..., Job]",
+    console: Console,
+) -> "list[Job]":
+    """All jobs; says which penalties hardly any of them will have."""
+    jobs = [
+        make_job(spec, source)
+        for source, dataset in zip(sources, opened, strict=True)
+        for spec in sweep.plan(dataset)
+    ]
+    if late := benchmark.protocol.too_late([job.spec for job in jobs]):
+        console.print(
+            f"The penalty sets in after the end of most runs of: {', '.join(late)}; take more steps, or set "
+            "these to fewer.",
+            highlight=False,
+        )
+    return jobs
 
 
 def _engine(
