@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hessalign.training import load_trained
-from tests.cli.command import hessalign
+from tests.cli.command import hessalign, words
 from tests.training.tiny_features import tiny_features
 
 SHORT = ("--steps", "6", "--evaluate-every", "2", "--set", "batch_size=8", "--device", "cpu")
@@ -108,10 +108,11 @@ def test_runs_are_averaged_into_one_that_inspect_and_collect_know(features: Path
     [
         (("--average", "ema"), "average: "),
         (("--sharpness", "asam"), "sharpness: "),
-        (("--average", "sma", "--swad-ratio", "1.2"), "swad_ratio: belongs to average 'swad'"),
-        (("--rho", "0.1"), "rho: belongs to sharpness"),
-        (("--linear-probe-steps", "2"), "linear_probe_steps: the backbone has nothing to train"),
-        (("--start-from", "nowhere"), "start_from: there is no checkpoint in nowhere"),
+        (("--average", "sma", "--swad-ratio", "1.2"), "--swad-ratio: belongs to average 'swad', and"),
+        (("--rho", "0.1"), "--rho: belongs to sharpness 'sam' or 'disam', and no sharpness is chosen"),
+        (("--average-from", "100"), "--average-from: belongs to average 'sma', and no average is chosen"),
+        (("--linear-probe-steps", "2"), "--linear-probe-steps: the backbone has nothing to train"),
+        (("--start-from", "nowhere"), "--start-from: there is no checkpoint in nowhere"),
     ],
 )
 def test_what_has_no_sense_is_refused(features: Path, tmp_path: Path, options: tuple, sentence: str) -> None:
@@ -119,6 +120,19 @@ def test_what_has_no_sense_is_refused(features: Path, tmp_path: Path, options: t
     assert result.returncode == 2
     assert sentence in result.stderr
     assert not (tmp_path / "out" / "spec.json").exists()
+
+
+def test_a_probe_of_all_steps_is_told(features: Path, tmp_path: Path) -> None:
+    adapter = ("--backbone", "adapter:linear", "--rank", 2)
+    said = {}
+    for steps in (5, 6, 7):
+        made = train(features, tmp_path / str(steps), *adapter, "--linear-probe-steps", steps)
+        assert made.returncode == 0, made.stderr
+        said[steps] = (
+            "the head alone was trained" in words(made.stdout),
+            "--linear-probe-steps: 7 of" in made.stderr,
+        )
+    assert said == {5: (False, False), 6: (True, False), 7: (True, True)}
 
 
 @pytest.mark.slow

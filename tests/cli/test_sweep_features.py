@@ -137,7 +137,7 @@ def test_all_leaves_out_what_has_no_use_for_features(features: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["--algorithms", "erm,dann"], "algorithm: dann trains the backbone, and 'identity' has nothing"),
+        (["--algorithms", "erm,dann"], "--algorithms: dann trains the backbone, and 'identity' has nothing"),
         (["--backbone", "resnet18"], "backbone: 'resnet18' does not take the dataset's inputs"),
         (["--together", "0"], "'--together': must be a whole number of at least 1, got 0"),
         (["--set", "batch_size=64"], "batch_size: domain 'south' has 32 training samples, fewer than the 64"),

@@ -31,7 +31,7 @@ from hessalign.cli.options import (
     parse_trackers,
     whole,
 )
-from hessalign.cli.terminal import Console
+from hessalign.cli.terminal import Console, bad_parameter, reported
 from hessalign.experiments import colored_mnist
 from hessalign.experiments.colored_mnist import (
     FAST_METHODS,
@@ -203,7 +203,7 @@ def cmnist(
     """
     console = Console(stderr=True)
     if split is not None and not imbalanced:
-        raise typer.BadParameter(f"{split!r} has a meaning only with --imbalanced", param_hint="--split")
+        raise bad_parameter(f"split: {split!r} has a meaning only with --imbalanced")
     chosen_split: Split = (split or "script") if imbalanced else "balanced"
     setting = fast_setting(chosen_split) if fast else Setting(split=chosen_split)
     if steps is not None:
@@ -221,10 +221,8 @@ def cmnist(
         probes = FAST_PROBES if fast else PUBLISHED_PROBES[chosen_split]
     specs = plan_restarts(setting, names, range(seed, seed + count), probes, hutchinson, alpha, gamma)
     torch_device = parse_device(device)
-    try:
+    with reported(console):
         trackers = parse_trackers(track)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--track") from error
     store = open_store(out)
     done = store.has_model if save_models else store.has
     run_missing(specs, store, torch_device, console, log_terms, done, save_models, track=trackers)
@@ -272,4 +270,4 @@ def _parse_methods(names: str) -> tuple[str, ...]:
 def _bad_methods(problem: str, given: str = "") -> typer.BadParameter:
     allowed = ("table", "all", *METHODS)
     meant = did_you_mean(given, allowed)
-    return typer.BadParameter(f"{problem}; allowed are {', '.join(allowed)}{meant}", param_hint="--methods")
+    return bad_parameter(f"methods: {problem}; allowed are {', '.join(allowed)}{meant}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from hessalign import cli
-from hessalign.cli.terminal import INTERRUPTED, Console, progress_bar
+from hessalign.cli.terminal import INTERRUPTED, Console, bad_parameter, progress_bar
 from hessalign.experiments import colored_mnist
 from hessalign.experiments.colored_mnist import SOURCE_IMAGES, RestartSpec, Setting
 from hessalign.grid import NOTHING, Grid, markdown_table
@@ -35,7 +35,7 @@ def parse_device(name: str) -> "torch.device":
     try:
         return cli.usable_device(name)
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--device") from error
+        raise bad_parameter(str(error)) from error
 
 
 def parse_anneal_step(step: int | None, setting: Setting) -> int:
@@ -48,8 +48,9 @@ def parse_anneal_step(step: int | None, setting: Setting) -> int:
         typer.BadParameter: If the restarts end before it.
     """
     if step is not None and step >= setting.steps:
-        allowed = f"must be less than the number of steps, {setting.steps}"
-        raise typer.BadParameter(f"{allowed}, got {step}", param_hint="--anneal-step")
+        raise bad_parameter(
+            f"anneal_step: must be less than the number of steps, {setting.steps}, got {step}"
+        )
     return setting.anneal_step if step is None else step
 
 
@@ -63,8 +64,7 @@ def parse_subsample(images: int | None) -> int | None:
         typer.BadParameter: If there are not so many images.
     """
     if images is not None and images > SOURCE_IMAGES:
-        allowed = f"must be at most {SOURCE_IMAGES}, all source images"
-        raise typer.BadParameter(f"{allowed}, got {images}", param_hint="--subsample")
+        raise bad_parameter(f"subsample: must be at most {SOURCE_IMAGES}, all source images, got {images}")
     return None if images == SOURCE_IMAGES else images
 
 
@@ -82,7 +82,7 @@ def open_store(folder: Path) -> "colored_mnist.RecordStore":
         store.prepare()
         store.check()
     except (OSError, ValueError) as error:
-        raise typer.BadParameter(str(error), param_hint="--out") from error
+        raise bad_parameter(f"out: {error}") from error
     return store
 
 

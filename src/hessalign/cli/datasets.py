@@ -134,15 +134,10 @@ def _describe(dataset: "type[datasets.DomainDataset]") -> dict[str, Any]:
 
 
 def _open(name: str, root: Path | None) -> "datasets.DomainDataset":
-    try:
+    with reported(Console(stderr=True)):
         datasets.require_dataset(name)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="NAME") from error
-    try:
         require_there("root", root)
         return datasets.make_dataset(name, root)
-    except (ValueError, OSError) as error:
-        raise typer.BadParameter(str(error), param_hint="--root") from error
 
 
 def _print_report(report: "datasets.verify.VerifyReport") -> None:

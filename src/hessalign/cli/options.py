@@ -30,6 +30,21 @@ class Panel(StrEnum):
 FORMER_NAMES = {"--accelerator": "--device", "--log-parts": "--log-terms", "--workers": "--loaders"}
 """What options were called before; these names go on working where the option is, and no help shows them."""
 
+OPTION_OF = {
+    "accelerator": ("--device",),
+    "algorithm": ("--algorithms",),
+    "dataset": ("--datasets",),
+    "evaluation_samples": ("--evaluate-samples",),
+    "holdout_fraction": ("--holdout",),
+    "selection": ("--select",),
+    "settings": ("--set",),
+    "slurm": ("--sbatch",),
+    "target": ("--targets",),
+    "target_domains": ("--target", "--targets"),
+    "workers": ("--loaders",),
+}
+"""Options of another name than the library's argument has, where a command has them."""
+
 LARGEST_WHOLE = 2**63 - 1
 """Of PyTorch's generators and sizes."""
 

@@ -166,7 +166,8 @@ def train_command(
             "head_lr_factor": head_lr_factor,
             "start_from": start_from,
         }
-        recipe = options.recipe_of(**choices)
+        # What a record is to agree with may be said in part.
+        recipe = options.recipe_of(**choices) if recorded is None else None
         require_there("root", root)
         if dataset is not None:
             find_data(dataset, root)
@@ -339,10 +340,13 @@ def result_grid(record: dict[str, Any], spec: "training.RunSpec", data: "dataset
         role = "target" if index in spec.target_domains else "source"
         shown = (NOTHING if value is None else f"{100 * value:.1f}" for value in accuracies.values())
         rows.append([domain.name, role, *shown])
+    notes = ["accuracy in percent; in: the larger split of a domain, what sources train on; out: held out"]
+    if spec.recipe is not None and spec.recipe.linear_probe_steps >= spec.steps:
+        notes.append("a linear probe: the head alone was trained in all steps, the backbone in none")
     return Grid(
         headers=("Domain", "role", "in", "out"),
         rows=rows,
         title=f"{spec.algorithm} on {spec.dataset}, step {record['step']}",
-        notes=["accuracy in percent; in: the larger split of a domain, what sources train on; out: held out"],
+        notes=notes,
         align="llrr",
     )

@@ -18,6 +18,7 @@ from hessalign.backbones.weights import file_sha256
 from hessalign.runs.checkpoints import WEIGHTS, check_whole
 from hessalign.runs.layout import CHECKPOINTS, latest_checkpoint
 from hessalign.runs.recipe import Recipe as Recipe  # noqa: PLC0414 (mypy: exported from here, too)
+from hessalign.runs.recipe import check_owners
 
 STARTED = ("backbone.", "head.")
 """What a run takes from another one that it starts from."""
@@ -45,6 +46,7 @@ def make_recipe(start_from: Path | None = None, **choices: Any) -> Recipe | None
     if start_from is not None:
         made["start_from"] = start_from.absolute()
         made["start_sha256"] = file_sha256(started_weights(start_from))
+    check_owners(made)  # here also those at their defaults
     try:
         recipe = Recipe(**made)
     except ValidationError as error:

@@ -24,6 +24,10 @@ from hessalign.backbones.weights import file_sha256
 from hessalign.checks import did_you_mean
 from hessalign.datasets.base import DomainDataset
 from hessalign.runs.recipe import MeanOfRuns, Recipe
+from hessalign.runs.records import evaluated_steps
+
+REMEDY = "let it begin sooner, or train longer"
+"""Ends what is said of that which never comes in a run."""
 
 
 class RunSpec(BaseModel):
@@ -132,6 +136,41 @@ class RunSpec(BaseModel):
         if self.recipe is not None:
             content["recipe"] = self.recipe.content()
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+    def never_comes(self) -> dict[str, str]:
+        """What begins only after the run's end, and so never.
+
+        Returns:
+            A sentence by the name of what was asked for. A hyper-parameter that a search has drawn was not.
+        """
+        late = {}
+        if self.hparams_seed == 0:
+            algorithm = get_algorithm(self.algorithm)
+            hparams = algorithm.hparams_class(**self.hparams)
+            for name, what in algorithm.sets_in:
+                if (after := getattr(hparams, name)) >= self.steps:
+                    late[name] = (
+                        f"algorithm: {self.algorithm} waits {after:g} steps ({name}) of {self.steps}, so "
+                        f"{what} never sets in"
+                    )
+        recipe = self.recipe or Recipe()
+        if recipe.linear_probe_steps > self.steps:
+            late["linear_probe_steps"] = (
+                f"linear_probe_steps: {recipe.linear_probe_steps} of {self.steps} steps, so the head alone "
+                "is trained to the end"
+            )
+        if recipe.average == "sma" and recipe.average_from >= self.steps:
+            late["average"] = (
+                f"average_from: {recipe.average_from} of {self.steps} steps, so there is nothing to average, "
+                "and the latest network predicts"
+            )
+        looks = len(evaluated_steps(self.steps, self.evaluate_every))
+        if recipe.average == "swad" and recipe.swad_converge > looks:
+            late["average"] = (
+                f"swad_converge: {recipe.swad_converge} of {looks} evaluations, so SWAD never begins, and "
+                "the latest network predicts"
+            )
+        return {name: f"{words}; {REMEDY}" for name, words in late.items()}
 
     def with_steps(self, steps: int) -> "RunSpec":
         """The same run with another number of steps."""

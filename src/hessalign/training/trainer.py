@@ -265,6 +265,9 @@ class _Run(Computation):
         names = [dataset.domains[index].name for index in sources]
         check_sizes(names, list(map(len, self.training_sets)), per_domain)
         self.algorithm.check_start()
+        self.never = spec.never_comes()
+        for sentence in self.never.values() if machine.is_first_process else ():
+            warnings.warn(sentence, NoEffectWarning, stacklevel=3)
         begins = latest_checkpoint(folder / CHECKPOINTS) is None and not is_finished(folder)
         self.practice = Practice(spec.recipe, self.algorithm, begins=begins)
         self.averaging = make_averaging(spec.recipe)
@@ -299,7 +302,8 @@ class _Run(Computation):
 
     def finish(self) -> None:
         if self.processes.is_first:
-            if self.averaging is not None and self.predicting is None:
+            foreseen = "average" in self.never
+            if self.averaging is not None and self.predicting is None and not foreseen:
                 warnings.warn(
                     f"average: {self.averaging.no_mean}; the latest network predicts, as without an average",
                     NoEffectWarning,
