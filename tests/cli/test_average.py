@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from hessalign.cli.options import parse_settings
 from hessalign.training import load_trained
 from tests.cli.command import hessalign, words
 from tests.training.tiny_features import tiny_features
@@ -133,6 +134,37 @@ def test_a_probe_of_all_steps_is_told(features: Path, tmp_path: Path) -> None:
             "--linear-probe-steps: 7 of" in made.stderr,
         )
     assert said == {5: (False, False), 6: (True, False), 7: (True, True)}
+
+
+def test_what_was_done_before_is_told_to_be(features: Path, tmp_path: Path) -> None:
+    said = [train(features, tmp_path / "run") for _ in range(2)]
+    assert [result.returncode for result in said] == [0, 0]
+    assert ["was done before: nothing was trained" in result.stderr for result in said] == [False, True]
+    assert said[0].stdout == said[1].stdout
+    longer = train(features, tmp_path / "run", "--resume", "--steps", 7)
+    assert "done before" not in longer.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (("lr=1", "lr=2"), "Invalid value for --set: 'lr' has two values, '1' and '2'; give one"),
+        (("lr",), "Invalid value for --set: 'lr' is not of the form NAME=VALUE"),
+    ],
+)
+def test_a_hyper_parameter_has_one_value(
+    features: Path, tmp_path: Path, given: tuple[str, ...], told: str
+) -> None:
+    options = [word for setting in given for word in ("--set", setting)]
+    for command in (
+        ("train", "--dataset", features, "--target", "west", "--algorithm", "erm"),
+        ("sweep", "--datasets", features, "--algorithms", "erm"),
+    ):
+        refused = hessalign(*command, *options, "--out", tmp_path / "out")
+        assert refused.returncode == 2
+        assert told in words(refused.stderr)
+    assert parse_settings(["lr=1", "lr=1", "a=b=c"]) == {"lr": "1", "a": "b=c"}
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

@@ -193,7 +193,7 @@ def perform_as_worker(jobs: Sequence[Job], threads: int) -> list[Outcome]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", HessalignWarning)
         first, *others = perform(jobs)
-    heard = {}
+    heard: dict[str, HessalignWarning] = {}
     for each in caught:
         if isinstance(each.message, HessalignWarning):
             heard.setdefault(str(each.message), each.message)

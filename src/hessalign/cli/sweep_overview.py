@@ -210,8 +210,10 @@ class Overview:
             numbers = (row.runs, done, *([row.diverged] if self.diverged else []), row.counts["failed"])
             best = NOTHING if row.best is None else f"{100 * row.best:.1f}"
             rows.append([dataset, algorithm, *map(str, numbers), best])
-        caption = "best: accuracy in percent on the held-out split of the source domains, any run"
-        return Grid(headers, rows, notes=[caption], align="ll" + "r" * (len(headers) - 2)).to_rich()
+        notes = ["best: accuracy in percent on the held-out split of the source domains, any run"]
+        if before := self.counts["skipped"]:
+            notes.append(f"{before} of {len(self.jobs)} runs were done before")
+        return Grid(headers, rows, notes=notes, align="ll" + "r" * (len(headers) - 2)).to_rich()
 
     def print_failures(self, console: Console) -> None:
         """Which runs diverged, and which failed, and why."""

@@ -24,7 +24,6 @@ from hessalign.cli.terminal import INTERRUPTED, Console, progress_bar, reported
 from hessalign.datasets.registry import find_data
 from hessalign.grid import NOTHING, Grid
 from hessalign.memory import keep_freed_memory
-from hessalign.trackers import check_trackers
 
 SECONDS_BETWEEN_DRAWINGS = 0.25
 
@@ -172,8 +171,7 @@ def train_command(
         if dataset is not None:
             find_data(dataset, root)
         _check_plot(plot, out)
-        trackers = tuple(dict.fromkeys((*parse_trackers(track), *(["tensorboard"] if tensorboard else []))))
-        check_trackers(trackers)
+        trackers = parse_trackers(",".join(filter(None, (track, "tensorboard" if tensorboard else None))))
     machine = training.Machine(device, precision, loaders, devices, strategy)
     console = Console(stderr=True, quiet=not machine.is_first_process)
     try:
@@ -296,9 +294,11 @@ def _run(
     with progress_bar(console, "state") as bar:
         task = bar.add_task(spec.algorithm, total=spec.steps, state="")
         drawn = 0.0
+        is_trained = False
 
         def report(progress: "training.Progress") -> None:
-            nonlocal drawn
+            nonlocal drawn, is_trained
+            is_trained = True
             if tracking is not None:
                 tracking.write(progress)
             # Reading scalars waits for the device, so not every step is drawn.
@@ -317,10 +317,13 @@ def _run(
             bar.update(task, completed=progress.step + 1, state=", ".join(values))
 
         try:
-            return training.train(spec, data, out, machine, report)
+            record = training.train(spec, data, out, machine, report)
         finally:
             if tracking is not None and machine.is_first_process:
                 tracking.close()
+    if not is_trained:
+        console.print(f"The run in {out} was done before: nothing was trained.", soft_wrap=True)
+    return record
 
 
 def _source_and_target(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -15,6 +16,8 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from hessalign.algorithms import Algorithm, get_algorithm
 from hessalign.algorithms.registry import registered_name
@@ -23,6 +26,7 @@ from hessalign.backbones.base import IDENTITY, OWN_NETWORKS
 from hessalign.backbones.weights import file_sha256
 from hessalign.checks import did_you_mean
 from hessalign.datasets.base import DomainDataset
+from hessalign.exceptions import NoEffectWarning
 from hessalign.runs.recipe import MeanOfRuns, Recipe
 from hessalign.runs.records import evaluated_steps
 
@@ -263,6 +267,13 @@ def choose_backbone(
     fields: dict[str, Any] = {"name": chosen, "weights": source, "rank": rank}
     if train_batch_norm:
         fields["frozen_batch_norm"] = False
+        if source == "none":
+            why = "has none" if chosen in OWN_NETWORKS else "trains it anyway, having no pretrained weights"
+            warnings.warn(
+                f"train_batch_norm: changes no batch normalisation, since {chosen} {why}",
+                NoEffectWarning,
+                stacklevel=2,
+            )
     if normalization is not None:
         fields["normalization"] = normalization
     if dataset.search_space != "small":
@@ -347,6 +358,17 @@ def check_algorithm(name: str, backbone: str, input_shape: tuple[int, ...]) -> N
         raise ValueError(
             f"algorithm: {name} trains the backbone, and 'identity' has nothing to train; choose "
             "the backbone adapter:linear or adapter:mlp, or another algorithm"
+        )
+
+
+def check_batch_norm(spec: BackboneSpec, backbone: nn.Module) -> None:
+    """Tell where batch normalisation was to be trained with pretrained weights, and the network has none."""
+    asked = spec.weights != "none" and not spec.frozen_batch_norm
+    if asked and not any(isinstance(part, _BatchNorm) for part in backbone.modules()):
+        warnings.warn(
+            f"train_batch_norm: changes no batch normalisation, since {spec.name} has none",
+            NoEffectWarning,
+            stacklevel=4,
         )
 
 

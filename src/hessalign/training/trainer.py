@@ -45,7 +45,13 @@ from hessalign.training.evaluation import (
 from hessalign.training.machine import Machine, launched, make_fabric
 from hessalign.training.processes import ALONE, Processes, check_spreadable
 from hessalign.training.recipe import Practice
-from hessalign.training.spec import CheckpointMetadata, RunSpec, build_algorithm, check_targets
+from hessalign.training.spec import (
+    CheckpointMetadata,
+    RunSpec,
+    build_algorithm,
+    check_batch_norm,
+    check_targets,
+)
 
 Split = Subset[tuple[Tensor, int]]
 
@@ -260,6 +266,8 @@ class _Run(Computation):
         self.folder, self.machine, self.keep_checkpoint = folder, machine, keep_checkpoint
         sources = [index for index in range(len(dataset.domains)) if index not in spec.target_domains]
         self.algorithm = build_algorithm(spec, dataset.input_shape, len(dataset.class_names), len(sources))
+        if machine.is_first_process:
+            check_batch_norm(spec.backbone, self.algorithm.backbone)
         self.training_sets, self.evaluated = evaluation_splits(spec, dataset)
         per_domain = self.algorithm.hparams.batch_size
         names = [dataset.domains[index].name for index in sources]
