@@ -167,6 +167,38 @@ def test_a_hyper_parameter_has_one_value(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_of_another_kind_is_named_as_what_it_is(features: Path, tmp_path: Path) -> None:
+    swept, run, new = tmp_path / "swept", tmp_path / "run", tmp_path / "new"
+    swept.mkdir()
+    (swept / "sweep.json").write_text("{}")
+    run.mkdir()
+    (run / "spec.json").write_text("{}")
+    of_a_sweep = f"; it is the folder of a sweep, and the folders of its runs lie in {swept / 'runs'}"
+    sweep = ("sweep", "--datasets", features, "--algorithms", "erm", *SHORT, "--hparams", 1, "--trials", 1)
+    for line, told in (
+        (("train", "--resume", "--out", new), f"--resume: there is no run in {new}; for a new one dataset"),
+        (("train", "--resume", "--out", swept), f"--resume: there is no run in {swept}{of_a_sweep}"),
+        (
+            ("train", "--spec", swept, "--out", new),
+            f"--spec: there is no file {swept / 'spec.json'}{of_a_sweep}",
+        ),
+        (("average", swept, run, "--out", new), f"folders: there is no run in {swept}{of_a_sweep}"),
+        ((*sweep, "--out", run), f"--out: {run} is the folder of a single run"),
+    ):
+        refused = hessalign(*line)
+        assert refused.returncode == 2, refused.stderr
+        assert told in words(refused.stderr)
+    refused = train(features, swept)
+    assert refused.returncode == 2
+    assert f"--out: {swept} is the folder of a sweep; a run needs a folder of its own" in words(
+        refused.stderr
+    )
+    refused = train(features, new, "--start-from", swept)
+    assert f"--start-from: there is no checkpoint in {swept}{of_a_sweep}" in words(refused.stderr)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "swept"]
+    assert [path.name for folder in (run, swept) for path in folder.iterdir()] == ["spec.json", "sweep.json"]
+
+
 @pytest.mark.slow
 def test_sweeps_with_and_without_a_recipe_share_a_folder_and_a_table(features: Path, tmp_path: Path) -> None:
     grid = ("sweep", "--datasets", features, *SHORT, "--trials", 1, "--hparams", 1, "--targets", "singles")

@@ -146,6 +146,19 @@ def test_names_of_files_need_not_be_text(tmp_path: Path, as_json: bool) -> None:
     assert shown(odd) in (json.loads(verified.stdout)["unreadable"][0] if as_json else verified.stdout)
 
 
+def test_verify_tells_everything_once(tmp_path: Path) -> None:
+    for path in draw_images(tmp_path / "images").glob("*/*"):
+        (path / "deeper").mkdir()
+        for image in path.glob("*.png"):
+            image.rename(path / "deeper" / image.name)
+        (path / "deeper" / "notes.txt").write_text("")
+    verified = hessalign("datasets", "verify", "image_folder", "--root", tmp_path / "images")
+    assert verified.returncode == 1, verified.stderr
+    everything = words(verified.stdout + verified.stderr)
+    assert everything.count("as if the classes lay a level deeper") == 1
+    assert everything.count(".txt") == 1
+
+
 def test_a_dry_run_needs_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of the hub, which is not asked; the default of a network from there."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -189,7 +189,7 @@ def test_a_run_of_many_goes_on_alone_and_says_so(tmp_path: Path) -> None:
     specs = [feature_spec("hgp", seed=seed, steps=5, evaluate_every=3) for seed in range(2)]
     exact = Machine("cpu", precision="64-true")
     train_together(specs, dataset, [tmp_path / f"{seed}" for seed in range(2)], exact)
-    with pytest.warns(HessalignWarning, match="was trained together with 1 others and goes on alone"):
+    with pytest.warns(HessalignWarning, match="was trained together with 1 other and goes on alone"):
         train(specs[0].with_steps(8), dataset, tmp_path / "0", exact)
     train(specs[0].with_steps(8), dataset, tmp_path / "whole", exact)
     for ours, theirs in zip(results(tmp_path / "0")[0], results(tmp_path / "whole")[0], strict=True):

@@ -76,7 +76,8 @@ class WeightSuggestion:
 
     def __str__(self) -> str:
         """A line for each term."""
-        lines = [f"loss {self.loss:.4g}, mean over {self.batches} batches"]
+        batches = "batch" if self.batches == 1 else "batches"
+        lines = [f"loss {self.loss:.4g}, mean over {self.batches} {batches}"]
         for name, term in self.terms.items():
             noise = (
                 ""

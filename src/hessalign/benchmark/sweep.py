@@ -13,7 +13,7 @@ from hessalign.benchmark.job import Engine, Job, Outcome, is_held, outcome_of_fo
 from hessalign.benchmark.protocol import RunConfig, SweepSpec
 from hessalign.exceptions import HessalignWarning
 from hessalign.files import write_atomically
-from hessalign.runs import SWEEP, hold, is_finished
+from hessalign.runs import SPEC, SWEEP, hold, is_finished
 from hessalign.training import can_train_together
 
 CONFIG = "settings"
@@ -31,10 +31,12 @@ def claim_sweep(out: Path, sweep: SweepSpec, datasets: Sequence[str]) -> None:
     differ: what both ask for is done once. With another config its runs could not stand in one table.
 
     Raises:
-        ValueError: If the folder's runs have another config.
+        ValueError: If the folder's runs have another config, or it is that of a single run.
         OSError: If it cannot be written.
     """
     config = _by_content(sweep.config)
+    if (out / SPEC).is_file():
+        raise ValueError(f"out: {out} is the folder of a single run; choose another folder")
     with hold(out, SECONDS_FOR_CLAIMS):
         if (out / SWEEP).exists():
             _compare(out, config)

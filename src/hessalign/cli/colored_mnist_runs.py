@@ -12,6 +12,7 @@ from hessalign.cli.terminal import INTERRUPTED, Console, bad_parameter, progress
 from hessalign.experiments import colored_mnist
 from hessalign.experiments.colored_mnist import SOURCE_IMAGES, RestartSpec, Setting
 from hessalign.grid import NOTHING, Grid, markdown_table
+from hessalign.markup import counted
 from hessalign.memory import keep_freed_memory
 from hessalign.runs import HeldError
 from hessalign.trackers import TrackedRun, Tracking
@@ -118,7 +119,9 @@ def run_missing(
     out = store.folder.parent
     missing = [spec for spec in specs if not done(spec) and store.diverged(spec) is None]
     if len(missing) < len(specs):
-        console.print(f"{len(specs) - len(missing)} of {len(specs)} restarts are done already in {out}.")
+        console.print(
+            f"{len(specs) - len(missing)} of {counted(len(specs), 'restart')} done already in {out}."
+        )
     if device.type == "cpu":
         keep_freed_memory()
     try:

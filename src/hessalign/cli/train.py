@@ -24,6 +24,7 @@ from hessalign.cli.terminal import INTERRUPTED, Console, progress_bar, reported
 from hessalign.datasets.registry import find_data
 from hessalign.grid import NOTHING, Grid
 from hessalign.memory import keep_freed_memory
+from hessalign.runs import layout
 
 SECONDS_BETWEEN_DRAWINGS = 0.25
 
@@ -170,6 +171,8 @@ def train_command(
         require_there("root", root)
         if dataset is not None:
             find_data(dataset, root)
+        if (out / runs.SWEEP).is_file():
+            raise ValueError(f"out: {out} is the folder of a sweep; a run needs a folder of its own")
         _check_plot(plot, out)
         trackers = parse_trackers(",".join(filter(None, (track, "tensorboard" if tensorboard else None))))
     machine = training.Machine(device, precision, loaders, devices, strategy)
@@ -251,6 +254,11 @@ def _recorded(
         return None
     if resumed is not None and runs.is_started(resumed):
         return resumed
+    if resumed is not None:
+        raise ValueError(
+            f"resume: there is no run in {resumed}{layout.of_sweep(resumed)}; for a new one {missing} is "
+            "missing: --dataset, --algorithm and --target tell it"
+        )
     raise ValueError(
         f"{missing}: is missing; --dataset, --algorithm and --target tell a new run, --spec a recorded one"
     )

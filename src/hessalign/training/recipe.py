@@ -18,7 +18,7 @@ from hessalign.backbones import Backbone
 from hessalign.backbones.weights import file_sha256
 from hessalign.exceptions import UntrustworthyWarning
 from hessalign.runs.checkpoints import WEIGHTS, check_whole
-from hessalign.runs.layout import CHECKPOINTS, is_finished, is_started, latest_checkpoint
+from hessalign.runs.layout import CHECKPOINTS, is_finished, is_started, latest_checkpoint, of_sweep
 from hessalign.runs.recipe import Recipe as Recipe  # noqa: PLC0414 (mypy: exported from here, too)
 from hessalign.runs.recipe import check_owners
 
@@ -109,7 +109,7 @@ def started_weights(path: Path) -> Path:
     """
     checkpoint = latest_checkpoint(path / CHECKPOINTS) or path
     if not (checkpoint / WEIGHTS).is_file():
-        raise ValueError(f"start_from: there is no checkpoint in {path}")
+        raise ValueError(f"start_from: there is no checkpoint in {path}{of_sweep(path)}")
     check_whole(checkpoint)
     return checkpoint / WEIGHTS
 

@@ -19,7 +19,15 @@ from hessalign.datasets.base import DomainDataset
 from hessalign.exceptions import NoEffectWarning, UntrustworthyWarning
 from hessalign.files import write_atomically
 from hessalign.runs.checkpoints import WEIGHTS
-from hessalign.runs.layout import CHECKPOINTS, SPEC, hold, is_finished, is_started, latest_checkpoint
+from hessalign.runs.layout import (
+    CHECKPOINTS,
+    SPEC,
+    hold,
+    is_finished,
+    is_started,
+    latest_checkpoint,
+    of_sweep,
+)
 from hessalign.runs.recipe import MeanOfRuns
 from hessalign.runs.records import append_record, read_records, source_accuracy
 from hessalign.runs.seals import finish
@@ -76,7 +84,7 @@ class Member:
             DivergedError: If the run diverged.
         """
         if not is_started(folder):
-            raise ValueError(f"folders: there is no run in {folder}")
+            raise ValueError(f"folders: there is no run in {folder}{of_sweep(folder)}")
         if not is_finished(folder):
             raise ValueError(
                 f"folders: the run in {folder} is not finished; a mean is of runs that are, so go on with it "

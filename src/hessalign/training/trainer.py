@@ -266,16 +266,11 @@ class _Run(Computation):
         self.folder, self.machine, self.keep_checkpoint = folder, machine, keep_checkpoint
         sources = [index for index in range(len(dataset.domains)) if index not in spec.target_domains]
         self.algorithm = build_algorithm(spec, dataset.input_shape, len(dataset.class_names), len(sources))
-        if machine.is_first_process:
-            check_batch_norm(spec.backbone, self.algorithm.backbone)
         self.training_sets, self.evaluated = evaluation_splits(spec, dataset)
         per_domain = self.algorithm.hparams.batch_size
         names = [dataset.domains[index].name for index in sources]
         check_sizes(names, list(map(len, self.training_sets)), per_domain)
         self.algorithm.check_start()
-        self.never = spec.never_comes()
-        for sentence in self.never.values() if machine.is_first_process else ():
-            warnings.warn(sentence, NoEffectWarning, stacklevel=3)
         begins = latest_checkpoint(folder / CHECKPOINTS) is None and not is_finished(folder)
         self.practice = Practice(spec.recipe, self.algorithm, begins=begins)
         self.averaging = make_averaging(spec.recipe)
@@ -285,6 +280,11 @@ class _Run(Computation):
         self.fabric = make_fabric(machine)
         if machine.devices > 1:
             check_spreadable(self.algorithm)
+        self.never = spec.never_comes()
+        if machine.is_first_process:
+            check_batch_norm(spec.backbone, self.algorithm.backbone)
+            for sentence in self.never.values():
+                warnings.warn(sentence, NoEffectWarning, stacklevel=3)
 
     def start(self, processes: Processes) -> tuple[int, dict[str, Tensor]]:
         """Go to the latest checkpoint, or the beginning; the steps done, and sums of the scalars before."""
