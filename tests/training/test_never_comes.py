@@ -1,11 +1,13 @@
 """What begins only after the end of a run: it is said before any work."""
 
+import warnings
 from pathlib import Path
 
 import pytest
 
 from hessalign.algorithms import algorithm_names, get_algorithm
 from hessalign.exceptions import NoEffectWarning
+from hessalign.runs.records import check_evaluations
 from hessalign.training import Machine, RunSpec, make_recipe, train
 from tests.training.tiny_domains import TinyDomains, tiny_spec
 
@@ -82,3 +84,12 @@ def test_a_choice_without_its_owner_is_refused_whatever_its_value(
 ) -> None:
     with pytest.raises(ValueError, match=sentence):
         make_recipe(**choices)
+
+
+@pytest.mark.parametrize(("asked", "told"), [(None, 0), (STEPS, 0), (STEPS + 1, 1)])
+def test_evaluations_beyond_the_end_are_told(asked: int | None, told: int) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        check_evaluations(asked, STEPS)
+    assert len(caught) == told
+    assert all("evaluate_every: 6 of 5 steps, so there is an evaluation" in str(e.message) for e in caught)

@@ -25,6 +25,7 @@ from hessalign.datasets.registry import find_data
 from hessalign.grid import NOTHING, Grid
 from hessalign.memory import keep_freed_memory
 from hessalign.runs import layout
+from hessalign.runs.records import check_evaluations
 
 SECONDS_BETWEEN_DRAWINGS = 0.25
 
@@ -220,6 +221,7 @@ def train_command(
                     recipe=recipe,
                 )
             if machine.is_first_process and not resume:
+                check_evaluations(evaluate_every, spec.steps)
                 training.check_unasked(out, spec)
             tracking = training.RunTracking(trackers, out, spec) if trackers else None
             if machine.computes_here:
@@ -288,6 +290,7 @@ def _hparams(algorithm: str, data: "datasets.DomainDataset", overrides: dict[str
                 f"set: {name!r} is no hyper-parameter of {algorithm}; allowed are {', '.join(known)}"
                 f"{did_you_mean(name, known)}"
             )
+    hparams_class.check_read(algorithm, data.search_space, overrides)
     return hparams_class.with_defaults(data.search_space, overrides).model_dump()
 
 
