@@ -59,7 +59,7 @@ def test_rerun_skips_what_is_done_extends_it_and_repeats_bit_for_bit(tmp_path: P
     before = records(tmp_path / "a")
     result = hessalign(*TINY, "--out", str(tmp_path / "a"), "--restarts", "2", "--json")
     assert result.returncode == 0, result.stderr
-    assert "2 of 4 restarts done already" in words(result.stderr)
+    assert "2 of 4 restarts are done already" in words(result.stderr)
     after = records(tmp_path / "a")
     assert len(after) == 4
     assert all(after[name] == content for name, content in before.items())

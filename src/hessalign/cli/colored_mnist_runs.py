@@ -118,10 +118,9 @@ def run_missing(
     """
     out = store.folder.parent
     missing = [spec for spec in specs if not done(spec) and store.diverged(spec) is None]
-    if len(missing) < len(specs):
-        console.print(
-            f"{len(specs) - len(missing)} of {counted(len(specs), 'restart')} done already in {out}."
-        )
+    if done_before := len(specs) - len(missing):
+        are = "is" if done_before == 1 else "are"
+        console.print(f"{done_before} of {counted(len(specs), 'restart')} {are} done already in {out}.")
     if device.type == "cpu":
         keep_freed_memory()
     try:
