@@ -29,9 +29,10 @@ from hessalign.benchmark.protocol import RunConfig, SweepSpec
 from hessalign.benchmark.sweep import claim_sweep, perform_all
 from hessalign.datasets.registry import DataSource, find_data
 from hessalign.exceptions import NoEffectWarning, UntrustworthyWarning
-from hessalign.training import Machine, RunSpec, is_finished, make_recipe, read_records, train
+from hessalign.training import Machine, Recipe, RunSpec, is_finished, make_recipe, read_records, train
 from tests.datasets.images import write_image
 from tests.training.tiny_domains import TinyDomains, tiny_spec
+from tests.training.tiny_features import feature_spec, tiny_features
 
 CPU = Machine(accelerator="cpu")
 SETTINGS = {
@@ -116,15 +117,29 @@ class InThisProcess:
         pass
 
 
-def test_what_workers_warn_of_is_warned_of_where_the_sweep_is(images: Path, tmp_path: Path) -> None:
+def feature_jobs(folder: Path, *recipes: tuple[Recipe | None, int]) -> list[Job]:
+    """A run for each recipe and number of steps."""
+    data = tiny_features(folder / "tiny.safetensors")
+    source = find_data(str(folder / "tiny.safetensors"))
+    return [
+        Job(
+            feature_spec(recipe=recipe, steps=steps, data=data.fingerprint, seed=seed),
+            source,
+            folder / "sweep",
+            CPU,
+        )
+        for seed, (recipe, steps) in enumerate(recipes)
+    ]
+
+
+def test_what_workers_warn_of_is_warned_of_where_the_sweep_is(tmp_path: Path) -> None:
     """Told in the worker it would be nobody's, or a line of code among a hundred others."""
-    planned = jobs(images, tmp_path / "sweep", recipe=make_recipe(average="sma"))[:2]
-    late = replace(planned[1], spec=planned[1].spec.with_steps(2))
-    other = replace(planned[1], spec=planned[1].spec.model_copy(update={"recipe": None, "steps": 1}))
+    late = make_recipe(average="sma")
+    planned = feature_jobs(tmp_path, (late, 3), (late, 2), (None, 1))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         told = []
-        for outcome in perform_all([planned[0], late, other], InThisProcess(), 1):
+        for outcome in perform_all(planned, InThisProcess(), 1):
             assert outcome.status == "finished"
             told.append(len(caught))
     first = "average_from: 100 of 3 steps, so there is nothing to average, and the latest network predicts"
@@ -135,9 +150,7 @@ def test_what_workers_warn_of_is_warned_of_where_the_sweep_is(images: Path, tmp_
     assert {Path(each.filename).name for each in caught} == {"test_job.py"}
 
 
-def test_others_warnings_stay_with_the_worker(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_others_warnings_stay_with_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def warn(*arguments: object, **options: object) -> None:
         warnings.warn("someone else's", UserWarning, stacklevel=1)
         train(*arguments, **options)
@@ -147,7 +160,7 @@ def test_others_warnings_stay_with_the_worker(
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.showwarning = lambda *given: shown.append(str(given[0]))
-        (outcome,) = perform_as_worker(jobs(images, tmp_path / "sweep")[:1], torch.get_num_threads())
+        (outcome,) = perform_as_worker(feature_jobs(tmp_path, (None, 1)), torch.get_num_threads())
     assert outcome.warned == ()
     assert shown == ["someone else's"]
 

@@ -36,8 +36,13 @@ def test_table_figure_and_records(tmp_path: Path) -> None:
     ("methods", "options", "unread"),
     [
         ("erm", ("--probes", 7, "--hutchinson", "sampled", "--alpha", 2, "--gamma", 1), 4),
-        ("gradient", ("--alpha", 2), 1),
-        ("erm,hutchinson", ("--probes", 7, "--hutchinson", "sampled", "--alpha", 2), 0),
+        pytest.param("gradient", ("--alpha", 2), 1, marks=pytest.mark.slow),
+        pytest.param(
+            "erm,hutchinson",
+            ("--probes", 7, "--hutchinson", "sampled", "--alpha", 2),
+            0,
+            marks=pytest.mark.slow,
+        ),
         ("gradient-flat", ("--probes", 7), 0),  # the default of gamma is 2 / probes
         ("gradient-flat", ("--probes", 7, "--gamma", 1), 1),
     ],
