@@ -45,7 +45,8 @@ Make = Callable[[str], Any]
 
 def aligned(method: str) -> Make:
     """An aligned head whose weights and C are chosen."""
-    return lambda scoring: ha.HessianAlignedClassifier(method, "auto", "auto", scoring=scoring)
+    weights = {"beta": "auto"} if method == "gradient" else {"alpha": "auto", "beta": "auto"}
+    return lambda scoring: ha.HessianAlignedClassifier(method, **weights, scoring=scoring)
 
 
 def plain(scoring: str, **kind: Any) -> Any:

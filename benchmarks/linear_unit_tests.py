@@ -106,7 +106,7 @@ def regressors() -> dict[str, Any]:
     """By name, each choosing by the squared error on source domains held out."""
     return {
         "least squares": ha.HessianAlignedRegressor("none", l2="auto"),
-        "gradient": ha.HessianAlignedRegressor("gradient", "auto", "auto"),
+        "gradient": ha.HessianAlignedRegressor("gradient", beta="auto"),
         "hgp": ha.HessianAlignedRegressor("hgp", "auto", "auto"),
     }
 

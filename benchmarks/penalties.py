@@ -92,7 +92,7 @@ class Batch:
             return lambda: penalty(features, head(features), targets, ids).backward()
 
         def aligned(method: str, **settings) -> Callable[[], None]:
-            return ours(ha.HessianAlignment(method, 1.0, 1.0, **settings))
+            return ours(ha.HessianAlignment(method, float(method != "gradient"), 1.0, **settings))
 
         def theirs(statistic: Callable[[Tensor, Tensor, nn.Linear], Tensor]) -> Callable[[], None]:
             return lambda: by_double_backward(statistic, features, targets, head, self.samples).backward()

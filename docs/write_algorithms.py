@@ -133,7 +133,9 @@ the backbone is part of a run's record.
 **Warnings.** Algorithms that compare source domains warn with a `NoEffectWarning` where there is one. A run
 warns with an `UntrustworthyWarning` where the weighted penalty is more than a hundred times the risk (or
 the risk of guessing, where that is larger), and where after fifty updates all samples of the source domains
-are predicted as one class while a penalty is minimised. Each is told once.
+are predicted as one class while a penalty is minimised. A wait that the run does not outlast (annealing,
+burn-in), and a hyper-parameter that is set and that the algorithm does not read, are told before the first
+step. Each is told once.
 """
 
 

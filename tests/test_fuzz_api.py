@@ -290,7 +290,7 @@ def alignment(random: np.random.Generator, _: Path) -> Attempt:
     method = str(random.choice(["gradient", "hgp", "hutchinson", "diagonal", "frobenius", "spectral"]))
     settings = {
         "method": method,
-        "alpha": float(random.choice([0.0, 0.5])),
+        "alpha": 0.0 if method == "gradient" else float(random.choice([0.0, 0.5])),
         "beta": np.float32(0.25),
         "detach_centre": bool(random.random() < 0.5),
         "reduction": str(random.choice(["mean", "sum"])),

@@ -140,3 +140,12 @@ def _latex_sign(sign: str) -> str:
     if words[:3] == ["GREEK", "SMALL", "LETTER"] and len(words) == 4 and words[3] != "OMICRON":
         return f"$\\{words[3].lower().replace('lamda', 'lambda')}$"
     return f"{{[}}U+{ord(sign):04X}{{]}}"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things as one says it.
+
+    Returns:
+        ``"1 domain"``, say, ``"2,000 domains"``.
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

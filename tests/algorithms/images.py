@@ -41,6 +41,7 @@ def make_on_images(name: str, hparams: dict, domains: int = DOMAINS) -> Algorith
 
 WAITS: dict[str, dict] = {
     "eqrm": {"burn_in_steps": 2},
+    "ib_irm": {"irm_anneal_steps": 2, "ib_anneal_steps": 3},
     "rdm": {"anneal_steps": 2},
     "trm": {"erm_steps": 2},
     "erm_plus_plus": {"linear_steps": 2, "average_from": 3},

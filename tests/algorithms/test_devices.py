@@ -65,7 +65,7 @@ def test_no_penalty_reads_a_value(method: str) -> None:
     penalty = (
         HessianFlatness(1.0, "off_diagonal")
         if method == "flatness"
-        else HessianAlignment(method, 1.0, 1.0, **METHODS[method])  # type: ignore[arg-type]
+        else HessianAlignment(method, float(method != "gradient"), 1.0, **METHODS[method])  # type: ignore[arg-type]
     )
     penalty.from_derivatives(domains).backward()
     for given in (features, logits):

@@ -7,7 +7,7 @@ from torch import Tensor
 import hessalign as ha
 
 PENALTIES = {
-    "gradient": ha.HessianAlignment("gradient", 1.0, 1.0),
+    "gradient": ha.HessianAlignment("gradient", beta=1.0),
     "hgp": ha.HessianAlignment("hgp", 1.0, 0.0),
     "hgp-attached": ha.HessianAlignment("hgp", 1.0, 0.0, detach_centre=False),
     "hgp-mean-product": ha.HessianAlignment("hgp", 1.0, 0.0, centre="mean_product"),
@@ -15,7 +15,7 @@ PENALTIES = {
     "frobenius": ha.HessianAlignment("frobenius", 1.0, 0.0),
     "spectral": ha.HessianAlignment("spectral", 1.0, 0.0),
     "expected": ha.HessianAlignment("hutchinson", 1.0, 0.0, probes=100, expected=True),
-    "gradient-unbiased": ha.HessianAlignment("gradient", 1.0, 1.0, unbiased=True),
+    "gradient-unbiased": ha.HessianAlignment("gradient", beta=1.0, unbiased=True),
     "hgp-unbiased": ha.HessianAlignment("hgp", 1.0, 0.0, centre="mean_product", unbiased=True),
     "diagonal-unbiased": ha.HessianAlignment("diagonal", 1.0, 0.0, unbiased=True),
     "frobenius-unbiased": ha.HessianAlignment("frobenius", 1.0, 0.0, unbiased=True),

@@ -128,13 +128,41 @@ def test_it_reads_like_a_sentence() -> None:
     assert " makes it 10 %; " in text
 
 
-def test_domains_that_do_not_differ_say_so() -> None:
-    features, logits, targets, _ = make_batches(1, size=10)[0]
-    twice = [torch.cat([part, part]) for part in (features, logits, targets)]
-    batch = (*twice, torch.arange(20) // 10)
-    with pytest.warns(UntrustworthyWarning, match="beta: its term is .*, so no weight makes it a share"):
-        suggestion = ha.HessianAlignment("gradient").suggest([batch])
-    assert suggestion.weights["beta"] == float("inf")
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("options", [{}, {"bias": False}, {"unbiased": True}])
+@pytest.mark.parametrize("method", ["gradient", "hgp", "diagonal", "frobenius", "spectral"])
+def test_domains_that_do_not_differ_get_no_weight(
+    method: str, options: dict, dtype: torch.dtype, scale: float
+) -> None:
+    """The same samples in another order, so that nothing but rounding keeps the domains apart."""
+    if method == "spectral" and "unbiased" in options:
+        pytest.skip("has no unbiased estimate")
+    features, logits, targets, _ = make_batches(1, size=40, scale=scale)[0]
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(1))
+    twice = [torch.cat([part, part[order]]) for part in (features.to(dtype), logits.to(dtype), targets)]
+    batch = (*twice, torch.arange(80) // 40)
+    penalty = ha.HessianAlignment(method, **options)
+    with pytest.warns(UntrustworthyWarning, match="its term is .*, so no weight makes it a share"):
+        suggestion = penalty.suggest([batch])
+    assert set(suggestion.weights.values()) == {0.0}
+    assert "no weight makes it 10 %, and beta=0 leaves it out" in str(suggestion)
+    assert float(ha.HessianAlignment(method, **{**options, **suggestion.weights})(*batch)) == 0
+
+
+@pytest.mark.parametrize("method", ["gradient", "hgp", "diagonal", "frobenius", "spectral"])
+def test_a_small_difference_has_a_weight(method: str) -> None:
+    """Of a thousandth of the features of one domain, in float32."""
+    features, logits, targets, _ = make_batches(1, size=40)[0]
+    twice = [torch.cat([part, part]).float() for part in (features, logits)]
+    twice[0][40:] *= 1.001
+    batch = (*twice, torch.cat([targets, targets]), torch.arange(80) // 40)
+    suggestion = ha.HessianAlignment(method).suggest([batch])
+    for name, weight in suggestion.weights.items():
+        only = {"alpha": 0.0, "beta": 0.0, name: weight}
+        assert float(ha.HessianAlignment(method, **only)(*batch)) == pytest.approx(
+            0.1 * suggestion.loss, rel=1e-4
+        )
 
 
 @pytest.mark.parametrize(

@@ -2,24 +2,37 @@
 
 import json
 import shutil
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from filelock import FileLock
 
 from hessalign.backbones import BackboneSpec, make_backbone
 from hessalign.benchmark import estimate
+from hessalign.benchmark import job as job_module
 from hessalign.benchmark.estimate import Cost, evaluated_samples, evaluations, measure
-from hessalign.benchmark.job import Job, Outcome, best_validation, is_held, last_failure, perform
+from hessalign.benchmark.job import (
+    Job,
+    Outcome,
+    best_validation,
+    is_held,
+    last_failure,
+    perform,
+    perform_as_worker,
+)
 from hessalign.benchmark.protocol import RunConfig, SweepSpec
-from hessalign.benchmark.sweep import claim_sweep
+from hessalign.benchmark.sweep import claim_sweep, perform_all
 from hessalign.datasets.registry import DataSource, find_data
-from hessalign.exceptions import UntrustworthyWarning
-from hessalign.training import Machine, RunSpec, is_finished, read_records, train
+from hessalign.exceptions import NoEffectWarning, UntrustworthyWarning
+from hessalign.training import Machine, Recipe, RunSpec, is_finished, make_recipe, read_records, train
 from tests.datasets.images import write_image
 from tests.training.tiny_domains import TinyDomains, tiny_spec
+from tests.training.tiny_features import feature_spec, tiny_features
 
 CPU = Machine(accelerator="cpu")
 SETTINGS = {
@@ -88,6 +101,68 @@ def test_a_failure_is_told_until_the_run_succeeds(images: Path, tmp_path: Path) 
         path.write_bytes(whole)
     assert perform_one(job).status == "finished"
     assert last_failure(job) is None
+
+
+class InThisProcess:
+    """An engine whose worker is this process."""
+
+    def perform(self, groups: Sequence[Sequence[Job]]) -> Iterator[Outcome]:
+        for group in groups:
+            yield from perform_as_worker(group, torch.get_num_threads())
+
+    def running(self) -> list[Sequence[Job]]:
+        return []
+
+    def close(self) -> None:
+        pass
+
+
+def feature_jobs(folder: Path, *recipes: tuple[Recipe | None, int]) -> list[Job]:
+    """A run for each recipe and number of steps."""
+    data = tiny_features(folder / "tiny.safetensors")
+    source = find_data(str(folder / "tiny.safetensors"))
+    return [
+        Job(
+            feature_spec(recipe=recipe, steps=steps, data=data.fingerprint, seed=seed),
+            source,
+            folder / "sweep",
+            CPU,
+        )
+        for seed, (recipe, steps) in enumerate(recipes)
+    ]
+
+
+def test_what_workers_warn_of_is_warned_of_where_the_sweep_is(tmp_path: Path) -> None:
+    """Told in the worker it would be nobody's, or a line of code among a hundred others."""
+    late = make_recipe(average="sma")
+    planned = feature_jobs(tmp_path, (late, 3), (late, 2), (None, 1))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        told = []
+        for outcome in perform_all(planned, InThisProcess(), 1):
+            assert outcome.status == "finished"
+            told.append(len(caught))
+    first = "average_from: 100 of 3 steps, so there is nothing to average, and the latest network predicts"
+    assert told == [1, 1, 1]  # the second differs in a number
+    assert [each.category for each in caught] == [NoEffectWarning, NoEffectWarning]
+    assert str(caught[0].message).startswith(first)
+    assert "(the first of 2 such warnings, which differ at most in numbers)" in str(caught[1].message)
+    assert {Path(each.filename).name for each in caught} == {"test_job.py"}
+
+
+def test_others_warnings_stay_with_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def warn(*arguments: object, **options: object) -> None:
+        warnings.warn("someone else's", UserWarning, stacklevel=1)
+        train(*arguments, **options)
+
+    monkeypatch.setattr(job_module, "train", warn)
+    shown = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = lambda *given: shown.append(str(given[0]))
+        (outcome,) = perform_as_worker(feature_jobs(tmp_path, (None, 1)), torch.get_num_threads())
+    assert outcome.warned == ()
+    assert shown == ["someone else's"]
 
 
 def test_a_held_run_is_left_alone(images: Path, tmp_path: Path) -> None:

@@ -180,6 +180,7 @@ def test_published_figures_stand_beside_ours(tmp_path: Path) -> None:
     assert [cell.published for cell in vlcs.rows[0].cells] == [None, None, 77.5]
     assert [cell.published for cell in summary.rows[0].cells] == [77.5, 85.5, 66.5, 40.9, 67.6]
     assert "Table 9" in str(summary.rows[0].cells[0].published_source)
+    assert make_report(read_sweep(tmp_path), ["source-validation"], compare=True).notes == ()
     assert any(sentence.startswith("Published: Hemati") for sentence in summary.explanations)
     assert all(cell.published is None for cell in tables(tmp_path)[-1].rows[0].cells)
 
@@ -188,6 +189,12 @@ def test_part_of_a_dataset_is_not_compared_with_the_whole(tmp_path: Path) -> Non
     write_result(tmp_path, 0.5, dataset="vlcs", target=0)
     for table in tables(tmp_path, compare=True):
         assert [cell.published for cell in table.rows[0].cells] == [None, None]
+    told = "No published figure fits these runs"
+    notes = {
+        compare: make_report(read_sweep(tmp_path), ["source-validation"], compare=compare).notes
+        for compare in (False, True)
+    }
+    assert [any(told in note for note in notes[compare]) for compare in (False, True)] == [False, True]
 
 
 def test_a_rule_without_results_says_why(tmp_path: Path) -> None:

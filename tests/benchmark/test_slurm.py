@@ -134,7 +134,7 @@ def test_a_dry_run_shows_the_script_and_submits_nothing(tmp_path: Path, cluster:
     assert not (tmp_path / "sweep").exists()
     assert not list(cluster.glob("*.sh"))
     for options, message in (
-        (["--sbatch", "array=7"], "slurm: array is set by the engine"),
+        (["--sbatch", "array=7"], "--sbatch: array is set by the engine"),
         (["--sbatch", "gpu"], "sbatch: 'gpu' is not of the form NAME=VALUE"),
         (["--gpus-per-run", "0.5"], "gpus-per-run: SLURM deals out whole GPUs, got 0.5"),
         (["--address", "auto"], "address: belongs to --engine ray, and the engine is slurm"),

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from hessalign.cli.options import parse_settings
 from hessalign.training import load_trained
-from tests.cli.command import hessalign
+from tests.cli.command import hessalign, words
 from tests.training.tiny_features import tiny_features
 
 SHORT = ("--steps", "6", "--evaluate-every", "2", "--set", "batch_size=8", "--device", "cpu")
@@ -108,10 +109,11 @@ def test_runs_are_averaged_into_one_that_inspect_and_collect_know(features: Path
     [
         (("--average", "ema"), "average: "),
         (("--sharpness", "asam"), "sharpness: "),
-        (("--average", "sma", "--swad-ratio", "1.2"), "swad_ratio: belongs to average 'swad'"),
-        (("--rho", "0.1"), "rho: belongs to sharpness"),
-        (("--linear-probe-steps", "2"), "linear_probe_steps: the backbone has nothing to train"),
-        (("--start-from", "nowhere"), "start_from: there is no checkpoint in nowhere"),
+        (("--average", "sma", "--swad-ratio", "1.2"), "--swad-ratio: belongs to average 'swad', and"),
+        (("--rho", "0.1"), "--rho: belongs to sharpness 'sam' or 'disam', and no sharpness is chosen"),
+        (("--average-from", "100"), "--average-from: belongs to average 'sma', and no average is chosen"),
+        (("--linear-probe-steps", "2"), "--linear-probe-steps: the backbone has nothing to train"),
+        (("--start-from", "nowhere"), "--start-from: there is no checkpoint in nowhere"),
     ],
 )
 def test_what_has_no_sense_is_refused(features: Path, tmp_path: Path, options: tuple, sentence: str) -> None:
@@ -119,6 +121,82 @@ def test_what_has_no_sense_is_refused(features: Path, tmp_path: Path, options: t
     assert result.returncode == 2
     assert sentence in result.stderr
     assert not (tmp_path / "out" / "spec.json").exists()
+
+
+def test_a_probe_of_all_steps_is_told(features: Path, tmp_path: Path) -> None:
+    adapter = ("--backbone", "adapter:linear", "--rank", 2)
+    said = {}
+    for steps in (6, 7):
+        made = train(features, tmp_path / str(steps), *adapter, "--linear-probe-steps", steps)
+        assert made.returncode == 0, made.stderr
+        said[steps] = (
+            "the head alone was trained" in words(made.stdout),
+            "--linear-probe-steps: 7 of" in made.stderr,
+        )
+    assert said == {6: (True, False), 7: (True, True)}
+
+
+def test_what_was_done_before_is_told_to_be(features: Path, tmp_path: Path) -> None:
+    said = [train(features, tmp_path / "run") for _ in range(2)]
+    assert [result.returncode for result in said] == [0, 0]
+    assert ["was done before: nothing was trained" in result.stderr for result in said] == [False, True]
+    assert said[0].stdout == said[1].stdout
+    longer = train(features, tmp_path / "run", "--resume", "--steps", 7)
+    assert "done before" not in longer.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (("lr=1", "lr=2"), "Invalid value for --set: 'lr' has two values, '1' and '2'; give one"),
+        (("lr",), "Invalid value for --set: 'lr' is not of the form NAME=VALUE"),
+    ],
+)
+def test_a_hyper_parameter_has_one_value(
+    features: Path, tmp_path: Path, given: tuple[str, ...], told: str
+) -> None:
+    options = [word for setting in given for word in ("--set", setting)]
+    for command in (
+        ("train", "--dataset", features, "--target", "west", "--algorithm", "erm"),
+        ("sweep", "--datasets", features, "--algorithms", "erm"),
+    ):
+        refused = hessalign(*command, *options, "--out", tmp_path / "out")
+        assert refused.returncode == 2
+        assert told in words(refused.stderr)
+    assert parse_settings(["lr=1", "lr=1", "a=b=c"]) == {"lr": "1", "a": "b=c"}
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_another_kind_is_named_as_what_it_is(features: Path, tmp_path: Path) -> None:
+    swept, run, new = tmp_path / "swept", tmp_path / "run", tmp_path / "new"
+    swept.mkdir()
+    (swept / "sweep.json").write_text("{}")
+    run.mkdir()
+    (run / "spec.json").write_text("{}")
+    of_a_sweep = f"; it is the folder of a sweep, and the folders of its runs lie in {swept / 'runs'}"
+    sweep = ("sweep", "--datasets", features, "--algorithms", "erm", *SHORT, "--hparams", 1, "--trials", 1)
+    for line, told in (
+        (("train", "--resume", "--out", new), f"--resume: there is no run in {new}; for a new one dataset"),
+        (("train", "--resume", "--out", swept), f"--resume: there is no run in {swept}{of_a_sweep}"),
+        (
+            ("train", "--spec", swept, "--out", new),
+            f"--spec: there is no file {swept / 'spec.json'}{of_a_sweep}",
+        ),
+        (("average", swept, run, "--out", new), f"folders: there is no run in {swept}{of_a_sweep}"),
+        ((*sweep, "--out", run), f"--out: {run} is the folder of a single run"),
+    ):
+        refused = hessalign(*line)
+        assert refused.returncode == 2, refused.stderr
+        assert told in words(refused.stderr)
+    refused = train(features, swept)
+    assert refused.returncode == 2
+    assert f"--out: {swept} is the folder of a sweep; a run needs a folder of its own" in words(
+        refused.stderr
+    )
+    refused = train(features, new, "--start-from", swept)
+    assert f"--start-from: there is no checkpoint in {swept}{of_a_sweep}" in words(refused.stderr)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "swept"]
+    assert [path.name for folder in (run, swept) for path in folder.iterdir()] == ["spec.json", "sweep.json"]
 
 
 @pytest.mark.slow

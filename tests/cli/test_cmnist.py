@@ -32,6 +32,33 @@ def test_table_figure_and_records(tmp_path: Path) -> None:
     assert "| 86.4 ± 0.2 | 14.0 ± 0.7 |" in table
 
 
+@pytest.mark.parametrize(
+    ("methods", "options", "unread"),
+    [
+        ("erm", ("--probes", 7, "--hutchinson", "sampled", "--alpha", 2, "--gamma", 1), 4),
+        pytest.param("gradient", ("--alpha", 2), 1, marks=pytest.mark.slow),
+        pytest.param(
+            "erm,hutchinson",
+            ("--probes", 7, "--hutchinson", "sampled", "--alpha", 2),
+            0,
+            marks=pytest.mark.slow,
+        ),
+        ("gradient-flat", ("--probes", 7), 0),  # the default of gamma is 2 / probes
+        ("gradient-flat", ("--probes", 7, "--gamma", 1), 1),
+    ],
+)
+def test_an_option_that_no_method_reads_is_told(
+    tmp_path: Path, methods: str, options: tuple[object, ...], unread: int
+) -> None:
+    tiny = ("cmnist", "--fast", "--steps", 1, "--subsample", 100, "--methods", methods)
+    result = hessalign(*tiny, *options, "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
+    told = [line for line in result.stderr.splitlines() if "changes nothing, since none" in line]
+    assert [line.split(": ")[1] for line in told] == list(options[::2][:unread])
+    has_probes = "hutchinson" in methods or "flat" in methods
+    assert ("Hutchinson probes 7 instead of 150" in words(result.stdout)) == has_probes
+
+
 def test_rerun_skips_what_is_done_extends_it_and_repeats_bit_for_bit(tmp_path: Path) -> None:
     assert hessalign(*TINY, "--out", str(tmp_path / "a")).returncode == 0
     before = records(tmp_path / "a")

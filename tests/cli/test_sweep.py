@@ -138,7 +138,7 @@ def test_a_failing_algorithm_is_reported_and_the_others_finish(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["--algorithms", "erm,ermm"], "algorithm: 'ermm' is not known; allowed are adrmx, and_mask"),
+        (["--algorithms", "erm,ermm"], "--algorithms: 'ermm' is not known; allowed are adrmx, and_mask"),
         (["--trials", "0"], "'--trials': must be a whole number of at least 1, got 0"),
         (["--jobs", "0"], "'--jobs': must be a whole number of at least 1, got 0"),
         (["--address", "auto"], "address: belongs to --engine ray, and the engine is local"),

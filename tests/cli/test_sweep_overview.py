@@ -53,6 +53,9 @@ def test_time_left_follows_the_work(tmp_path: Path) -> None:
     overview.add(Outcome(jobs[0], "skipped"))  # was done before and tells nothing of the speed
     overview.add(finish(jobs[1], (0.5, 0.5, 0.5)))
     assert overview.seconds_left() == pytest.approx(60)
+    with (console := Console(width=80)).capture() as capture:
+        console.print(overview.table())
+    assert "1 of 4 runs done before" in capture.get()
     assert (
         overview.line(Outcome(jobs[1], "finished"))
         == "[2/4] erm on tiny, target 2, trial 0, draw 0: finished; 1.0 min to go"

@@ -22,7 +22,7 @@ from hessalign.benchmark.readers import read_sweep
 from hessalign.benchmark.report import make_report
 from hessalign.cli import main
 from hessalign.cli.command import EXAMPLE_WIDTH, help_text
-from hessalign.cli.terminal import Console
+from hessalign.cli.terminal import Console, flags, in_flags
 from hessalign.datasets.features_file import save_features
 from hessalign.exceptions import NoEffectWarning
 from hessalign.files import shown
@@ -146,6 +146,19 @@ def test_names_of_files_need_not_be_text(tmp_path: Path, as_json: bool) -> None:
     assert shown(odd) in (json.loads(verified.stdout)["unreadable"][0] if as_json else verified.stdout)
 
 
+def test_verify_tells_everything_once(tmp_path: Path) -> None:
+    for path in draw_images(tmp_path / "images").glob("*/*"):
+        (path / "deeper").mkdir()
+        for image in path.glob("*.png"):
+            image.rename(path / "deeper" / image.name)
+        (path / "deeper" / "notes.txt").write_text("")
+    verified = hessalign("datasets", "verify", "image_folder", "--root", tmp_path / "images")
+    assert verified.returncode == 1, verified.stderr
+    everything = words(verified.stdout + verified.stderr)
+    assert everything.count("as if the classes lay a level deeper") == 1
+    assert everything.count(".txt") == 1
+
+
 def test_a_dry_run_needs_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of the hub, which is not asked; the default of a network from there."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -231,6 +244,49 @@ def test_a_value_out_of_range_is_one_sentence(line: tuple[object, ...], message:
     assert message in words(result.stderr)
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (("cmnist", "--track", "nobody"), "Invalid value for --track: 'nobody' is not known"),
+        (("cmnist", "--device", "meta"), "Invalid value for --device: 'meta' cannot be used here"),
+        (("cmnist", "--steps", "9", "--anneal-step", "9"), "Invalid value for --anneal-step: must be less"),
+        (("cmnist", "--subsample", "60000"), "Invalid value for --subsample: must be at most 50000"),
+        (("cmnist", "--methods", "ermm"), "Invalid value for --methods: 'ermm' is not known"),
+        (("cmnist", "--split", "text"), "Invalid value for --split: 'text' has a meaning only with"),
+        (("datasets", "verify", "pacs", "--root", "no"), "Invalid value for --root: there is no file or"),
+        (("datasets", "verify", "pcas"), "Invalid value: dataset: 'pcas' is not known"),
+        (("train", "--target", "0", "--out", "o"), "Invalid value for --dataset: is missing"),
+        (("average", "a", "b", "--out", "o"), "Invalid value: folders: there is no run in a"),
+    ],
+)
+def test_an_argument_is_named_once_and_as_the_command_has_it(line: tuple[object, ...], message: str) -> None:
+    result = hessalign(*line)
+    assert result.returncode == 2
+    assert message in words(result.stderr)
+
+
+def test_no_command_names_an_option_by_hand() -> None:
+    """What is said of an argument gets its option in one place, which knows whether it has one already."""
+    by_hand = [path.name for path in CLI.glob("*.py") if "param_hint=" in path.read_text(encoding="utf-8")]
+    assert sorted(by_hand) == ["main.py", "terminal.py"]
+
+
+def test_names_are_found_in_a_sentence_where_they_stand() -> None:
+    before = flags.set({"holdout": "--holdout", "holdout_fraction": "--holdout"})
+    try:
+        for sentence, shown in [
+            ("holdout_fraction: must be less", "--holdout: must be less"),
+            ("holdout: holdout_fraction: must be less", "--holdout: must be less"),
+            ("holdout, other: must be less", "--holdout, other: must be less"),
+            ("the domain 'holdout: x' is empty", "the domain 'holdout: x' is empty"),
+            ("other: holdout: must be less", "other: holdout: must be less"),
+            ("holdout:12 is no name", "holdout:12 is no name"),
+        ]:
+            assert in_flags(sentence) == shown
+    finally:
+        flags.reset(before)
+
+
 @pytest.mark.parametrize("wrong", [("--precision", "transformer-engine"), ("--device", "tpu")])
 def test_what_is_not_installed_is_one_sentence(
     features: Path, tmp_path: Path, wrong: tuple[str, str]
@@ -286,7 +342,7 @@ def test_warnings_are_sentences_each_once(features: Path, monkeypatch: pytest.Mo
         lines = run("a").splitlines()
     ours = [line for line in lines if line.startswith("Warning: ")]
     assert [line.split(";")[0][:50] for line in ours] == [
-        "Warning: algorithm: hgp compares source domains, of which"[:50],
+        "Warning: --algorithm: hgp compares source domains, of which"[:50],
         "Warning: domain\\na",
     ]
     assert "NoEffectWarning" not in " ".join(lines)

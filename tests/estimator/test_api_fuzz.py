@@ -83,6 +83,7 @@ def bad(random: Random, X: np.ndarray, y: np.ndarray, domains: np.ndarray) -> tu
     return chosen, arguments
 
 
+@pytest.mark.filterwarnings("ignore:.* does not read:hessalign.exceptions.NoEffectWarning")
 def test_the_same_samples_in_other_containers_give_the_same_head() -> None:
     random = np.random.default_rng(0)
     samples = shifted_classes(samples=60)

@@ -12,6 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from hessalign.estimator import HeadComparison, HessianAlignedClassifier, compare_heads, comparison
 from hessalign.estimator.auto import standard_error
 from hessalign.estimator.compare import HEADS
+from hessalign.estimator.comparison import BASELINE
 from hessalign.estimator.shift import shares_to_style, shifts
 from hessalign.exceptions import UntrustworthyWarning
 from tests.estimator.samples import Samples, coloured, shifted_classes
@@ -56,6 +57,24 @@ def test_the_error_counts_domains_and_samples() -> None:
     assert standard_error(np.array([1.0, 3.0]), np.zeros(2)) == pytest.approx(1.837, abs=1e-3)
     assert standard_error(np.array([1.0, 1.0]), np.array([4.0, 12.0])) == pytest.approx(2.0)
     assert standard_error(np.array([1.0]), np.array([9.0])) == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize(
+    ("heads", "conclusion"),
+    [
+        ([BASELINE], "No head was compared with tuned logistic regression on this domain."),
+        ([FEW[0]], "balanced classes does not beat tuned logistic regression in accuracy by more than 2 "),
+        (
+            FEW,
+            "No head of 2 beats tuned logistic regression in accuracy by more than 2 standard errors on this",
+        ),
+    ],
+)
+def test_one_and_none_are_said_as_such(heads: list[str], conclusion: str) -> None:
+    data = four(80)
+    found = compare_heads(data.X, data.y, sample_domain=data.domains, heads=heads, targets=["n"])
+    assert found.conclusion().startswith(conclusion)
+    assert "One domain left out, chosen by" in str(found)
 
 
 def test_what_is_done_is_kept_and_only_the_rest_is_fitted(tmp_path) -> None:

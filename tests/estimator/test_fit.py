@@ -25,6 +25,7 @@ from hessalign.exceptions import NoEffectWarning, UntrustworthyWarning
 from tests.cases import SQUARED, sigmoid_loss, softmax_loss, squared_loss
 from tests.estimator.samples import Samples, coloured, shifted_classes, shifted_line
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* does not read:hessalign.exceptions.NoEffectWarning")
 PROBES = 7
 ALIGNMENTS = ["gradient", "hgp", "hutchinson", "diagonal", "frobenius", "spectral"]
 

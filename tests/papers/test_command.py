@@ -97,7 +97,7 @@ def test_both_gradients_in_steps_of_either(tmp_path: Path) -> None:
     assert {row["probes"] for row in rows} == {2}
     # The package does not run the mixed ones, but it reads them.
     table = hessalign("cmnist", *few[1:], "--methods", "hutchinson", "--out", str(tmp_path), "--json")
-    assert "1 of 1 restarts are done already" in words(table.stderr)
+    assert "1 of 1 restart is done already" in words(table.stderr)
     assert len(json.loads(table.stdout)["rows"]) == 4
     refused = hessalign("cmnist", "--hutchinson", "sampled-expected-steps", "--out", str(tmp_path))
     assert refused.returncode == 2

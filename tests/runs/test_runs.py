@@ -48,6 +48,8 @@ from tests.benchmark.run_folders import write_own_run
 from tests.training.tiny_domains import TinyDomains, tiny_spec
 from tests.training.tiny_features import feature_spec, tiny_features
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* never sets in:hessalign.exceptions.NoEffectWarning")
+
 CPU = Machine("cpu")
 HUGE = {"lr": 1e37}
 

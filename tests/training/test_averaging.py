@@ -196,7 +196,7 @@ def test_what_does_not_go_together_is_refused_before_any_work(tmp_path: Path) ->
     with pytest.raises(ValueError, match="average: erm_plus_plus predicts with a mean of its own"):
         train(spec, TinyDomains(), tmp_path, CPU)
     assert not (tmp_path / SPEC).exists()
-    with pytest.raises(ValueError, match="swad_ratio: belongs to average 'swad', got 'sma'"):
+    with pytest.raises(ValueError, match="swad_ratio: belongs to average 'swad', and average is 'sma'"):
         Recipe(average="sma", swad_ratio=1.2)
-    with pytest.raises(ValueError, match="average_from: belongs to average 'sma', got None"):
+    with pytest.raises(ValueError, match="average_from: belongs to average 'sma', and no average is chosen"):
         Recipe(average_from=5)

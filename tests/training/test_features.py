@@ -201,6 +201,7 @@ def test_batches_and_accuracies_in_memory_are_those_read_one_by_one(tmp_path: Pa
     assert accuracy(model, held[0], torch.device("cpu")) == accuracy(model, slow[0], torch.device("cpu"))
 
 
+@pytest.mark.filterwarnings("ignore:.* never sets in:hessalign.exceptions.NoEffectWarning")
 @pytest.mark.filterwarnings("ignore:.* depends on the features alone:hessalign.exceptions.NoEffectWarning")
 @pytest.mark.filterwarnings("ignore:ib_weight:hessalign.exceptions.NoEffectWarning")
 @pytest.mark.parametrize("backbone", ["identity", "adapter:linear", "adapter:mlp"])
@@ -256,7 +257,8 @@ def test_a_class_may_be_missing_from_a_domain(tmp_path: Path, algorithm: str) ->
     dataset = FeaturesFile(tmp_path / "f.safetensors")
     assert 2 not in dataset.domains[0].targets
     assert len(dataset.class_names) == 3
-    record = train(feature_spec(algorithm, steps=150), dataset, tmp_path / "run", CPU)
+    waits = {"anneal_steps": 75, "penalty_weight": 1.0} if algorithm == "fishr" else {}
+    record = train(feature_spec(algorithm, waits, steps=150), dataset, tmp_path / "run", CPU)
     assert torch.tensor(record["loss"]).isfinite()
     assert record["accuracies"]["west"]["in"] > 0.8
 

@@ -172,7 +172,7 @@ def test_the_head_keeps_its_rate_where_adam_begins_anew() -> None:
 
 def test_a_run_starts_from_another_ones_backbone_and_head(tmp_path: Path) -> None:
     train(tiny_spec(steps=3), TinyDomains(), tmp_path / "first", CPU)
-    recipe = make_recipe(start_from=tmp_path / "first", linear_probe_steps=5)
+    recipe = make_recipe(start_from=tmp_path / "first", linear_probe_steps=1)
     assert recipe is not None
     spec = tiny_spec(steps=1, seed=7, recipe=recipe)
     train(spec, TinyDomains(), tmp_path / "second", CPU)
@@ -184,7 +184,7 @@ def test_a_run_starts_from_another_ones_backbone_and_head(tmp_path: Path) -> Non
             assert 0 < float((value - second[name]).abs().max()) < 2e-3
     (tmp_path / "first").rename(tmp_path / "moved")
     moved = spec.model_copy(
-        update={"recipe": make_recipe(start_from=tmp_path / "moved", linear_probe_steps=5)}
+        update={"recipe": make_recipe(start_from=tmp_path / "moved", linear_probe_steps=1)}
     )
     assert moved.identity() == spec.identity()
     train(spec.with_steps(2), TinyDomains(), tmp_path / "second", CPU)  # what goes on needs it no more

@@ -116,7 +116,7 @@ def test_a_run_of_many_is_run_again_alone_and_says_so(
 ) -> None:
     run = sweep / "runs" / specs_of(data)[0].identity()
     errors = again("--spec", run, "--dataset", features, "--out", tmp_path / "again")
-    assert "was trained together with 1 others; alone, its sums are taken in another order" in errors
+    assert "was trained together with 1 other; alone, its sums are taken in another order" in errors
     for ours, theirs in zip(read_records(tmp_path / "again"), read_records(run), strict=True):
         assert ours["accuracies"] == theirs["accuracies"]
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
@@ -147,13 +147,13 @@ CONTRADICTIONS = [
     (["--rank", "4"], "rank: 4 contradicts"),
     (["--weights", "hub"], "weights: 'hub' contradicts the spec in"),
     (["--normalization", "weights"], "normalization: 'weights' contradicts"),
-    (["--set", "lr=0.03"], "settings: lr=0.03 contradicts"),
+    (["--set", "lr=0.03"], "--set: lr=0.03 contradicts"),
     (["--set", "wrong=1"], "wrong: Extra inputs are not permitted"),
     (["--steps", "7"], "steps: 7 contradicts the spec in"),
-    (["--evaluate-every", "2"], "evaluate_every: 2 contradicts"),
-    (["--evaluate-samples", "2"], "evaluate_samples: 2 contradicts"),
+    (["--evaluate-every", "2"], "--evaluate-every: 2 contradicts"),
+    (["--evaluate-samples", "2"], "--evaluate-samples: 2 contradicts"),
     (["--seed", "0"], "seed: 0 contradicts"),
-    (["--trial-seed", "0"], "trial_seed: 0 contradicts"),
+    (["--trial-seed", "0"], "--trial-seed: 0 contradicts"),
 ]
 
 
@@ -254,7 +254,10 @@ def test_a_run_must_be_told_by_something(features: Path, tmp_path: Path, missing
     told = {"--dataset": str(features), "--algorithm": "erm", "--target": "0"}
     del told[missing]
     options = [word for pair in told.items() for word in pair]
-    for resume in ([], ["--resume"]):
-        message = refused(*options, *resume, "--out", tmp_path / "new")
-        assert f"{missing[2:]}: is missing; --dataset, --algorithm and --target tell a new run" in message
+    message = refused(*options, "--out", tmp_path / "new")
+    assert f"{missing}: is missing; --dataset, --algorithm and --target tell a new run" in message
+    message = refused(*options, "--resume", "--out", tmp_path / "new")
+    assert (
+        f"--resume: there is no run in {tmp_path / 'new'}; for a new one {missing[2:]} is missing" in message
+    )
     assert not (tmp_path / "new").exists()

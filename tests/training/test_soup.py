@@ -1,6 +1,7 @@
 """Means of several runs, and between a trained and the pretrained backbone."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,10 @@ def test_restricted_takes_in_what_does_not_hurt(tmp_path: Path, members: list[Pa
     assert spec.average.selection == "restricted"
     assert [digest for _, digest in spec.average.members] == [Member.load(folder).digest for folder in chosen]
     assert source_accuracy(record, (2,)) == best
+    worst_first = [members[2], *members[:2]]
+    _, again = average_runs(worst_first, tmp_path / "again", data_of, CPU, "restricted")
+    assert (again.seed, again.hparams) == (spec.seed, spec.hparams)
+    assert spec.hparams["lr"] == 1e-3  # of a run that it holds
 
 
 def test_wise_ft_lies_between_the_pretrained_backbone_and_the_trained(tmp_path: Path) -> None:
@@ -123,6 +128,13 @@ def test_what_does_not_go_together_is_refused_and_nothing_written(
         average_runs([one, one], out, data_of, CPU)
     with pytest.raises(ValueError, match="the runs differ in trial_seed"):
         average_runs([one, run(tmp_path / "trial", trial_seed=1, evaluation_samples=None)], out, data_of, CPU)
+    begun = tmp_path / "begun"
+    shutil.copytree(members[0], begun)
+    (begun / "done").unlink()
+    with pytest.raises(ValueError, match=r"folders: the run in .*begun is not finished"):
+        average_runs([members[1], begun], out, data_of, CPU)
+    with pytest.warns(UntrustworthyWarning, match=r"start_from: the run in .*begun is not finished"):
+        make_recipe(start_from=begun)
     with pytest.raises(ValueError, match="there is no run in"):
         average_runs([one, tmp_path / "nowhere"], out, data_of, CPU)
     assert not out.exists()

@@ -35,6 +35,8 @@ class ADRMXHParams(HParams):
             samples of the batch, whatever their classes, instead of two of a class.
     """
 
+    unread = ("weight_decay",)
+
     lr: float = hparam(
         3e-5,
         Choice((2e-5, 3e-5, 4e-5, 5e-5)),

@@ -30,6 +30,8 @@ class AdversarialHParams(HParams):
         discriminator_weight_decay: Weight decay of the discriminator.
     """
 
+    unread = ("lr", "weight_decay")
+
     adversarial_weight: float = hparam(1.0, LogUniform(-2, 2), reference_name="lambda")
     discriminator_weight_decay: float = hparam(0.0, LogUniform(-6, -2), reference_name="weight_decay_d")
     discriminator_steps: int = hparam(

@@ -29,6 +29,7 @@ class AnnealedPenalty(Algorithm):
     hparams: AnnealedHParams
     penalty_weights = ("penalty_weight",)
     weight_before: ClassVar[float] = 1.0
+    sets_in: ClassVar[tuple[tuple[str, str], ...]] = (("anneal_steps", "the penalty's full weight"),)
     batched: ClassVar[tuple[str, ...] | None] = ("penalty_weight", "anneal_steps")
 
     @abstractmethod

@@ -202,6 +202,7 @@ class Algorithm(nn.Module, ABC):
             train it changes nothing.
         averages_itself: Whether the network that predicts is a mean over training.
         can_probe: Whether the rule can train with backbones that are held fast.
+        sets_in: Hyper-parameters that tell after how many steps something begins, and what, in words.
         sharpness: Where the gradient is taken, by the step of this class; None (default) for where the
             network is.
         steps_done: Number of updates. It is kept in ``state_dict``, and on the host: a rule that depends on
@@ -242,6 +243,7 @@ class Algorithm(nn.Module, ABC):
     compares_features: ClassVar[bool] = False
     averages_itself: ClassVar[bool] = False
     can_probe: ClassVar[bool] = True
+    sets_in: ClassVar[tuple[tuple[str, str], ...]] = ()
 
     def __init__(self, backbone: nn.Module, width: int, classes: int, domains: int, hparams: HParams) -> None:
         super().__init__()

@@ -53,6 +53,7 @@ class CMA(AlignedHead):
     hparams_class = CMAHParams
     hparams: CMAHParams
     batched = ("alpha", "beta", "anneal_steps")
+    sets_in = (("anneal_steps", "the penalty"),)
 
     @override
     def alignment(self) -> HessianAlignment:

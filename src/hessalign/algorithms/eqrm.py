@@ -51,6 +51,7 @@ class EQRM(Algorithm):
     hparams_class = EQRMHParams
     hparams: EQRMHParams
     batched = ("quantile", "burn_in_steps", "late_lr")
+    sets_in = (("burn_in_steps", "the quantile of the risks"),)
     needs_domains = 2
 
     @override

@@ -54,6 +54,7 @@ class ERMPlusPlus(Algorithm):
     hparams: ERMPlusPlusHParams
     averages_itself = True
     can_probe = False
+    sets_in = (("linear_steps", "the training of the backbone"), ("average_from", "the average"))
 
     @override
     def build(self) -> None:

@@ -6,15 +6,17 @@ which DomainBed does not have, get spaces of ours: only a head is trained, so le
 the batch size and the dropout are fixed, so that all draws of a search can be trained together.
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self, get_args
+from typing import Any, ClassVar, Self, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hessalign.checks import require_choice
 from hessalign.datasets.base import SearchSpace
+from hessalign.exceptions import NoEffectWarning
 
 Value = float | int | bool | str
 
@@ -163,6 +165,7 @@ class HParams(BaseModel):
         weight_decay: Adam's L2 weight decay.
         batch_size: Samples of each source domain in a batch.
         dropout: After the backbone's pooling; images of 28 pixels have none.
+        unread: Names of those that the algorithm does not read.
 
     Examples:
         >>> from hessalign.algorithms import HParams
@@ -171,6 +174,7 @@ class HParams(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+    unread: ClassVar[tuple[str, ...]] = ()
 
     lr: float = hparam(
         5e-5,
@@ -240,6 +244,26 @@ class HParams(BaseModel):
         """
         values: dict[str, Any] = {name: space.default for name, space in cls.spaces(search_space).items()}
         return cls(**{**values, **(overrides or {})})
+
+    @classmethod
+    def check_read(cls, algorithm: str, search_space: SearchSpace, asked: Mapping[str, Value | str]) -> None:
+        """Warn of what somebody has set and nothing reads.
+
+        Args:
+            algorithm: Its name.
+            search_space: Of the dataset.
+            asked: What was set by hand, by name.
+        """
+        for name, value in asked.items():
+            if name in cls.unread:
+                others = [field for field in cls.model_fields if name in field and field != name]
+                reason = f"{algorithm} does not read {name}"
+                reason += f"; it has {' and '.join(others)}" if others else ""
+            elif name == "dropout" and search_space == "small" and str(value) not in ("0", "0.0"):
+                reason = "images of 28 pixels are trained without dropout"
+            else:
+                continue
+            warnings.warn(f"settings: {reason}", NoEffectWarning, stacklevel=3)
 
     @classmethod
     def _searches(cls) -> dict[str, Search]:

@@ -38,6 +38,10 @@ class IBIRM(Algorithm):
     hparams_class = IBIRMHParams
     hparams: IBIRMHParams
     batched = ("irm_weight", "irm_anneal_steps", "ib_weight", "ib_anneal_steps")
+    sets_in = (
+        ("irm_anneal_steps", "the full weight of IRM's penalty"),
+        ("ib_anneal_steps", "the weight of the features' variance"),
+    )
     needs_samples = 2
     penalty_weights = ("irm_weight", "ib_weight")
 

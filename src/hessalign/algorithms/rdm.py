@@ -58,6 +58,7 @@ class RDM(Algorithm):
     hparams_class = RDMHParams
     hparams: RDMHParams
     batched = ("penalty_weight", "variance_weight", "anneal_steps", "late_lr")
+    sets_in = (("anneal_steps", "the penalty"),)
     needs_domains = 2
     needs_samples = 2
     penalty_weights = ("penalty_weight", "variance_weight")

@@ -62,6 +62,7 @@ class TRM(Algorithm):
     hparams_class = TRMHParams
     hparams: TRMHParams
     batched = ("implicit_weight", "erm_steps", "eta")
+    sets_in = (("erm_steps", "the transfer risk"),)
     needs_domains = 2
     needs_trainable_backbone = True
     heads: Tensor

@@ -28,6 +28,7 @@ from hessalign.head.losses import resolve_loss
 from hessalign.head.statistics import Centre, Quantity
 from hessalign.inputs import as_tensor
 
+DEFAULT_ALPHA = 1e-4
 Domains = Sequence[HeadDerivatives] | Statistics
 Method = Literal["gradient", "hgp", "hutchinson", "diagonal", "frobenius", "spectral"]
 Reduction = Literal["mean", "sum"]
@@ -43,6 +44,14 @@ QUANTITIES: dict[str, tuple[Quantity, ...]] = {
     "spectral": (),
 }
 """What each method needs of the statistics beside the gradient."""
+
+READ_BY: dict[str, tuple[str, ...]] = {
+    "alpha": ("hgp", "hutchinson", "diagonal", "frobenius", "spectral"),
+    "beta": ("gradient", "hgp", "hutchinson", "diagonal", "frobenius", "spectral"),
+    "probes": ("hutchinson",),
+    "centre": ("hgp",),
+}
+"""The methods that read an option, of those that not all do; ``"none"`` of the estimators reads none."""
 
 
 def gradient_distances(domains: Domains, unbiased: bool = False) -> Tensor:
@@ -495,7 +504,8 @@ class HessianAlignment(HeadPenalty):
 
     A batch with a single domain has nothing to align: the penalty is exactly 0 for every method, and its
     derivatives are defined and zero. The first time, a
-    [NoEffectWarning][hessalign.exceptions.NoEffectWarning] says so.
+    [NoEffectWarning][hessalign.exceptions.NoEffectWarning] says so, as one does where ``alpha`` or ``centre``
+    is given to a method that does not read it.
 
     Weights may be scalar tensors, so that a schedule can change them on their device; like numbers they may
     be set at any time: ``penalty.alpha = ...``.
@@ -541,7 +551,7 @@ class HessianAlignment(HeadPenalty):
     def __init__(
         self,
         method: Method,
-        alpha: Weight = 1e-4,
+        alpha: Weight = DEFAULT_ALPHA,
         beta: Weight = 5e-3,
         *,
         probes: int | None = None,
@@ -568,6 +578,9 @@ class HessianAlignment(HeadPenalty):
         self.bias = bias
         self.reduction = reduction
         self.loss = loss  # type: ignore[assignment]
+        unread = without_effect(method, alpha=(self.alpha, DEFAULT_ALPHA), centre=(centre, None))
+        if unread is not None:
+            warnings.warn(unread, NoEffectWarning, stacklevel=2)
         self.has_warned = False
 
     with_parts = HeadPenalty.with_terms
@@ -637,6 +650,27 @@ class HessianAlignment(HeadPenalty):
             NoEffectWarning,
             stacklevel=6,  # past forward and what torch calls it through
         )
+
+
+def without_effect(method: str, **options: tuple[Any, Any]) -> str | None:
+    """What is to be said of options that were given to a method that does not read them.
+
+    Args:
+        method: As ``HessianAlignment`` and the estimators know it.
+        **options: By name, the value and its default; a weight of 0 asks for nothing either.
+
+    Returns:
+        A sentence; None where all is read.
+    """
+    unread = [
+        name
+        for name, (value, default) in options.items()
+        if method not in READ_BY[name] and (isinstance(value, Tensor) or value not in (default, 0))
+    ]
+    if not unread:
+        return None
+    them = "it" if len(unread) == 1 else "them"
+    return f"{', '.join(unread)}: {method!r} does not read {them}; leave it out, or choose another method"
 
 
 def check_weight(name: str, value: Any) -> Weight:

@@ -1,6 +1,7 @@
 """How large a penalty's terms are beside the loss, and the weights that make them a given share of it."""
 
 import copy
+import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,13 +18,18 @@ if TYPE_CHECKING:
     from hessalign.alignment.penalty import HeadPenalty
 
 
+ROUNDING = 1e-14
+"""Squared distances below this share of the squared sizes are rounding."""
+
+
 @dataclass(frozen=True)
 class TermSize:
     """One term of a penalty, as some batches have it.
 
     Attributes:
         value: Without its weight, reduced over domains as the penalty does, averaged over batches.
-        weight: At which it is the wanted share of the loss; infinite where the term is not above 0.
+        weight: At which it is the wanted share of the loss; 0, which leaves the term out, where no weight
+            makes it one: the term is not above 0, or is nothing but rounding.
         share_now: Share of the loss at the weight that the penalty has now.
         noise: Part of the value that is the sampling noise of the batches, between 0 and 1: what
             ``unbiased=True`` leaves out; None where there is no unbiased estimate.
@@ -70,17 +76,20 @@ class WeightSuggestion:
 
     def __str__(self) -> str:
         """A line for each term."""
-        lines = [f"loss {self.loss:.4g}, mean over {self.batches} batches"]
+        batches = "batch" if self.batches == 1 else "batches"
+        lines = [f"loss {self.loss:.4g}, mean over {self.batches} {batches}"]
         for name, term in self.terms.items():
             noise = (
                 ""
                 if term.noise is None
                 else f"; {100 * term.noise:.0f} % of it is the batches' sampling noise"
             )
-            lines.append(
-                f"{name}: the term is {term.value:.3g}, now {100 * term.share_now:.3g} % of the loss; "
-                f"{name}={term.weight:.3g} makes it {100 * self.share:g} %{noise}"
-            )
+            found = f"{name}: the term is {term.value:.3g}, now {100 * term.share_now:.3g} % of the loss"
+            if term.weight:
+                lines.append(f"{found}; {name}={term.weight:.3g} makes it {100 * self.share:g} %{noise}")
+            else:
+                none = f"no weight makes it {100 * self.share:g} %"
+                lines.append(f"{found}; {none}, and {name}=0 leaves it out")
         return "\n".join(lines)
 
 
@@ -89,6 +98,7 @@ def suggest_weights(penalty: "HeadPenalty", batches: Iterable[Any], share: float
     require_number("share", share, above=0)
     plain, twins = _with_unit_weights(penalty), _twins(penalty)
     losses: list[float] = []
+    sizes: dict[str, list[float]] = {name: [] for name in penalty.weights}
     values: dict[str, list[float]] = {name: [] for name in penalty.weights}
     with_noise: dict[str, list[float]] = {name: [] for name in penalty.weights}
     without: dict[str, list[float]] = {name: [] for name in penalty.weights}
@@ -103,6 +113,8 @@ def suggest_weights(penalty: "HeadPenalty", batches: Iterable[Any], share: float
             except ValueError:  # too few samples in a domain, or weights: no estimate without noise
                 twins = None
         losses.append(_loss(penalty, *batch[1:]))
+        for name, size in _sizes(penalty, *batch[:3]).items():
+            sizes[name].append(size)
     if not losses:
         raise ValueError("batches: at least one is needed, got none")
     if not any(values.values()):
@@ -115,16 +127,18 @@ def suggest_weights(penalty: "HeadPenalty", batches: Iterable[Any], share: float
             loss,
             share,
             values[name],
+            sum(sizes[name]) / len(losses),
             _noise(with_noise[name], without[name]) if twins else None,
         )
         for name in penalty.weights
         if values[name]
     }
     for name, term in found.items():
-        if term.value <= 0:
+        if not term.weight:
             warnings.warn(
                 f"{name}: its term is {term.value:.3g} over these batches, so no weight makes it a share "
-                "of the loss; the domains do not differ in it beyond the batches' noise",
+                "of the loss, and the suggested 0 leaves it out; the domains do not differ in it beyond "
+                "rounding, or the batches' noise",
                 UntrustworthyWarning,
                 stacklevel=3,
             )
@@ -132,11 +146,18 @@ def suggest_weights(penalty: "HeadPenalty", batches: Iterable[Any], share: float
 
 
 def _size(
-    penalty: "HeadPenalty", name: str, loss: float, share: float, values: list[float], noise: float | None
+    penalty: "HeadPenalty",
+    name: str,
+    loss: float,
+    share: float,
+    values: list[float],
+    rounding: float,
+    noise: float | None,
 ) -> TermSize:
     value = sum(values) / len(values)
     now = float(getattr(penalty, penalty.weights[name]))
-    return TermSize(value, share * loss / value if value > 0 else float("inf"), now * value / loss, noise)
+    weight = share * loss / value if value > rounding else 0.0
+    return TermSize(value, weight if math.isfinite(weight) else 0.0, now * value / loss, noise)
 
 
 def _noise(with_noise: list[float], without: list[float]) -> float:
@@ -171,6 +192,27 @@ def _twins(penalty: "HeadPenalty") -> "tuple[HeadPenalty, HeadPenalty] | None":
     unbiased = copy.copy(plain)
     unbiased.unbiased = True
     return plain, unbiased
+
+
+@torch.no_grad()
+def _sizes(penalty: "HeadPenalty", features: Any, logits: Any, targets: Any) -> dict[str, float]:
+    """What rounding alone can make of each term: a share of the squared size of what it compares."""
+    features, logits, targets = (
+        as_tensor(name, given)
+        for name, given in (("features", features), ("logits", logits), ("targets", targets))
+    )
+    logits = logits.unsqueeze(1) if logits.ndim == 1 else logits
+    precision = torch.finfo(features.dtype).eps if features.is_floating_point() else 0.0
+    residual, curvature = penalty.loss.derivatives(logits, penalty.loss.prepare_targets(logits, targets))
+    inputs = float(features.double().square().sum(1).mean()) + penalty.bias
+    gradient = inputs * float(residual.double().square().sum(1).mean())
+    hessian = inputs**2 * float(curvature.diagonal().double().square().sum(1).mean())
+    compared = {
+        "gradient": gradient,
+        "hessian": hessian * gradient if getattr(penalty, "method", None) == "hgp" else hessian,
+    }
+    share = max(ROUNDING, (10 * precision) ** 2)
+    return {name: share * compared.get(name, 0.0) for name in penalty.weights}
 
 
 @torch.no_grad()

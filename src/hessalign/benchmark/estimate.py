@@ -17,9 +17,10 @@ from torch import Tensor
 from hessalign.benchmark.job import Job, Outcome
 from hessalign.datasets import Domain, DomainDataset, Samples
 from hessalign.datasets.base import held_out_count
-from hessalign.exceptions import UntrustworthyWarning
+from hessalign.exceptions import NoEffectWarning, UntrustworthyWarning
 from hessalign.runs import CHECKPOINTS, METRICS, SPEC
 from hessalign.training import Machine, Progress, RunSpec, can_train_together, train, train_together
+from hessalign.training.spec import REMEDY
 
 STEPS = 4
 """Of a measured run; the first warms up and the last evaluates."""
@@ -170,6 +171,7 @@ def _of_no_meaning() -> Iterator[None]:
     """What is doubtful in a few steps from random weights says nothing of the runs that are asked for."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UntrustworthyWarning)
+        warnings.filterwarnings("ignore", f".*{REMEDY}", NoEffectWarning)
         yield
 
 

@@ -3,6 +3,7 @@
 import math
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from pydantic import BaseModel
 
 from hessalign.datasets import DomainDataset
 from hessalign.datasets.registry import DataSource
-from hessalign.exceptions import DivergedError
+from hessalign.exceptions import DivergedError, HessalignWarning
 from hessalign.files import write_atomically
 from hessalign.memory import keep_freed_memory
 from hessalign.runs import (
@@ -104,6 +105,8 @@ class Outcome:
         seconds: What all steps of the run take a process, measured, as its share of what is trained together;
             None (default) where it was not done here and now.
         together: Number of runs that were trained together; 1 by default.
+        warned: What the library warned of in a worker; of runs that were trained together the first one has
+            it.
     """
 
     job: Job
@@ -111,6 +114,7 @@ class Outcome:
     error: str = ""
     seconds: float | None = None
     together: int = 1
+    warned: tuple[HessalignWarning, ...] = ()
 
 
 class Engine(Protocol):
@@ -174,6 +178,8 @@ def perform(jobs: Sequence[Job]) -> list[Outcome]:
 def perform_as_worker(jobs: Sequence[Job], threads: int) -> list[Outcome]:
     """``perform`` in a process that does nothing else: with so many threads, and keeping freed memory.
 
+    The library's warnings go with the outcomes to whoever started the sweep; nobody reads a worker's own.
+
     Args:
         jobs: As for ``perform``.
         threads: Of PyTorch.
@@ -184,7 +190,16 @@ def perform_as_worker(jobs: Sequence[Job], threads: int) -> list[Outcome]:
     torch.set_num_threads(threads)
     if jobs[0].machine.computes_here:
         keep_freed_memory()
-    return perform(jobs)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", HessalignWarning)
+        first, *others = perform(jobs)
+    heard: dict[str, HessalignWarning] = {}
+    for each in caught:
+        if isinstance(each.message, HessalignWarning):
+            heard.setdefault(str(each.message), each.message)
+        else:
+            warnings.showwarning(each.message, each.category, each.filename, each.lineno)
+    return [replace(first, warned=tuple(heard.values())), *others]
 
 
 def is_held(job: Job) -> bool:

@@ -15,6 +15,7 @@ from hessalign.backbones import BackboneSpec
 from hessalign.checks import did_you_mean
 from hessalign.datasets import DomainDataset, seed_hash
 from hessalign.datasets.base import SearchSpace, held_out_count
+from hessalign.runs.records import check_evaluations
 from hessalign.training import Recipe, RunSpec, check_algorithm, check_recipe, choose_backbone
 from hessalign.training.batches import check_sizes
 
@@ -125,6 +126,9 @@ class SweepSpec(BaseModel):
                 sources = len(dataset.domains) - len(spec.target_domains)
                 check_recipe(spec.recipe, get_algorithm(spec.algorithm), sources)
             _check_batches(spec, dataset)
+        check_evaluations(self.config.evaluate_every, specs[0].steps)
+        for algorithm in algorithms:
+            algorithm.hparams_class.check_read(algorithm.name, dataset.search_space, self.config.fixed)
         return specs
 
     def _backbone(self, dataset: DomainDataset, dropout: float) -> BackboneSpec:

@@ -13,6 +13,7 @@ from hessalign.benchmark.names import (
 )
 from hessalign.benchmark.paper import (
     PROTOCOL,
+    TABLES,
     Published,
     published_accuracy,
     published_average,
@@ -118,6 +119,13 @@ def make_report(
         tables += [_summary([block for block in full if block.setting == name], compare) for name in settings]
         if baseline is not None:
             tables += [_differences(block, baseline) for block in full if baseline in block.algorithms]
+    cells = [cell for table in tables for row in table.rows for cell in row.cells]
+    if compare and cells and not any(cell.published for cell in cells):
+        datasets = sorted_datasets({name for table in TABLES for name in table.datasets})
+        notes.append(
+            "No published figure fits these runs, so none stands beside them: the published tables hold "
+            f"averages over all target domains of {', '.join(datasets)}."
+        )
     return Report(tables=tuple(tables), notes=tuple(notes))
 
 

@@ -1,7 +1,9 @@
 """A sweep in its folder: which runs are left, and the doing of them."""
 
 import json
+import re
 import time
+import warnings
 from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,9 @@ from typing import Any
 from hessalign.backbones.weights import FILE_SUFFIXES, file_sha256
 from hessalign.benchmark.job import Engine, Job, Outcome, is_held, outcome_of_former
 from hessalign.benchmark.protocol import RunConfig, SweepSpec
+from hessalign.exceptions import HessalignWarning
 from hessalign.files import write_atomically
-from hessalign.runs import SWEEP, hold, is_finished
+from hessalign.runs import SPEC, SWEEP, hold, is_finished
 from hessalign.training import can_train_together
 
 CONFIG = "settings"
@@ -18,6 +21,7 @@ CONFIG = "settings"
 SECONDS_FOR_CLAIMS = 60.0
 """To wait for others that claim the folder at this moment, which takes each of them less than one."""
 SECONDS_BETWEEN_LOOKS = 2.0
+NUMBER = re.compile(r"\d+(\.\d+)?(e[+-]?\d+)?")
 
 
 def claim_sweep(out: Path, sweep: SweepSpec, datasets: Sequence[str]) -> None:
@@ -27,10 +31,12 @@ def claim_sweep(out: Path, sweep: SweepSpec, datasets: Sequence[str]) -> None:
     differ: what both ask for is done once. With another config its runs could not stand in one table.
 
     Raises:
-        ValueError: If the folder's runs have another config.
+        ValueError: If the folder's runs have another config, or it is that of a single run.
         OSError: If it cannot be written.
     """
     config = _by_content(sweep.config)
+    if (out / SPEC).is_file():
+        raise ValueError(f"out: {out} is the folder of a single run; choose another folder")
     with hold(out, SECONDS_FOR_CLAIMS):
         if (out / SWEEP).exists():
             _compare(out, config)
@@ -52,8 +58,10 @@ def perform_all(jobs: Sequence[Job], engine: Engine, most_together: int) -> Iter
         most_together: Runs in a group that is trained together; 1 for one by one.
 
     Yields:
-        The outcomes.
+        The outcomes. What workers warn of is warned of here: the first of each kind at once, and at the end
+        how many runs were like it but for the numbers.
     """
+    heard: dict[str, list[HessalignWarning]] = {}
     left = []
     for job in jobs:
         if is_finished(job.folder):
@@ -63,6 +71,11 @@ def perform_all(jobs: Sequence[Job], engine: Engine, most_together: int) -> Iter
     held: list[Job] = []
     while left or held:
         for outcome in engine.perform(arrange(left, most_together)):
+            for warned in outcome.warned:
+                alike = heard.setdefault(NUMBER.sub("#", str(warned)), [])
+                alike.append(warned)
+                if len(alike) == 1:
+                    warnings.warn(warned, stacklevel=2)
             if outcome.status == "held":
                 held.append(outcome.job)
             else:
@@ -71,6 +84,10 @@ def perform_all(jobs: Sequence[Job], engine: Engine, most_together: int) -> Iter
         held = [job for job in held if job not in left]
         if held and not left:
             time.sleep(SECONDS_BETWEEN_LOOKS)
+    for alike in heard.values():
+        if len(alike) > 1:
+            words = f"{alike[0]} (the first of {len(alike)} such warnings, which differ at most in numbers)"
+            warnings.warn(words, type(alike[0]), stacklevel=2)
 
 
 def arrange(jobs: Sequence[Job], most_together: int) -> list[tuple[Job, ...]]:

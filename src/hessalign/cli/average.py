@@ -15,7 +15,7 @@ from hessalign.cli.train import result_grid
 
 def average_command(
     folders: Annotated[
-        list[Path], typer.Argument(help="Folders of runs of hessalign train, with checkpoints.")
+        list[Path], typer.Argument(help="Folders of finished runs of hessalign train, with checkpoints.")
     ],
     *,
     dataset: Annotated[

@@ -1,6 +1,8 @@
 """``hessalign cmnist``: Tables 7 and 8 on real MNIST."""
 
 import json
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -31,7 +33,8 @@ from hessalign.cli.options import (
     parse_trackers,
     whole,
 )
-from hessalign.cli.terminal import Console
+from hessalign.cli.terminal import Console, bad_parameter, reported
+from hessalign.exceptions import NoEffectWarning
 from hessalign.experiments import colored_mnist
 from hessalign.experiments.colored_mnist import (
     FAST_METHODS,
@@ -203,7 +206,7 @@ def cmnist(
     """
     console = Console(stderr=True)
     if split is not None and not imbalanced:
-        raise typer.BadParameter(f"{split!r} has a meaning only with --imbalanced", param_hint="--split")
+        raise bad_parameter(f"split: {split!r} has a meaning only with --imbalanced")
     chosen_split: Split = (split or "script") if imbalanced else "balanced"
     setting = fast_setting(chosen_split) if fast else Setting(split=chosen_split)
     if steps is not None:
@@ -217,14 +220,13 @@ def cmnist(
     setting = setting.model_copy(update=changes)
     names = _parse_methods(methods) if methods is not None else FAST_METHODS if fast else TABLE_METHODS
     count = restarts or (1 if fast else 10)
+    _say_what_has_no_effect(names, probes, hutchinson, alpha, gamma)
     if probes is None:
         probes = FAST_PROBES if fast else PUBLISHED_PROBES[chosen_split]
     specs = plan_restarts(setting, names, range(seed, seed + count), probes, hutchinson, alpha, gamma)
     torch_device = parse_device(device)
-    try:
+    with reported(console):
         trackers = parse_trackers(track)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--track") from error
     store = open_store(out)
     done = store.has_model if save_models else store.has
     run_missing(specs, store, torch_device, console, log_terms, done, save_models, track=trackers)
@@ -236,7 +238,9 @@ def cmnist(
         raise typer.Exit(1)
     title = title_of(setting)
     # Without --fast another number of probes is a choice, not a reduction; its rows say so by themselves.
-    reduction = describe_reduction(setting, probes if fast else PUBLISHED_PROBES[chosen_split])
+    shown = [METHODS[row.method] for row in rows]
+    has_probes = any(method.uses_probes or method.uses_gamma for method in shown)
+    reduction = describe_reduction(setting, probes if fast and has_probes else None)
     name = file_name_of(setting, fast)
     colored_mnist.figure.save_figure(
         rows, title, reduction and f"Changed setting: {reduction}", out / f"{name}.png"
@@ -251,6 +255,28 @@ def cmnist(
     console.print(f"Figure: {out / f'{name}.png'}", markup=False)
     if diverged:
         raise typer.Exit(1)
+
+
+def _say_what_has_no_effect(
+    names: Sequence[str], probes: int | None, hutchinson: str, alpha: float, gamma: float | None
+) -> None:
+    """Warn of options that matter to none of the methods."""
+    methods = [METHODS[name] for name in names]
+    # By default the weight of a flat head is what the noise of the probes amounts to.
+    by_default = gamma is None and any(method.uses_gamma for method in methods)
+    uses_probes = any(method.uses_probes for method in methods)
+    for name, is_asked_for, is_read in (
+        ("probes", probes is not None, uses_probes or by_default),
+        ("hutchinson", hutchinson != "expected", uses_probes),
+        ("alpha", alpha != 1, any(method.uses_alpha for method in methods)),
+        ("gamma", gamma is not None, any(method.uses_gamma for method in methods)),
+    ):
+        if is_asked_for and not is_read:
+            warnings.warn(
+                f"{name}: changes nothing, since none of the methods reads it: {', '.join(names)}",
+                NoEffectWarning,
+                stacklevel=3,
+            )
 
 
 def _parse_methods(names: str) -> tuple[str, ...]:
@@ -272,4 +298,4 @@ def _parse_methods(names: str) -> tuple[str, ...]:
 def _bad_methods(problem: str, given: str = "") -> typer.BadParameter:
     allowed = ("table", "all", *METHODS)
     meant = did_you_mean(given, allowed)
-    return typer.BadParameter(f"{problem}; allowed are {', '.join(allowed)}{meant}", param_hint="--methods")
+    return bad_parameter(f"methods: {problem}; allowed are {', '.join(allowed)}{meant}")

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import typer
 
 from hessalign import cli
-from hessalign.cli.terminal import INTERRUPTED, Console, progress_bar
+from hessalign.cli.terminal import INTERRUPTED, Console, bad_parameter, progress_bar
 from hessalign.experiments import colored_mnist
 from hessalign.experiments.colored_mnist import SOURCE_IMAGES, RestartSpec, Setting
 from hessalign.grid import NOTHING, Grid, markdown_table
+from hessalign.markup import counted
 from hessalign.memory import keep_freed_memory
 from hessalign.runs import HeldError
 from hessalign.trackers import TrackedRun, Tracking
@@ -35,7 +36,7 @@ def parse_device(name: str) -> "torch.device":
     try:
         return cli.usable_device(name)
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--device") from error
+        raise bad_parameter(str(error)) from error
 
 
 def parse_anneal_step(step: int | None, setting: Setting) -> int:
@@ -48,8 +49,9 @@ def parse_anneal_step(step: int | None, setting: Setting) -> int:
         typer.BadParameter: If the restarts end before it.
     """
     if step is not None and step >= setting.steps:
-        allowed = f"must be less than the number of steps, {setting.steps}"
-        raise typer.BadParameter(f"{allowed}, got {step}", param_hint="--anneal-step")
+        raise bad_parameter(
+            f"anneal_step: must be less than the number of steps, {setting.steps}, got {step}"
+        )
     return setting.anneal_step if step is None else step
 
 
@@ -63,8 +65,7 @@ def parse_subsample(images: int | None) -> int | None:
         typer.BadParameter: If there are not so many images.
     """
     if images is not None and images > SOURCE_IMAGES:
-        allowed = f"must be at most {SOURCE_IMAGES}, all source images"
-        raise typer.BadParameter(f"{allowed}, got {images}", param_hint="--subsample")
+        raise bad_parameter(f"subsample: must be at most {SOURCE_IMAGES}, all source images, got {images}")
     return None if images == SOURCE_IMAGES else images
 
 
@@ -82,7 +83,7 @@ def open_store(folder: Path) -> "colored_mnist.RecordStore":
         store.prepare()
         store.check()
     except (OSError, ValueError) as error:
-        raise typer.BadParameter(str(error), param_hint="--out") from error
+        raise bad_parameter(f"out: {error}") from error
     return store
 
 
@@ -117,8 +118,9 @@ def run_missing(
     """
     out = store.folder.parent
     missing = [spec for spec in specs if not done(spec) and store.diverged(spec) is None]
-    if len(missing) < len(specs):
-        console.print(f"{len(specs) - len(missing)} of {len(specs)} restarts are done already in {out}.")
+    if done_before := len(specs) - len(missing):
+        are = "is" if done_before == 1 else "are"
+        console.print(f"{done_before} of {counted(len(specs), 'restart')} {are} done already in {out}.")
     if device.type == "cpu":
         keep_freed_memory()
     try:

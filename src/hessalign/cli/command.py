@@ -12,7 +12,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from hessalign.checks import did_you_mean
-from hessalign.cli.options import FORMER_NAMES, Panel
+from hessalign.cli.options import FORMER_NAMES, OPTION_OF, Panel
+from hessalign.cli.terminal import flags
 
 EXAMPLE_WIDTH = 76
 """Of a terminal of 80 columns, the help's margins left out."""
@@ -54,6 +55,25 @@ class _Sentences:
 
 class Command(_Sentences, TyperCommand):
     """A command, whose options go by their former names, too."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; whatever it says of an argument, it says under the name of its option."""
+        before = flags.set(self.flags())
+        try:
+            return super().invoke(ctx)
+        finally:
+            flags.reset(before)
+
+    def flags(self) -> dict[str, str]:
+        """What its options are called, by every name that the library may have for them."""
+        here = {name for parameter in self.params for name in parameter.opts if name.startswith("--")}
+        found = {name: option for name, options in OPTION_OF.items() for option in options if option in here}
+        for parameter in self.params:
+            option = next((name for name in parameter.opts if name.startswith("--")), None)
+            if option is not None:
+                name = option.removeprefix("--")
+                found |= dict.fromkeys((name, name.replace("-", "_"), str(parameter.name)), option)
+        return found
 
     def get_help_option(self, ctx: Any) -> Any:
         """The option ``--help``, in no panel of its own."""

@@ -1,6 +1,7 @@
 """``hessalign datasets``: which datasets there are, how to get them, and whether a copy is whole."""
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +22,7 @@ from hessalign import datasets
 from hessalign.cli.command import Group, add_command, help_text
 from hessalign.cli.options import Json, Panel, option, require_there
 from hessalign.cli.terminal import INTERRUPTED, Console, progress_bar, reported
+from hessalign.exceptions import HessalignWarning
 from hessalign.grid import NOTHING, Grid
 
 if TYPE_CHECKING:
@@ -104,7 +106,12 @@ def verify_dataset(
 
     hessalign datasets verify image_folder --root my_images --json
     """
-    dataset = _open(name, root)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", HessalignWarning)
+        dataset = _open(name, root)
+    for each in caught:  # what the report tells below need not be told before
+        if str(each.message) not in dataset.doubts and "files that are left out" not in str(each.message):
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
     console = Console(stderr=True)
     with progress_bar(console) as progress:
         task = progress.add_task("samples read", total=sum(map(len, dataset.domains)))
@@ -134,15 +141,10 @@ def _describe(dataset: "type[datasets.DomainDataset]") -> dict[str, Any]:
 
 
 def _open(name: str, root: Path | None) -> "datasets.DomainDataset":
-    try:
+    with reported(Console(stderr=True)):
         datasets.require_dataset(name)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="NAME") from error
-    try:
         require_there("root", root)
         return datasets.make_dataset(name, root)
-    except (ValueError, OSError) as error:
-        raise typer.BadParameter(str(error), param_hint="--root") from error
 
 
 def _print_report(report: "datasets.verify.VerifyReport") -> None:

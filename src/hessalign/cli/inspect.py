@@ -20,7 +20,6 @@ MOST_NOTES = 3
 
 if TYPE_CHECKING:
     import polars as pl
-    import torch
 
 
 def inspect_command(
@@ -91,7 +90,7 @@ def inspect_command(
         require_there("source", source)
         require_there("against", against)
         require_there("root", root)
-        torch_device = _device(device)
+        torch_device = cli.usable_device(device)
         _check_outputs(html, plots)
         wanted = cli.InspectOptions(
             dataset=dataset,
@@ -118,13 +117,6 @@ def inspect_command(
         _print(reports)
     for path in written:
         console.print(f"Written: {path}", highlight=False)
-
-
-def _device(name: str) -> "torch.device":
-    try:
-        return cli.usable_device(name)
-    except ValueError as error:
-        raise ValueError(f"device: {error}") from error
 
 
 def _check_outputs(html: Path | None, plots: Path | None) -> None:

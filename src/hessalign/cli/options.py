@@ -30,6 +30,21 @@ class Panel(StrEnum):
 FORMER_NAMES = {"--accelerator": "--device", "--log-parts": "--log-terms", "--workers": "--loaders"}
 """What options were called before; these names go on working where the option is, and no help shows them."""
 
+OPTION_OF = {
+    "accelerator": ("--device",),
+    "algorithm": ("--algorithms",),
+    "dataset": ("--datasets",),
+    "evaluation_samples": ("--evaluate-samples",),
+    "holdout_fraction": ("--holdout",),
+    "selection": ("--select",),
+    "settings": ("--set",),
+    "slurm": ("--sbatch",),
+    "target": ("--targets",),
+    "target_domains": ("--target", "--targets"),
+    "workers": ("--loaders",),
+}
+"""Options of another name than the library's argument has, where a command has them."""
+
 LARGEST_WHOLE = 2**63 - 1
 """Of PyTorch's generators and sizes."""
 
@@ -147,12 +162,16 @@ def parse_settings(settings: Sequence[str], option: str = "set") -> dict[str, st
         The values, as text.
 
     Raises:
-        ValueError: If one is not of that form.
+        ValueError: If one is not of that form, or a name has two values.
     """
+    values: dict[str, str] = {}
     for setting in settings:
-        if "=" not in setting:
+        name, equals, value = setting.partition("=")
+        if not equals:
             raise ValueError(f"{option}: {setting!r} is not of the form NAME=VALUE")
-    return dict(setting.split("=", 1) for setting in settings)
+        if values.setdefault(name, value) != value:
+            raise ValueError(f"{option}: {name!r} has two values, {values[name]!r} and {value!r}; give one")
+    return values
 
 
 def names_between_commas(text: str) -> tuple[str, ...]:

@@ -55,7 +55,7 @@ def predict_command(
         require_there("checkpoint", checkpoint)
         for path in images:
             require_there("images", path)
-        place = _usable(device)
+        place = cli.usable_device(device)
         if place.type == "cpu":
             keep_freed_memory()
         if runs.pretrained_kind(checkpoint) == "estimator":
@@ -90,10 +90,3 @@ def _by_estimator(folder: Path, files: list[Path], device: "torch.device") -> "l
         training.Prediction(name, str(model.classes_[class_id]), float(row[class_id]))
         for name, class_id, row in zip(names, classes, probabilities, strict=True)
     ]
-
-
-def _usable(device: str) -> "torch.device":
-    try:
-        return cli.usable_device(device)
-    except ValueError as error:
-        raise ValueError(f"device: {error}") from error

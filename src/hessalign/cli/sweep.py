@@ -296,20 +296,29 @@ def sweep_command(
             gpus = cli.visible_gpus(device) if engine == "local" else ()
             at_a_time, threads = _share_out(jobs, len(gpus))
             make_engine = partial(
-                _engine, engine, out.absolute(), jobs, retries, cpus_per_run or 1, gpus_per_run or 0.0
+                _engine,
+                engine,
+                out.absolute(),
+                jobs,
+                retries,
+                cpus_per_run or 1,
+                gpus_per_run or 0.0,
+                minutes=minutes_per_run,
+                sbatch=further,
+                address=address,
             )
             if dry_run:
                 known = at_a_time if engine == "local" else None
                 script = None
                 if engine == "slurm":
                     tasks = len(benchmark.sweep.arrange(planned, together))
-                    script = make_engine(minutes=minutes_per_run, sbatch=further).script(tasks)
+                    script = make_engine().script(tasks)
                 cli.print_estimate(planned, together, known, threads, console, as_json, script)
                 return
             chosen = (
                 benchmark.engines.LocalEngine(at_a_time, threads, retries, gpus)
                 if engine == "local"
-                else make_engine(minutes=minutes_per_run, sbatch=further, address=address)
+                else make_engine()
             )
             with closing(chosen):
                 benchmark.sweep.claim_sweep(out, sweep, names_between_commas(datasets))
@@ -374,7 +383,7 @@ def _engine(
     *,
     minutes: int | None,
     sbatch: dict[str, str],
-    address: str | None = None,
+    address: str | None,
 ) -> Any:
     """The engine of a cluster."""
     if engine == "ray":

@@ -22,6 +22,7 @@ from hessalign.benchmark.sweep import arrange
 from hessalign.cli.terminal import Console
 from hessalign.datasets import DomainDataset
 from hessalign.grid import NOTHING, Grid
+from hessalign.markup import counted
 from hessalign.runs import divergence, read_records
 from hessalign.training import RunSpec
 
@@ -62,7 +63,7 @@ def print_estimate(
         script: What would be submitted; None where nothing is.
     """
     torch.set_num_threads(threads)
-    console.print(f"{len(jobs):,} runs; measuring what they cost takes a few steps of each algorithm.")
+    console.print(f"{counted(len(jobs), 'run')}; measuring the cost takes a few steps of each algorithm.")
     groups: dict[Kind, list[Job]] = {}
     for job in jobs:
         groups.setdefault(kind_of(job), []).append(job)
@@ -210,8 +211,10 @@ class Overview:
             numbers = (row.runs, done, *([row.diverged] if self.diverged else []), row.counts["failed"])
             best = NOTHING if row.best is None else f"{100 * row.best:.1f}"
             rows.append([dataset, algorithm, *map(str, numbers), best])
-        caption = "best: accuracy in percent on the held-out split of the source domains, any run"
-        return Grid(headers, rows, notes=[caption], align="ll" + "r" * (len(headers) - 2)).to_rich()
+        notes = ["best: accuracy in percent on the held-out split of the source domains, any run"]
+        if before := self.counts["skipped"]:
+            notes.append(f"{before} of {counted(len(self.jobs), 'run')} done before")
+        return Grid(headers, rows, notes=notes, align="ll" + "r" * (len(headers) - 2)).to_rich()
 
     def print_failures(self, console: Console) -> None:
         """Which runs diverged, and which failed, and why."""

@@ -1,9 +1,12 @@
 """Between commands and a person: a console that obeys no name, progress, and how commands end."""
 
+import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any, TextIO
 
 import typer
@@ -17,6 +20,12 @@ from hessalign.markup import visible
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
+
+flags: ContextVar[Mapping[str, str]] = ContextVar("flags", default=MappingProxyType({}))
+"""Of the command that runs: what its options are called, by the names that the library has for them."""
+
+NAMED = re.compile(r"(?P<names>[a-z][a-z0-9_-]*(?:, [a-z][a-z0-9_-]*)*): (?P<words>.*)", re.DOTALL)
+"""A sentence of the library that begins with the arguments that it is about."""
 
 
 class Console(console.Console):
@@ -62,7 +71,7 @@ def reported(console: Console) -> Iterator[None]:
     Behind a quiet console the command ends without a word: another of its processes says what is wrong.
 
     Raises:
-        typer.BadParameter: Instead of a ValueError.
+        typer.BadParameter: Instead of a ValueError, naming the option and not the library's argument.
         typer.Exit: Instead of another of these errors.
     """
     try:
@@ -70,12 +79,39 @@ def reported(console: Console) -> Iterator[None]:
     except ValueError as error:
         if console.quiet:
             raise typer.Exit from error
-        raise typer.BadParameter(visible(one_sentence(error))) from error
+        raise bad_parameter(one_sentence(error)) from error
     except (OSError, DivergedError) as error:
         if console.quiet:
             raise typer.Exit from error
-        console.print(f"Stopped: {error}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"Stopped: {in_flags(str(error))}", highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
+
+
+def bad_parameter(sentence: str) -> typer.BadParameter:
+    """What ends a command with a sentence of the library, under the name of the option that it is about."""
+    found = _named(sentence)
+    if found is None:
+        return typer.BadParameter(visible(sentence))
+    names, words = found
+    return typer.BadParameter(visible(words), param_hint=names)
+
+
+def in_flags(sentence: str) -> str:
+    """A sentence of the library in which the argument that it begins with is named as the option is."""
+    found = _named(sentence)
+    return sentence if found is None else f"{found[0]}: {found[1]}"
+
+
+def _named(sentence: str) -> tuple[str, str] | None:
+    """Options and what is said of them; None where a sentence begins with no option of the command."""
+    found, known = NAMED.match(sentence), flags.get()
+    names = found["names"].split(", ") if found else []
+    if found is None or not any(name in known for name in names):
+        return None
+    options = ", ".join(dict.fromkeys(known.get(name, name) for name in names))
+    inner = _named(found["words"])
+    # Where one layer names what another has named already, once is enough.
+    return options, inner[1] if inner is not None and inner[0] == options else found["words"]
 
 
 def one_sentence(error: Exception) -> str:
@@ -112,6 +148,6 @@ def show_warnings_as_sentences() -> None:
             show_others(message, category, filename, lineno, file, line)
         elif str(message) not in shown:
             shown.add(str(message))
-            print(f"Warning: {visible(str(message))}", file=file or sys.stderr)
+            print(f"Warning: {visible(in_flags(str(message)))}", file=file or sys.stderr)
 
     warnings.showwarning = show

@@ -24,7 +24,8 @@ from hessalign.cli.terminal import INTERRUPTED, Console, progress_bar, reported
 from hessalign.datasets.registry import find_data
 from hessalign.grid import NOTHING, Grid
 from hessalign.memory import keep_freed_memory
-from hessalign.trackers import check_trackers
+from hessalign.runs import layout
+from hessalign.runs.records import check_evaluations
 
 SECONDS_BETWEEN_DRAWINGS = 0.25
 
@@ -166,13 +167,15 @@ def train_command(
             "head_lr_factor": head_lr_factor,
             "start_from": start_from,
         }
-        recipe = options.recipe_of(**choices)
+        # What a record is to agree with may be said in part.
+        recipe = options.recipe_of(**choices) if recorded is None else None
         require_there("root", root)
         if dataset is not None:
             find_data(dataset, root)
+        if (out / runs.SWEEP).is_file():
+            raise ValueError(f"out: {out} is the folder of a sweep; a run needs a folder of its own")
         _check_plot(plot, out)
-        trackers = tuple(dict.fromkeys((*parse_trackers(track), *(["tensorboard"] if tensorboard else []))))
-        check_trackers(trackers)
+        trackers = parse_trackers(",".join(filter(None, (track, "tensorboard" if tensorboard else None))))
     machine = training.Machine(device, precision, loaders, devices, strategy)
     console = Console(stderr=True, quiet=not machine.is_first_process)
     try:
@@ -218,6 +221,7 @@ def train_command(
                     recipe=recipe,
                 )
             if machine.is_first_process and not resume:
+                check_evaluations(evaluate_every, spec.steps)
                 training.check_unasked(out, spec)
             tracking = training.RunTracking(trackers, out, spec) if trackers else None
             if machine.computes_here:
@@ -252,6 +256,11 @@ def _recorded(
         return None
     if resumed is not None and runs.is_started(resumed):
         return resumed
+    if resumed is not None:
+        raise ValueError(
+            f"resume: there is no run in {resumed}{layout.of_sweep(resumed)}; for a new one {missing} is "
+            "missing: --dataset, --algorithm and --target tell it"
+        )
     raise ValueError(
         f"{missing}: is missing; --dataset, --algorithm and --target tell a new run, --spec a recorded one"
     )
@@ -281,6 +290,7 @@ def _hparams(algorithm: str, data: "datasets.DomainDataset", overrides: dict[str
                 f"set: {name!r} is no hyper-parameter of {algorithm}; allowed are {', '.join(known)}"
                 f"{did_you_mean(name, known)}"
             )
+    hparams_class.check_read(algorithm, data.search_space, overrides)
     return hparams_class.with_defaults(data.search_space, overrides).model_dump()
 
 
@@ -295,9 +305,11 @@ def _run(
     with progress_bar(console, "state") as bar:
         task = bar.add_task(spec.algorithm, total=spec.steps, state="")
         drawn = 0.0
+        is_trained = False
 
         def report(progress: "training.Progress") -> None:
-            nonlocal drawn
+            nonlocal drawn, is_trained
+            is_trained = True
             if tracking is not None:
                 tracking.write(progress)
             # Reading scalars waits for the device, so not every step is drawn.
@@ -316,10 +328,13 @@ def _run(
             bar.update(task, completed=progress.step + 1, state=", ".join(values))
 
         try:
-            return training.train(spec, data, out, machine, report)
+            record = training.train(spec, data, out, machine, report)
         finally:
             if tracking is not None and machine.is_first_process:
                 tracking.close()
+    if not is_trained:
+        console.print(f"The run in {out} was done before: nothing was trained.", soft_wrap=True)
+    return record
 
 
 def _source_and_target(
@@ -339,10 +354,13 @@ def result_grid(record: dict[str, Any], spec: "training.RunSpec", data: "dataset
         role = "target" if index in spec.target_domains else "source"
         shown = (NOTHING if value is None else f"{100 * value:.1f}" for value in accuracies.values())
         rows.append([domain.name, role, *shown])
+    notes = ["accuracy in percent; in: the larger split of a domain, what sources train on; out: held out"]
+    if spec.recipe is not None and spec.recipe.linear_probe_steps >= spec.steps:
+        notes.append("a linear probe: the head alone was trained in all steps, the backbone in none")
     return Grid(
         headers=("Domain", "role", "in", "out"),
         rows=rows,
         title=f"{spec.algorithm} on {spec.dataset}, step {record['step']}",
-        notes=["accuracy in percent; in: the larger split of a domain, what sources train on; out: held out"],
+        notes=notes,
         align="llrr",
     )

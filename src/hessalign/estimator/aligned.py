@@ -1,6 +1,7 @@
 # ruff: noqa: N803 (scikit-learn's names)
 r"""Linear heads whose gradients and Hessians agree across domains: classification and regression."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self, get_args
 
@@ -11,6 +12,7 @@ from sklearn.base import RegressorMixin
 from sklearn.utils import Tags
 from typing_extensions import override
 
+from hessalign.alignment.penalty import READ_BY, without_effect
 from hessalign.alignment.penalty import Method as PenaltyMethod
 from hessalign.checks import require_choice, require_whole
 from hessalign.estimator.auto import HeldOutScore
@@ -69,6 +71,12 @@ class AlignedHead(HeadEstimator):
         if self.method == "hutchinson":
             require_whole("probes", self.probes, least=1)
         settings = super()._check_settings()
+        defaults = inspect.signature(type(self).__init__).parameters
+        unread = without_effect(
+            self.method, **{name: (getattr(self, name), defaults[name].default) for name in READ_BY}
+        )
+        if unread is not None:
+            warn(self, unread, NoEffectWarning)
         if self.method == "none":
             return Settings(without(settings, "alpha", "beta").values, self._check_strength(False))
         return without(settings, "alpha") if self.method == "gradient" else settings
@@ -118,7 +126,8 @@ class HessianAlignedClassifier(AlignedHead, HeadClassifier):
             worse than the best by more than one standard error. Needs at least three domains.
         beta: Weight of the gradient distance in the same units, default 1e-2, or ``"auto"``.
         probes: Read by ``"hutchinson"`` only, default 100.
-        centre: Read by ``"hgp"`` only: ``"mean_loss"`` (default) or ``"mean_product"``.
+        centre: Read by ``"hgp"`` only: ``"mean_loss"`` (default) or ``"mean_product"``. A NoEffectWarning
+            tells of an option that the method does not read, ``alpha`` among them.
         C: Inverse strength of ``‖W‖²``, as in ``LogisticRegression``; ``"auto"``: chosen on domains held
             out. None (default) is 1, or ``"auto"`` where alpha or beta is ``"auto"``.
         class_weight: None (default), ``"balanced"`` or weights by class, as in ``LogisticRegression``.

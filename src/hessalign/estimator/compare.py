@@ -23,6 +23,7 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils.parallel import Parallel, delayed
 
+from hessalign.alignment.penalty import READ_BY
 from hessalign.checks import require_choice, require_path, require_whole
 from hessalign.estimator.aligned import HessianAlignedClassifier
 from hessalign.estimator.comparison import BASELINE, BEST_ON_SOURCES, HeadComparison
@@ -55,7 +56,9 @@ def plain_head(scoring: str, **kind: Any) -> HessianAlignedClassifier:
 
 def _aligned(method: Any) -> Make:
     def make(scoring: str, choose: bool, seed: int) -> Any:
-        weights: dict[str, Any] = {"alpha": "auto", "beta": "auto"} if choose else {}
+        weights: dict[str, Any] = {
+            name: "auto" for name in ("alpha", "beta") if choose and method in READ_BY[name]
+        }
         return HessianAlignedClassifier(method, C="auto", scoring=scoring, **weights)
 
     return make

@@ -19,6 +19,7 @@ from hessalign.estimator.auto import standard_error
 from hessalign.figures import domain_mark, figure_text, png_bytes, save_figure
 from hessalign.files import write_atomically
 from hessalign.grid import NOTHING, Grid, Mark
+from hessalign.markup import counted
 from hessalign.pages import render
 
 BASELINE = "logistic regression"
@@ -153,19 +154,22 @@ class HeadComparison:
         better = [each for each in clear if sign * each[1] > 0]
         worse = [each for each in clear if sign * each[1] < 0]
         name = metric.replace("_", "-")
-        where = f"on {'these' if len(self.targets) > 1 else 'this'} {len(self.targets)} domain"
-        where += "s" * (len(self.targets) > 1)
+        several = len(self.targets) > 1
+        where = f"on {f'these {len(self.targets)} domains' if several else 'this domain'}"
+        if not told:
+            return f"No head was compared with tuned logistic regression {where}."
         if better:
             beat = "beats" if len(better) == 1 else "beat"
             words = (
                 f"{self._listed(better, metric)} {beat} tuned logistic regression in {name} by more than "
-                f"{CLEAR:g} standard errors {where}; of {len(told)} heads without any difference chance puts "
+                f"{CLEAR:g} standard errors {where}; of {counted(len(told), 'head')} without any difference "
+                "chance puts "
                 f"{BEYOND * len(told):.1f} there"
             )
         else:
+            none = f"No head of {len(told)} beats" if len(told) > 1 else f"{told[0][0]} does not beat"
             words = (
-                f"No head of {len(told)} beats tuned logistic regression in {name} by more than {CLEAR:g} "
-                f"standard errors {where}"
+                f"{none} tuned logistic regression in {name} by more than {CLEAR:g} standard errors {where}"
             )
         do = "does" if len(worse) == 1 else "do"
         return words + (f"; {self._listed(worse, metric)} {do} worse by as much." if worse else ".")
@@ -207,11 +211,12 @@ class HeadComparison:
                 cells.append(Mark(text, ("best", "second")[place]) if marked and place is not None else text)
                 cells.append(NOTHING if head == BASELINE else _with_error(row, metric))
             rows.append(cells)
+        left_out = f"Each of {len(self.targets)} domains" if len(self.targets) > 1 else "One domain"
         return Grid(
             headers=("head", *columns, "mean", "difference", "log-loss", "difference"),
             rows=rows[:-1],
             totals=rows[-1:],
-            title=f"Each of {len(self.targets)} domains left out, chosen by {_scoring(self.scoring)}",
+            title=f"{left_out} left out, chosen by {_scoring(self.scoring)}",
             notes=[
                 "Accuracies in percent; differences are paired, to logistic regression with its own C, with "
                 "standard errors that count domains and samples.",

@@ -87,7 +87,7 @@ class Alignment(Penalty):
             float("beta" in wanted),
             probes=self.probes if hutchinson else None,
             expected=hutchinson,
-            centre=self.centre,
+            centre=self.centre if self.method == "hgp" else None,
             detach_centre=False,
             loss=loss,
         )

@@ -615,15 +615,25 @@ class AutogradLoss(HeadLoss):
 
     def values(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The function, sample by sample in one batched call."""
-        losses: Tensor = torch.vmap(self.function)(logits, targets)
+        losses: Tensor = self._batched(self.function, logits, targets)
         return losses
 
     def derivatives(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Curvature]:
         """Gradient and Hessian of the function, sample by sample in one batched call."""
         gradient = torch.func.grad(self.function)
-        matrices: Tensor = torch.vmap(torch.func.jacrev(gradient))(logits, targets)
-        residual: Tensor = torch.vmap(gradient)(logits, targets)
-        return residual, DenseCurvature(matrices)
+        matrices = self._batched(torch.func.jacrev(gradient), logits, targets)
+        return self._batched(gradient, logits, targets), DenseCurvature(matrices)
+
+    def _batched(self, function: Callable[[Tensor, Tensor], Tensor], *samples: Tensor) -> Tensor:
+        try:
+            return torch.vmap(function)(*samples)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(
+                "loss: the function must give a scalar for logits (C,) and one target, by operations that "
+                "torch.vmap can batch and that read no tensor's value (torch.arange(C) == target, where "
+                f"one_hot(target) reads it); it ended with: {reason}"
+            ) from error
 
 
 def _identity(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -100,6 +100,13 @@ def is_started(folder: Path) -> bool:
     return (folder / SPEC).exists()
 
 
+def of_sweep(folder: Path) -> str:
+    """The end of a sentence on a folder that holds no run: where its runs lie, if it is a sweep's."""
+    if not (folder / SWEEP).is_file():
+        return ""
+    return f"; it is the folder of a sweep, and the folders of its runs lie in {folder / RUNS}"
+
+
 def is_finished(folder: Path) -> bool:
     """Whether the folder's run is done: all of its steps, or those until it diverged.
 

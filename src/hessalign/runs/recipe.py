@@ -1,5 +1,6 @@
 """What a run does beside its algorithm's rule, as it is recorded: how it starts, steps, and averages."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -49,12 +50,8 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _nothing_without_effect(self) -> Self:
-        for name, needed in NEEDS.items():
-            if getattr(self, name) == type(self).model_fields[name].default:
-                continue
-            owner = "average" if name.startswith(("average", "swad")) else "sharpness"
-            if getattr(self, owner) != needed and not (name == "rho" and self.sharpness):
-                raise ValueError(f"{name}: belongs to {owner} {needed!r}, got {getattr(self, owner)!r}")
+        fields = type(self).model_fields
+        check_owners({name: value for name, value in self if value != fields[name].default})
         return self
 
     def words(self) -> list[str]:
@@ -84,15 +81,34 @@ class Recipe(BaseModel):
         return content
 
 
-NEEDS = {
-    "average_from": "sma",
-    "swad_converge": "swad",
-    "swad_tolerance": "swad",
-    "swad_ratio": "swad",
-    "rho": "sam",
-    "disam_weight": "disam",
+OWNERS = {
+    "average_from": ("average", ("sma",)),
+    "swad_converge": ("average", ("swad",)),
+    "swad_tolerance": ("average", ("swad",)),
+    "swad_ratio": ("average", ("swad",)),
+    "rho": ("sharpness", ("sam", "disam")),
+    "disam_weight": ("sharpness", ("disam",)),
 }
 """Choices that only go with another one."""
+
+
+def check_owners(choices: Mapping[str, Any]) -> None:
+    """Refuse choices without the one that they belong to.
+
+    Args:
+        choices: All that were made, by name.
+
+    Raises:
+        ValueError: Naming the choice and what it belongs to.
+    """
+    for name in choices:
+        owner, kinds = OWNERS.get(name, ("", ()))
+        if owner and choices.get(owner) not in kinds:
+            chosen = f"{owner} is {choices[owner]!r}" if owner in choices else f"no {owner} is chosen"
+            raise ValueError(
+                f"{name}: belongs to {owner} {' or '.join(map(repr, kinds))}, and {chosen}; choose it, or "
+                f"leave {name.replace('_', ' ')} out"
+            )
 
 
 OWN = {

@@ -3,10 +3,12 @@
 import json
 import math
 import os
+import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hessalign.exceptions import NoEffectWarning
 from hessalign.files import write_atomically
 from hessalign.runs.layout import METRICS
 from hessalign.runs.seals import read_lines
@@ -129,6 +131,22 @@ def keep_records_before(folder: Path, step: int) -> None:
 def evaluated_steps(steps: int, every: int) -> list[int]:
     """The steps at which a run is evaluated: every so many, and the last."""
     return sorted({*range(0, steps, every), steps - 1})
+
+
+def check_evaluations(asked: int | None, steps: int) -> None:
+    """Tell where evaluations were asked for that begin only after the run's end.
+
+    Args:
+        asked: Steps between them; None for the dataset's.
+        steps: Of the run.
+    """
+    if asked is not None and asked > steps:
+        warnings.warn(
+            f"evaluate_every: {asked} of {steps} steps, so there is an evaluation after the first and the "
+            "last step, and no checkpoint between",
+            NoEffectWarning,
+            stacklevel=3,
+        )
 
 
 def divergence(records: Sequence[Mapping[str, Any]]) -> str | None:

@@ -64,10 +64,10 @@ class Averaging(ABC):
     """The mean that predicts.
 
     Attributes:
-        no_mean: Why there is none, in words, at the end of a run.
+        no_mean: Why there is none at the end of a run whose spec did not tell so at its beginning.
     """
 
-    no_mean: str
+    no_mean: str = ""
 
     @abstractmethod
     def take_in(self, done: int, values: Mapping[str, Tensor]) -> None:
@@ -119,7 +119,6 @@ class SMA(Averaging):
 
     def __init__(self, start: int) -> None:
         self._start = start
-        self.no_mean = f"SMA begins after {start} updates, and the run has fewer"
         self._mean = Mean()
 
     @override

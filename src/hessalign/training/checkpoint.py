@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from hessalign.algorithms import Algorithm
 from hessalign.exceptions import DivergedError, HessalignWarning
 from hessalign.files import write_atomically
+from hessalign.markup import counted
 from hessalign.runs.checkpoints import (
     AVERAGE,
     OPTIMIZERS,
@@ -243,8 +244,9 @@ def claim_or_lengthen(folder: Path, spec: RunSpec) -> None:
             )
         if (company := company_of(folder)) > 1:
             warnings.warn(
-                f"steps: the run in {folder} was trained together with {company - 1} others and goes on "
-                "alone; sums are taken in another order, so last bits may differ from those of one long run",
+                f"steps: the run in {folder} was trained together with {counted(company - 1, 'other')} and "
+                "goes on alone; sums are taken in another order, so last bits may differ from those of one "
+                "long run",
                 HessalignWarning,
                 stacklevel=3,
             )

@@ -1,5 +1,6 @@
 """What a run does beside its algorithm's rule: how it starts, steps, and averages."""
 
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from hessalign.algorithms.base import Optimizers, known_as
 from hessalign.algorithms.sharpness import Sharpness
 from hessalign.backbones import Backbone
 from hessalign.backbones.weights import file_sha256
+from hessalign.exceptions import UntrustworthyWarning
 from hessalign.runs.checkpoints import WEIGHTS, check_whole
-from hessalign.runs.layout import CHECKPOINTS, latest_checkpoint
+from hessalign.runs.layout import CHECKPOINTS, is_finished, is_started, latest_checkpoint, of_sweep
 from hessalign.runs.recipe import Recipe as Recipe  # noqa: PLC0414 (mypy: exported from here, too)
+from hessalign.runs.recipe import check_owners
 
 STARTED = ("backbone.", "head.")
 """What a run takes from another one that it starts from."""
@@ -43,8 +46,15 @@ def make_recipe(start_from: Path | None = None, **choices: Any) -> Recipe | None
     """
     made = {name: value for name, value in choices.items() if value is not None}
     if start_from is not None:
+        if is_started(start_from) and not is_finished(start_from):
+            warnings.warn(
+                f"start_from: the run in {start_from} is not finished; its latest checkpoint is taken",
+                UntrustworthyWarning,
+                stacklevel=2,
+            )
         made["start_from"] = start_from.absolute()
         made["start_sha256"] = file_sha256(started_weights(start_from))
+    check_owners(made)  # here also those at their defaults
     try:
         recipe = Recipe(**made)
     except ValidationError as error:
@@ -99,7 +109,7 @@ def started_weights(path: Path) -> Path:
     """
     checkpoint = latest_checkpoint(path / CHECKPOINTS) or path
     if not (checkpoint / WEIGHTS).is_file():
-        raise ValueError(f"start_from: there is no checkpoint in {path}")
+        raise ValueError(f"start_from: there is no checkpoint in {path}{of_sweep(path)}")
     check_whole(checkpoint)
     return checkpoint / WEIGHTS
 

@@ -14,8 +14,9 @@ from hessalign.backbones.weights import FILE_SUFFIXES, file_sha256
 from hessalign.datasets.base import DomainDataset
 from hessalign.datasets.registry import USERS_OWN, DataSource, find_data
 from hessalign.exceptions import HessalignWarning, UntrustworthyWarning
+from hessalign.markup import counted
 from hessalign.runs.checkpoints import STATE
-from hessalign.runs.layout import SPEC
+from hessalign.runs.layout import SPEC, of_sweep
 from hessalign.runs.recipe import Recipe
 from hessalign.runs.seals import check_spec, company_of
 from hessalign.training.recipe import started_weights
@@ -186,7 +187,7 @@ def read_specs(path: Path) -> list[RunSpec]:
     if path.is_dir():
         file = next((path / name for name in (SPEC, STATE) if (path / name).exists()), path / SPEC)
     if not file.is_file():
-        raise ValueError(f"spec: there is no file {file}")
+        raise ValueError(f"spec: there is no file {file}{of_sweep(path)}")
     try:
         content = json.loads(file.read_bytes())
     except (ValueError, RecursionError):
@@ -195,8 +196,9 @@ def read_specs(path: Path) -> list[RunSpec]:
         check_spec(file.parent)
         if (company := company_of(file.parent)) > 1:
             warnings.warn(
-                f"spec: the run in {file.parent} was trained together with {company - 1} others; alone, its "
-                "sums are taken in another order, so last bits may differ",
+                f"spec: the run in {file.parent} was trained together with "
+                f"{counted(company - 1, 'other')}; alone, its sums are taken in another order, so last bits "
+                "may differ",
                 HessalignWarning,
                 stacklevel=3,
             )

@@ -13,16 +13,25 @@ from torch import Tensor
 
 from hessalign.algorithms import Algorithm
 from hessalign.backbones import make_backbone
+from hessalign.backbones.weights import file_sha256
 from hessalign.checks import require_choice, require_number
 from hessalign.datasets.base import DomainDataset
 from hessalign.exceptions import NoEffectWarning, UntrustworthyWarning
 from hessalign.files import write_atomically
 from hessalign.runs.checkpoints import WEIGHTS
-from hessalign.runs.layout import CHECKPOINTS, SPEC, hold, is_started, latest_checkpoint
+from hessalign.runs.layout import (
+    CHECKPOINTS,
+    SPEC,
+    hold,
+    is_finished,
+    is_started,
+    latest_checkpoint,
+    of_sweep,
+)
 from hessalign.runs.recipe import MeanOfRuns
 from hessalign.runs.records import append_record, read_records, source_accuracy
-from hessalign.runs.seals import finish, sha256
-from hessalign.training.averaging import Mean, in_place
+from hessalign.runs.seals import finish
+from hessalign.training.averaging import Mean, renew_statistics
 from hessalign.training.checkpoint import save_checkpoint
 from hessalign.training.evaluation import Accuracies, accuracy, make_record
 from hessalign.training.machine import Machine, make_fabric
@@ -70,19 +79,24 @@ class Member:
             The member.
 
         Raises:
-            ValueError: If it holds no readable run with a checkpoint.
+            ValueError: If it holds no readable run with a checkpoint, or one that is not finished.
             OSError: If a file cannot be read.
             DivergedError: If the run diverged.
         """
         if not is_started(folder):
-            raise ValueError(f"folders: there is no run in {folder}")
+            raise ValueError(f"folders: there is no run in {folder}{of_sweep(folder)}")
+        if not is_finished(folder):
+            raise ValueError(
+                f"folders: the run in {folder} is not finished; a mean is of runs that are, so go on with it "
+                "first (hessalign train --resume), or leave it out"
+            )
         checkpoint = latest_checkpoint(folder / CHECKPOINTS)
         if checkpoint is None:
             raise ValueError(f"folders: the run in {folder} kept no checkpoint")
         _, metadata = load_trained(folder)
         validation = source_accuracy(read_records(folder)[-1], metadata.run.target_domains)
         path = checkpoint / WEIGHTS
-        return cls(folder, metadata, load_file(path), sha256(path.read_bytes()), validation)
+        return cls(folder, metadata, load_file(path), file_sha256(path), validation)
 
 
 def average_runs(
@@ -103,7 +117,7 @@ def average_runs(
     (Wortsman et al., CVPR 2022).
 
     Args:
-        folders: Of runs with checkpoints; of one architecture and one initialisation.
+        folders: Of finished runs with checkpoints; of one architecture and one initialisation.
         out: Folder of the new run alone.
         find_data: The data of a run.
         machine: Where to evaluate.
@@ -111,7 +125,8 @@ def average_runs(
         wise_ft: ``α``, 0 to 1; 1 (default) for no pretrained part.
 
     Returns:
-        The record of the mean's evaluation, and the spec of the new run, which names the members.
+        The record of the mean's evaluation, and the spec of the new run, which names the members. Its
+        hyper-parameters and its seed are those of the first member, of ``"restricted"`` the best.
 
     Raises:
         ValueError: If the runs do not go together, before any work is done.
@@ -157,11 +172,15 @@ def average_runs(
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"out: {out} is not empty; choose a folder of its own")
     if len(folders) == 1 and wise_ft == 1:
-        raise ValueError("folders: the mean of one run is that run; give more, or wise_ft below 1")
+        raise ValueError(
+            "folders: the mean of one run is that run; give more, or a share of the pretrained backbone"
+        )
     members = [Member.load(folder) for folder in folders]
     _check_alike(members)
     _check_initialisation(members)
     selection = _possible(selection, members)
+    if selection == "restricted":  # what the mean is recorded as is then a run that it holds
+        members.sort(key=lambda member: -member.validation)
     first = members[0].metadata
     dataset = find_data(first.run)
     algorithm, _ = load_trained(members[0].folder)
@@ -209,10 +228,9 @@ def _possible(selection: Selection, members: Sequence[Member]) -> Selection:
 
 
 def _restricted(members: Sequence[Member], soup: "_Soup") -> list[Member]:
-    """Greedily, from the best."""
-    ranked = sorted(members, key=lambda member: -member.validation)
-    chosen, best = [ranked[0]], soup.validation(ranked[:1])
-    for member in ranked[1:]:
+    """Greedily, from the first, which is the best."""
+    chosen, best = [members[0]], soup.validation(members[:1])
+    for member in members[1:]:
         value = soup.validation([*chosen, member])
         if value >= best:
             chosen, best = [*chosen, member], value
@@ -255,19 +273,15 @@ class _Soup:
         self._algorithm.load_state_dict(state)
         size = self._algorithm.hparams.batch_size
         batches = batches_for_statistics(self._training, size, self._spec, self._workers)
-        parameters = {name: value.detach().clone() for name, value in self._algorithm.named_parameters()}
-        with in_place(self._algorithm, parameters, (inputs.to(self._device) for inputs in batches)):
-            accuracies = {
-                domain.name: {
-                    split: self._accuracy(samples, only_sources and (split == "in" or index in self._targets))
-                    for split, samples in splits.items()
-                }
-                for index, (domain, splits) in enumerate(
-                    zip(self._dataset.domains, self._evaluated, strict=True)
-                )
+        renew_statistics(self._algorithm, (inputs.to(self._device) for inputs in batches))
+        accuracies = {
+            domain.name: {
+                split: self._accuracy(samples, only_sources and (split == "in" or index in self._targets))
+                for split, samples in splits.items()
             }
-            found = {name: value.cpu().clone() for name, value in self._algorithm.state_dict().items()}
-        return accuracies, found
+            for index, (domain, splits) in enumerate(zip(self._dataset.domains, self._evaluated, strict=True))
+        }
+        return accuracies, {name: value.cpu().clone() for name, value in self._algorithm.state_dict().items()}
 
     @property
     def _targets(self) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -15,6 +16,8 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from hessalign.algorithms import Algorithm, get_algorithm
 from hessalign.algorithms.registry import registered_name
@@ -23,7 +26,12 @@ from hessalign.backbones.base import IDENTITY, OWN_NETWORKS
 from hessalign.backbones.weights import file_sha256
 from hessalign.checks import did_you_mean
 from hessalign.datasets.base import DomainDataset
+from hessalign.exceptions import NoEffectWarning
 from hessalign.runs.recipe import MeanOfRuns, Recipe
+from hessalign.runs.records import evaluated_steps
+
+REMEDY = "let it begin sooner, or train longer"
+"""Ends what is said of that which never comes in a run."""
 
 
 class RunSpec(BaseModel):
@@ -133,6 +141,41 @@ class RunSpec(BaseModel):
             content["recipe"] = self.recipe.content()
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
+    def never_comes(self) -> dict[str, str]:
+        """What begins only after the run's end, and so never.
+
+        Returns:
+            A sentence by the name of what was asked for. A hyper-parameter that a search has drawn was not.
+        """
+        late = {}
+        if self.hparams_seed == 0:
+            algorithm = get_algorithm(self.algorithm)
+            hparams = algorithm.hparams_class(**self.hparams)
+            for name, what in algorithm.sets_in:
+                if (after := getattr(hparams, name)) >= self.steps:
+                    late[name] = (
+                        f"algorithm: {self.algorithm} waits {after:g} steps ({name}) of {self.steps}, so "
+                        f"{what} never sets in"
+                    )
+        recipe = self.recipe or Recipe()
+        if recipe.linear_probe_steps > self.steps:
+            late["linear_probe_steps"] = (
+                f"linear_probe_steps: {recipe.linear_probe_steps} of {self.steps} steps, so the head alone "
+                "is trained to the end"
+            )
+        if recipe.average == "sma" and recipe.average_from >= self.steps:
+            late["average"] = (
+                f"average_from: {recipe.average_from} of {self.steps} steps, so there is nothing to average, "
+                "and the latest network predicts"
+            )
+        looks = len(evaluated_steps(self.steps, self.evaluate_every))
+        if recipe.average == "swad" and recipe.swad_converge > looks:
+            late["average"] = (
+                f"swad_converge: {recipe.swad_converge} of {looks} evaluations, so SWAD never begins, and "
+                "the latest network predicts"
+            )
+        return {name: f"{words}; {REMEDY}" for name, words in late.items()}
+
     def with_steps(self, steps: int) -> "RunSpec":
         """The same run with another number of steps."""
         return self.model_copy(update={"steps": steps})
@@ -224,6 +267,13 @@ def choose_backbone(
     fields: dict[str, Any] = {"name": chosen, "weights": source, "rank": rank}
     if train_batch_norm:
         fields["frozen_batch_norm"] = False
+        if source == "none":
+            why = "has none" if chosen in OWN_NETWORKS else "trains it anyway, having no pretrained weights"
+            warnings.warn(
+                f"train_batch_norm: changes no batch normalisation, since {chosen} {why}",
+                NoEffectWarning,
+                stacklevel=2,
+            )
     if normalization is not None:
         fields["normalization"] = normalization
     if dataset.search_space != "small":
@@ -308,6 +358,17 @@ def check_algorithm(name: str, backbone: str, input_shape: tuple[int, ...]) -> N
         raise ValueError(
             f"algorithm: {name} trains the backbone, and 'identity' has nothing to train; choose "
             "the backbone adapter:linear or adapter:mlp, or another algorithm"
+        )
+
+
+def check_batch_norm(spec: BackboneSpec, backbone: nn.Module) -> None:
+    """Tell where batch normalisation was to be trained with pretrained weights, and the network has none."""
+    asked = spec.weights != "none" and not spec.frozen_batch_norm
+    if asked and not any(isinstance(part, _BatchNorm) for part in backbone.modules()):
+        warnings.warn(
+            f"train_batch_norm: changes no batch normalisation, since {spec.name} has none",
+            NoEffectWarning,
+            stacklevel=4,
         )
 
 

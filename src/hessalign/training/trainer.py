@@ -45,7 +45,13 @@ from hessalign.training.evaluation import (
 from hessalign.training.machine import Machine, launched, make_fabric
 from hessalign.training.processes import ALONE, Processes, check_spreadable
 from hessalign.training.recipe import Practice
-from hessalign.training.spec import CheckpointMetadata, RunSpec, build_algorithm, check_targets
+from hessalign.training.spec import (
+    CheckpointMetadata,
+    RunSpec,
+    build_algorithm,
+    check_batch_norm,
+    check_targets,
+)
 
 Split = Subset[tuple[Tensor, int]]
 
@@ -274,6 +280,11 @@ class _Run(Computation):
         self.fabric = make_fabric(machine)
         if machine.devices > 1:
             check_spreadable(self.algorithm)
+        self.never = spec.never_comes()
+        if machine.is_first_process:
+            check_batch_norm(spec.backbone, self.algorithm.backbone)
+            for sentence in self.never.values():
+                warnings.warn(sentence, NoEffectWarning, stacklevel=3)
 
     def start(self, processes: Processes) -> tuple[int, dict[str, Tensor]]:
         """Go to the latest checkpoint, or the beginning; the steps done, and sums of the scalars before."""
@@ -299,7 +310,8 @@ class _Run(Computation):
 
     def finish(self) -> None:
         if self.processes.is_first:
-            if self.averaging is not None and self.predicting is None:
+            foreseen = "average" in self.never
+            if self.averaging is not None and self.predicting is None and not foreseen:
                 warnings.warn(
                     f"average: {self.averaging.no_mean}; the latest network predicts, as without an average",
                     NoEffectWarning,

@@ -9,6 +9,7 @@ rounding.
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -27,7 +28,7 @@ from hessalign.algorithms.base import Metrics
 from hessalign.datasets.base import DomainDataset, Samples, split_indices
 from hessalign.datasets.features_file import FeatureDomains, FeatureSamples
 from hessalign.datasets.registry import DATASETS_OF_FEATURES
-from hessalign.exceptions import DivergedError
+from hessalign.exceptions import DivergedError, NoEffectWarning
 from hessalign.loop import draw_samples
 from hessalign.runs.layout import CHECKPOINTS, hold, is_finished, remove_leftovers
 from hessalign.runs.records import DIVERGED, read_records, write_records
@@ -249,6 +250,8 @@ class _Stacked(Computation):
         self.algorithms = [self._build(spec) for spec in specs]
         self.algorithm = self.algorithms[0]  # whose code computes all
         self.algorithm.check_start()
+        for sentence in dict.fromkeys(words for spec in specs for words in spec.never_comes().values()):
+            warnings.warn(sentence, NoEffectWarning, stacklevel=3)
         self.objective = _Objective(self.algorithm)
         per_domain = self.algorithm.hparams.batch_size
         self.data = _Features(specs, dataset, per_domain)

@@ -129,7 +129,7 @@ def make_penalty(spec: RestartSpec, generator: torch.Generator) -> Penalty | Non
         return WITHOUT_HESSIANS.get(spec.method)
     penalty = HessianAlignment(
         method.alignment,
-        spec.alpha if method.hessians else 0.0,
+        spec.alpha if method.uses_alpha else 0.0,
         1.0 if method.gradients else 0.0,
         probes=spec.probes,
         expected=spec.probes is not None and spec.hutchinson in FOLLOWING_THE_EXPECTATION,
