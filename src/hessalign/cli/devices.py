@@ -20,12 +20,13 @@ def usable_device(name: str) -> torch.device:
     """
     best = _best() if name in ("auto", "gpu") else name
     if (name, best) == ("gpu", "cpu"):
-        raise ValueError("'gpu' cannot be used here (there is none)")
+        raise ValueError("device: 'gpu' cannot be used here (there is none)")
     try:
         device = torch.device(best)
         torch.zeros(1, device=device).item()  # a device without memory, meta, has no value
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"{name!r} cannot be used here ({str(error).splitlines()[0]})") from error
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device: {name!r} cannot be used here ({reason})") from error
     return device
 
 

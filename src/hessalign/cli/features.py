@@ -60,9 +60,7 @@ def features_command(
             callback=whole(0),
         ),
     ] = 0,
-    batch_size: Annotated[
-        int, option(Panel.MACHINE, "Images that go through the backbone together.", callback=whole(1))
-    ] = 64,
+    batch_size: options.BatchSize = 64,
     device: options.Device = "auto",
     loaders: options.Loaders = 0,
     out: Annotated[Path, option(Panel.OUTPUT, "The file to write, NAME.safetensors.", dir_okay=False)],

@@ -12,7 +12,7 @@ import typer
 from rich.progress import track
 
 from hessalign import cli, estimator, runs, training
-from hessalign.cli.options import Device, Json, Loaders, Panel, option, require_there, whole
+from hessalign.cli.options import BatchSize, Device, Json, Loaders, require_there
 from hessalign.cli.terminal import Console, reported
 from hessalign.exceptions import NoEffectWarning
 from hessalign.memory import keep_freed_memory
@@ -36,9 +36,7 @@ def predict_command(
     ],
     *,
     device: Device = "auto",
-    batch_size: Annotated[
-        int, option(Panel.MACHINE, "Images that go through the backbone together.", callback=whole(1))
-    ] = 32,
+    batch_size: BatchSize = 32,
     loaders: Loaders = 0,
     as_json: Json = False,
 ) -> None:
@@ -55,7 +53,7 @@ def predict_command(
         require_there("checkpoint", checkpoint)
         for path in images:
             require_there("images", path)
-        place = _usable(device)
+        place = cli.usable_device(device)
         if place.type == "cpu":
             keep_freed_memory()
         if runs.pretrained_kind(checkpoint) == "estimator":
@@ -90,10 +88,3 @@ def _by_estimator(folder: Path, files: list[Path], device: "torch.device") -> "l
         training.Prediction(name, str(model.classes_[class_id]), float(row[class_id]))
         for name, class_id, row in zip(names, classes, probabilities, strict=True)
     ]
-
-
-def _usable(device: str) -> "torch.device":
-    try:
-        return cli.usable_device(device)
-    except ValueError as error:
-        raise ValueError(f"device: {error}") from error

@@ -15,6 +15,7 @@ from hessalign.algorithms.base import Optimizers, known_as
 from hessalign.algorithms.sharpness import Sharpness
 from hessalign.backbones import Backbone
 from hessalign.backbones.weights import file_sha256
+from hessalign.checks import problem_in_words
 from hessalign.runs.checkpoints import WEIGHTS, check_whole
 from hessalign.runs.layout import CHECKPOINTS, latest_checkpoint
 from hessalign.runs.recipe import Recipe as Recipe  # noqa: PLC0414 (mypy: exported from here, too)
@@ -49,9 +50,8 @@ def make_recipe(start_from: Path | None = None, **choices: Any) -> Recipe | None
         recipe = Recipe(**made)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        where = ".".join(map(str, problem["loc"]))
-        said = problem["msg"].removeprefix("Value error, ")
-        raise ValueError(f"{where}: {said}, got {problem['input']!r}" if where else said) from error
+        given = f", got {problem['input']!r}" if problem["loc"] else ""
+        raise ValueError(problem_in_words(problem) + given) from error
     return None if recipe == Recipe() else recipe
 
 
