@@ -111,7 +111,7 @@ def test_runs_are_averaged_into_one_that_inspect_and_collect_know(features: Path
         (("--average", "sma", "--swad-ratio", "1.2"), "swad_ratio: belongs to average 'swad'"),
         (("--rho", "0.1"), "rho: belongs to sharpness"),
         (("--linear-probe-steps", "2"), "linear_probe_steps: the backbone has nothing to train"),
-        (("--start-from", "nowhere"), "start_from: there is no checkpoint in nowhere"),
+        (("--start-from", "nowhere"), "start_from: there is no file or folder nowhere"),
     ],
 )
 def test_what_has_no_sense_is_refused(features: Path, tmp_path: Path, options: tuple, sentence: str) -> None:

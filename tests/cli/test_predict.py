@@ -18,7 +18,7 @@ from tests.cli.command import hessalign, words
 from tests.datasets.images import write_image
 from tests.estimator.samples import shifted_classes
 from tests.training.tiny_domains import tiny_spec
-from tests.training.tiny_features import feature_spec
+from tests.training.tiny_features import feature_spec, tiny_features
 
 WIDTH = 5
 
@@ -167,6 +167,51 @@ def test_what_is_no_list_of_samples_is_one_sentence(
         assert result.stdout == ""
     result = hessalign("predict", of_photos, tmp_path / "0.png", "--device", "abacus")
     assert "device: 'abacus' cannot be used here" in words(result.stderr)
+
+
+def test_what_is_no_model_is_told_what_it_is(of_features: Path, tmp_path: Path) -> None:
+    """A sweep, a run without its checkpoint, a folder of runs, an exported file, a feature file."""
+    tiny_features(tmp_path / "f.safetensors")
+    data = ("--target", "0", "--algorithm", "erm", "--set", "batch_size=4", "--steps", "1")
+    runs = tmp_path / "sweep" / "runs"
+    train = ("train", "--dataset", tmp_path / "f.safetensors", *data)
+    assert hessalign(*train, "--out", runs / "0a").returncode == 0
+    shutil.copytree(runs / "0a", tmp_path / "mine" / "b")
+    shutil.rmtree(runs / "0a" / "checkpoints")
+    shutil.copytree(runs / "0a", tmp_path / "begun")
+    (tmp_path / "begun" / "done").unlink()
+    (tmp_path / "sweep" / "sweep.json").write_text("{}")
+    (tmp_path / "empty").mkdir()
+    polars.DataFrame({"a": [[1.0] * WIDTH] * 2}).write_parquet(tmp_path / "e.parquet")
+    exported = hessalign("export", of_features, "--format", "torchscript", "--out", tmp_path / "m.pt")
+    assert exported.returncode == 0, exported.stderr
+    kept = (
+        "kept no checkpoint, as runs of a sweep do without --keep-checkpoints; do it again by hessalign train"
+    )
+    for path, message in (
+        ("sweep", f"is the folder of a sweep; give one of its runs, such as {runs / '0a'}"),
+        ("sweep/runs/0a", f"the run in {runs / '0a'} {kept} --spec {runs / '0a'} --out NEW"),
+        ("begun", f"the run in {tmp_path / 'begun'} has no checkpoint yet"),
+        ("mine", f"holds runs and is none; give one of the runs, such as {tmp_path / 'mine' / 'b'}"),
+        ("empty", f"{tmp_path / 'empty'} holds no run, no checkpoint and no shared model"),
+        ("m.pt", "an exported file is loaded by its own library; give the run or the shared model that it"),
+        (
+            "f.safetensors",
+            "f.safetensors is a file; give the folder of a run, a checkpoint or a shared model",
+        ),
+    ):
+        for command in (
+            ("predict", tmp_path / path, tmp_path / "e.parquet"),
+            ("export", tmp_path / path, "--format", "torchscript", "--out", tmp_path / "x.pt"),
+            ("export", tmp_path / path, "--format", "pretrained", "--out", tmp_path / "x"),
+            *([("inspect", tmp_path / path)] if (tmp_path / path).is_dir() else []),
+            (*train, "--start-from", tmp_path / path, "--out", tmp_path / "x"),
+        ):
+            result = hessalign(*command)
+            said = words(result.stderr)
+            assert (result.returncode, message in said) == (2, True), (command, said)
+            assert not (tmp_path / "x.pt").exists()
+            assert not (tmp_path / "x").exists()
 
 
 def test_predictions_that_depend_on_the_batch_say_so(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from hessalign.backbones import Backbone
 from hessalign.backbones.weights import file_sha256
 from hessalign.checks import problem_in_words
 from hessalign.runs.checkpoints import WEIGHTS, check_whole
-from hessalign.runs.layout import CHECKPOINTS, latest_checkpoint
+from hessalign.runs.layout import CHECKPOINTS, latest_checkpoint, what_lies_there
 from hessalign.runs.recipe import Recipe as Recipe  # noqa: PLC0414 (mypy: exported from here, too)
 
 STARTED = ("backbone.", "head.")
@@ -99,7 +99,7 @@ def started_weights(path: Path) -> Path:
     """
     checkpoint = latest_checkpoint(path / CHECKPOINTS) or path
     if not (checkpoint / WEIGHTS).is_file():
-        raise ValueError(f"start_from: there is no checkpoint in {path}")
+        raise ValueError(f"start_from: {what_lies_there(path)}")
     check_whole(checkpoint)
     return checkpoint / WEIGHTS
 

@@ -18,7 +18,7 @@ from hessalign.datasets.base import DomainDataset
 from hessalign.exceptions import NoEffectWarning, UntrustworthyWarning
 from hessalign.files import write_atomically
 from hessalign.runs.checkpoints import WEIGHTS
-from hessalign.runs.layout import CHECKPOINTS, SPEC, hold, is_started, latest_checkpoint
+from hessalign.runs.layout import CHECKPOINTS, SPEC, hold, is_started, latest_checkpoint, what_lies_there
 from hessalign.runs.recipe import MeanOfRuns
 from hessalign.runs.records import append_record, read_records, source_accuracy
 from hessalign.runs.seals import finish, sha256
@@ -78,7 +78,7 @@ class Member:
             raise ValueError(f"folders: there is no run in {folder}")
         checkpoint = latest_checkpoint(folder / CHECKPOINTS)
         if checkpoint is None:
-            raise ValueError(f"folders: the run in {folder} kept no checkpoint")
+            raise ValueError(f"folders: {what_lies_there(folder)}")
         _, metadata = load_trained(folder)
         validation = source_accuracy(read_records(folder)[-1], metadata.run.target_domains)
         path = checkpoint / WEIGHTS
