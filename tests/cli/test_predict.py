@@ -189,10 +189,10 @@ def test_what_is_no_model_is_told_what_it_is(of_features: Path, tmp_path: Path) 
         "kept no checkpoint, as runs of a sweep do without --keep-checkpoints; do it again by hessalign train"
     )
     for path, message in (
-        ("sweep", f"is the folder of a sweep; give one of its runs, such as {runs / '0a'}"),
+        ("sweep", f"is the folder of a sweep; give one of the runs, such as {runs / '0a'}"),
         ("sweep/runs/0a", f"the run in {runs / '0a'} {kept} --spec {runs / '0a'} --out NEW"),
         ("begun", f"the run in {tmp_path / 'begun'} has no checkpoint yet"),
-        ("mine", f"holds runs and is none; give one of the runs, such as {tmp_path / 'mine' / 'b'}"),
+        ("mine", f"holds runs and is none itself; give one of the runs, such as {tmp_path / 'mine' / 'b'}"),
         ("empty", f"{tmp_path / 'empty'} holds no run, no checkpoint and no shared model"),
         ("m.pt", "an exported file is loaded by its own library; give the run or the shared model that it"),
         (
