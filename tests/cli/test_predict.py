@@ -207,7 +207,7 @@ def test_what_is_no_model_is_told_what_it_is(of_features: Path, tmp_path: Path) 
             *([("inspect", tmp_path / path)] if (tmp_path / path).is_dir() else []),
             (*train, "--start-from", tmp_path / path, "--out", tmp_path / "x"),
         ):
-            result = hessalign(*command)
+            result = hessalign(*command, COLUMNS="1000")
             said = words(result.stderr)
             assert (result.returncode, message in said) == (2, True), (command, said)
             assert not (tmp_path / "x.pt").exists()

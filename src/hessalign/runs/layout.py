@@ -138,10 +138,8 @@ def what_lies_there(path: Path) -> str:
     below = sorted(spec.parent for spec in (path / RUNS if is_sweep else path).glob(f"*/{SPEC}"))
     if not is_sweep and not below:
         return f"{path} holds no run, no checkpoint and no shared model"
-    what = (
-        "is the folder of a sweep; give one of its" if is_sweep else "holds runs and is none; give one of the"
-    )
-    return f"{path} {what} runs" + (f", such as {below[0]}" if below else "")
+    what = "is the folder of a sweep" if is_sweep else "holds runs and is none itself"
+    return f"{path} {what}; give one of the runs" + (f", such as {below[0]}" if below else "")
 
 
 def _of_no_folder(path: Path) -> str:
