@@ -107,7 +107,7 @@ def features_command(
             keep_freed_memory()
             about = _extract(data, spec, out, machine, resume, console)
     except KeyboardInterrupt:
-        console.print(f"\nInterrupted. Finished parts are in {out}.part; go on with --resume.")
+        console.print("\nInterrupted. What is done is kept; go on with --resume.")
         raise typer.Exit(INTERRUPTED) from None
     rows = _rows(about, out, sum(map(len, data.domains)))
     if as_json:

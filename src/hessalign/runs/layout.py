@@ -32,7 +32,9 @@ class HeldError(OSError):
 
 
 @contextmanager
-def hold(folder: Path, patience: float | None = None, name: str = LOCK) -> Iterator[None]:
+def hold(
+    folder: Path, patience: float | None = None, name: str = LOCK, of: Path | None = None
+) -> Iterator[None]:
     """Be the only process that writes to a folder, which is created where it is missing.
 
     The lock is the operating system's: it ends with the process, however that ends. Whoever holds it may
@@ -42,6 +44,7 @@ def hold(folder: Path, patience: float | None = None, name: str = LOCK) -> Itera
         folder: Of a run, say.
         patience: Seconds to wait for whoever has it; PATIENCE by default.
         name: Of the lock's file in the folder; it stays there, empty.
+        of: What is written there, for the error; None (default) for the folder itself.
 
     Raises:
         HeldError: If another process has it.
@@ -58,7 +61,8 @@ def hold(folder: Path, patience: float | None = None, name: str = LOCK) -> Itera
         lock.acquire(timeout=PATIENCE if patience is None else patience, poll_interval=0.1)
     except Timeout:
         raise HeldError(
-            f"{folder} is being written by another process; wait for it, or choose another folder"
+            f"{of or folder} is being written by another process; wait for it, or choose another "
+            f"{'name' if of else 'folder'}"
         ) from None
     _held_here.add(key)
     try:
