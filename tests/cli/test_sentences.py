@@ -19,22 +19,16 @@ TRAIN = ("train", "--dataset", "rotated_mnist", "--algorithm", "erm", "--target"
     [
         (
             ("sweep", "--datasets", "images", "--backbone", "mnist_cnn", "--weights", "w.bin", *NEW),
-            "weights: 'w.bin' is not known; allowed are 'none', 'hub'",
+            "'w.bin' is not known; allowed are 'none', 'hub'",
         ),
         (
             ("features", "--dataset", "images", "--backbone", "mnist_cnn", "--weights", "w.bin", *NEW),
-            "weights: 'w.bin' is not known; allowed are 'none', 'hub'",
+            "'w.bin' is not known; allowed are 'none', 'hub'",
         ),
-        (("datasets", "verify", "pacs", "--root", "nowhere"), "root: there is no file or folder nowhere"),
-        (("datasets", "verify", "pacs"), "root: pacs is read from disk and none was given"),
-        (("datasets", "verify", "pcas"), "did you mean 'pacs'?"),
-        (("cmnist", "--track", "wandbb", *NEW), "track: 'wandbb' is not known"),
-        (("cmnist", "--device", "abacus", *NEW), "device: 'abacus' cannot be used here"),
-        (("predict", ".", ".", "--device", "abacus"), "device: 'abacus' cannot be used here"),
-        (("inspect", ".", "--device", "abacus"), "device: 'abacus' cannot be used here"),
-        (("cmnist", "--steps", "0", *NEW), "'--steps': must be a whole number of at least 1, got 0"),
+        (("predict", ".", ".", "--device", "abacus"), "'abacus' cannot be used here"),
+        (("inspect", ".", "--device", "abacus"), "'abacus' cannot be used here"),
         ((*TRAIN, "--sharpness", "s"), "sharpness: "),
-        (("collect", "nowhere"), "folder: there is no folder nowhere"),
+        (("collect", "nowhere"), "there is no folder nowhere"),
     ],
 )
 def test_no_name_is_said_twice(

@@ -31,7 +31,7 @@ from hessalign.cli.options import (
     parse_trackers,
     whole,
 )
-from hessalign.cli.terminal import Console, refused
+from hessalign.cli.terminal import Console
 from hessalign.experiments import colored_mnist
 from hessalign.experiments.colored_mnist import (
     FAST_METHODS,
@@ -224,7 +224,7 @@ def cmnist(
     try:
         trackers = parse_trackers(track)
     except ValueError as error:
-        raise refused("--track", error) from error
+        raise typer.BadParameter(str(error), param_hint="--track") from error
     store = open_store(out)
     done = store.has_model if save_models else store.has
     run_missing(specs, store, torch_device, console, log_terms, done, save_models, track=trackers)

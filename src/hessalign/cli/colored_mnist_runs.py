@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from hessalign import cli
-from hessalign.cli.terminal import INTERRUPTED, Console, progress_bar, refused
+from hessalign.cli.terminal import INTERRUPTED, Console, progress_bar
 from hessalign.experiments import colored_mnist
 from hessalign.experiments.colored_mnist import SOURCE_IMAGES, RestartSpec, Setting
 from hessalign.grid import NOTHING, Grid, markdown_table
@@ -35,7 +35,7 @@ def parse_device(name: str) -> "torch.device":
     try:
         return cli.usable_device(name)
     except ValueError as error:
-        raise refused("--device", error) from error
+        raise typer.BadParameter(str(error), param_hint="--device") from error
 
 
 def parse_anneal_step(step: int | None, setting: Setting) -> int:
@@ -82,7 +82,7 @@ def open_store(folder: Path) -> "colored_mnist.RecordStore":
         store.prepare()
         store.check()
     except (OSError, ValueError) as error:
-        raise refused("--out", error) from error
+        raise typer.BadParameter(str(error), param_hint="--out") from error
     return store
 
 

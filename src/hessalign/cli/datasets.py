@@ -20,7 +20,7 @@ from rich.progress import (
 from hessalign import datasets
 from hessalign.cli.command import Group, add_command, help_text
 from hessalign.cli.options import Json, Panel, option, require_there
-from hessalign.cli.terminal import INTERRUPTED, Console, progress_bar, refused, reported
+from hessalign.cli.terminal import INTERRUPTED, Console, progress_bar, reported
 from hessalign.grid import NOTHING, Grid
 
 if TYPE_CHECKING:
@@ -137,12 +137,12 @@ def _open(name: str, root: Path | None) -> "datasets.DomainDataset":
     try:
         datasets.require_dataset(name)
     except ValueError as error:
-        raise refused("NAME", error) from error
+        raise typer.BadParameter(str(error), param_hint="NAME") from error
     try:
         require_there("root", root)
         return datasets.make_dataset(name, root)
     except (ValueError, OSError) as error:
-        raise refused("--root", error) from error
+        raise typer.BadParameter(str(error), param_hint="--root") from error
 
 
 def _print_report(report: "datasets.verify.VerifyReport") -> None:

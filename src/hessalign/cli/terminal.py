@@ -90,20 +90,6 @@ def one_sentence(error: Exception) -> str:
     return "; ".join(problems)
 
 
-def refused(option: str, error: Exception) -> typer.BadParameter:
-    """What ends a command for what is wrong with one of its options, whose name is said once.
-
-    Args:
-        option: Its name, ``--root``.
-        error: What is wrong; its sentence may begin with that name.
-
-    Returns:
-        To be raised.
-    """
-    sentence = one_sentence(error).removeprefix(f"{option.removeprefix('--')}: ")
-    return typer.BadParameter(visible(sentence), param_hint=option)
-
-
 def show_warnings_as_sentences() -> None:
     """Show the library's warnings on stderr as sentences, each once; others stay as Python shows them.
 
