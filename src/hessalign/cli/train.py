@@ -343,6 +343,6 @@ def result_grid(record: dict[str, Any], spec: "training.RunSpec", data: "dataset
         headers=("Domain", "role", "in", "out"),
         rows=rows,
         title=f"{spec.algorithm} on {spec.dataset}, step {record['step']}",
-        notes=["accuracy in percent; in: the larger split of a domain, what sources train on; out: held out"],
+        notes=[f"accuracy in percent; {spec.evaluated_on()}"],
         align="llrr",
     )
