@@ -30,8 +30,8 @@ def predict_command(
         list[Path],
         typer.Argument(
             help="Images, folders that are searched for images, and tables (.csv, .parquet) with a column "
-            "path. For a model of features: files of hessalign features, and Parquet files with a column of "
-            "vectors."
+            "path. For a model of features: files of hessalign features, Parquet files with a column of "
+            "vectors, and NumPy files (.npy). For other inputs: NumPy files of them."
         ),
     ],
     *,
@@ -47,6 +47,8 @@ def predict_command(
     hessalign predict runs/fishr photos/ > predictions.csv
 
     hessalign predict runs/fishr images.parquet --device cuda --batch-size 256 --loaders 8 > predictions.csv
+
+    hessalign predict runs/hgp digits.npy --json
     """
     console = Console(stderr=True)
     with reported(console):
