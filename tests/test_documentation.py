@@ -25,7 +25,7 @@ import hessalign as ha
 from hessalign.algorithms import algorithm_names
 from hessalign.algorithms.registry import registered_name as registered_algorithm
 from hessalign.cli.main import app
-from hessalign.datasets import dataset_names
+from hessalign.datasets import dataset_names, make_dataset
 from hessalign.datasets.registry import registered_name as registered_dataset
 from hessalign.experiments.colored_mnist import METHODS
 from hessalign.training import Machine, train
@@ -133,8 +133,12 @@ def a_run_to_track() -> Names:
 
 def a_run_to_share() -> Names:
     samples = coloured([0.9, 0.8, 0.7], samples=90)
+    digits = make_dataset("colored_mnist")
+    spec = tiny_spec(dataset="colored_mnist", steps=1, evaluation_samples=2)
+    train(spec, digits, Path("runs/hgp"), Machine("cpu"))
+    images = torch.stack([digits.domains[2].plain[index][0] for index in range(2)])
     own = {"X": samples.X, "y": samples.y, "sample_domain": samples.domains}
-    return {**a_trained_run(), "run": Path("runs/hgp"), **own}
+    return {"run": Path("runs/hgp"), "images": images, **own}
 
 
 GIVEN: dict[str, Callable[[], Names]] = {

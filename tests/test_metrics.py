@@ -217,7 +217,7 @@ def test_scores_of_estimators_take_domains_and_groups() -> None:
         ({"targets": [0, 1, 2]}, "targets: hold 3 classes where 2 are predicted; name all of them"),
         ({"classes": [0]}, "classes: must name each of the 2 classes once, got 1 names"),
         ({"classes": [0, 0]}, "classes: must name each of the 2 classes once, got 2 names, 1 of them dis"),
-        ({"classes": ["a", "b"]}, "targets: 0 is none of the classes"),
+        ({"classes": ["a", "b"]}, "targets: 0 is none of the classes; allowed are 'a', 'b'"),
         ({"domains": [0, 1]}, "domains: must hold one domain id for each of the 3 samples"),
         ({"groups": [0, 1]}, "groups: must hold one group id for each of the 3 samples"),
         ({"sample_weight": [1, 1, -1]}, "sample_weight: must hold one finite weight of at least 0"),

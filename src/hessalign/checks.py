@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from numbers import Integral, Real
 from pathlib import Path
@@ -35,6 +35,20 @@ def did_you_mean(given: object, allowed: Sequence[str]) -> str:
     names = {name.casefold(): name for name in allowed}
     nearest = get_close_matches(given.casefold(), names, n=1) if isinstance(given, str) else []
     return f"; did you mean {names[nearest[0]]!r}?" if nearest else ""
+
+
+def problem_in_words(problem: Mapping[str, Any]) -> str:
+    """One entry of what pydantic reports: the field, and what is wrong with it.
+
+    Args:
+        problem: Of ``ValidationError.errors()``.
+
+    Returns:
+        Words that name the field once, though a check of our own may have named it, too.
+    """
+    message: str = problem["msg"].removeprefix("Value error, ")
+    names = list(map(str, problem["loc"]))
+    return f"{'.'.join(names)}: {message.removeprefix(f'{names[-1]}: ')}" if names else message
 
 
 def require_flag(name: str, value: object) -> bool:

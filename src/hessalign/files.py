@@ -3,7 +3,7 @@
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 LONGEST_NAME = 200
@@ -24,15 +24,22 @@ def replacing(path: Path) -> Iterator[Path]:
         Path of the draft.
 
     Raises:
-        OSError: If the draft cannot be brought to disk; what was at the path then stays, and no draft does.
+        OSError: If the draft cannot be brought to disk; it names the file, and what was at the path then
+            stays, and no draft does.
     """
     draft = path.with_name(f"{_draft_prefix(path.name)}{secrets.token_hex(6)}.draft")
     try:
         yield draft
         flush(draft)
         draft.replace(path)
+    except OSError as error:
+        of_draft = error.filename is None or str(error.filename) == str(draft)
+        if error.errno is None or not of_draft:
+            raise
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            draft.unlink()
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

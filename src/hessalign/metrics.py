@@ -499,7 +499,10 @@ def _read_targets(
             )
         known = np.isin(names, given.names)
         if not known.all():
-            raise ValueError(f"targets: {names[~known][0]!s} is none of the classes")
+            raise ValueError(
+                f"targets: {names[~known].tolist()[0]!r} is none of the classes; allowed are "
+                f"{', '.join(map(repr, given.names[given.codes].tolist()))}"
+            )
         positions = order[np.searchsorted(given.names, names)]
         listed: list[Any] = given.names[given.codes].tolist()
         return positions[found.codes], listed

@@ -113,7 +113,7 @@ def test_runs_are_averaged_into_one_that_inspect_and_collect_know(features: Path
         (("--rho", "0.1"), "--rho: belongs to sharpness 'sam' or 'disam', and no sharpness is chosen"),
         (("--average-from", "100"), "--average-from: belongs to average 'sma', and no average is chosen"),
         (("--linear-probe-steps", "2"), "--linear-probe-steps: the backbone has nothing to train"),
-        (("--start-from", "nowhere"), "--start-from: there is no checkpoint in nowhere"),
+        (("--start-from", "nowhere"), "--start-from: there is no file or folder nowhere"),
     ],
 )
 def test_what_has_no_sense_is_refused(features: Path, tmp_path: Path, options: tuple, sentence: str) -> None:

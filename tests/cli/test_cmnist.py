@@ -120,7 +120,9 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_behind(tmp_path: Path) -
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200)),
     )
     assert result.returncode == 1
-    assert "Stopped: [Errno 27] File too large. Finished restarts are in" in words(result.stderr)
+    assert "Stopped: [Errno 27] File too large: '" in result.stderr
+    assert ". Finished restarts are in" in result.stderr
+    assert ".draft" not in result.stderr
     assert "Traceback" not in result.stderr
     assert records(tmp_path) == {}
 

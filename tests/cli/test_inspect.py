@@ -99,7 +99,7 @@ def test_networks_of_the_colored_mnist_experiment(networks: list[Path]) -> None:
     ("arguments", "message"),
     [
         (["nowhere"], "source: there is no file or folder nowhere"),
-        (["{tmp}"], "holds no readable checkpoint"),
+        (["{tmp}"], "{tmp} holds no run, no checkpoint and no shared model"),
         (["{erm}", "--against", "{erm}"], "against: {erm} is the same as the first"),
         (["{erm}", "--dataset", "colored_mnist"], "dataset: colored_mnist has inputs of shape (2, 28, 28)"),
         (["{erm}", "--radius", "-1"], "'--radius': must be a finite number above 0, got -1.0"),

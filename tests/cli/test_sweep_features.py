@@ -10,7 +10,7 @@ import pytest
 
 from hessalign.algorithms import algorithm_names, get_algorithm
 from hessalign.datasets.features_file import save_features
-from tests.cli.command import hessalign, run_process, start_process, words
+from tests.cli.command import hessalign, start_process, words
 from tests.training.tiny_features import tiny_features
 
 SHORT = ["--steps", "12", "--evaluate-every", "8", "--set", "batch_size=8", "--device", "cpu"]
@@ -76,14 +76,6 @@ def test_a_dry_run_estimates_and_writes_nothing(features: Path, tmp_path: Path, 
     assert "sets in after the end of most runs of: fishr (anneal_steps, 4 of 4 runs)" in result.stderr
     assert all(row["seconds"] > 0 and row["disk_bytes"] > 0 for row in document["rows"])
     assert not out.exists()
-
-
-@pytest.mark.slow
-def test_ray_trains_together_too(features: Path, together: Path, tmp_path: Path) -> None:
-    by_ray = ["--engine", "ray", "--cpus-per-run", "1", "--out", tmp_path]
-    result = run_process("sweep", "--datasets", features, *GRID, *by_ray)
-    assert result.returncode == 0, result.stderr
-    assert_same(together, tmp_path)
 
 
 def test_finished_runs_are_skipped(features: Path, together: Path) -> None:

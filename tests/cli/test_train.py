@@ -113,7 +113,7 @@ def test_a_broken_image_is_named(folder: Path, tmp_path: Path, run: Path) -> Non
     assert "Traceback" not in result.stderr
     missing = hessalign("predict", str(folder), str(broken))
     assert missing.returncode == 2
-    assert "holds no readable checkpoint" in words(missing.stderr)
+    assert "holds no run, no checkpoint and no shared model" in words(missing.stderr)
 
 
 def test_a_run_is_shared_and_predicts_as_it_did(folder: Path, run: Path, tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_what_is_done_is_kept_and_only_the_rest_is_fitted(tmp_path) -> None:
     assert resumed.outcomes.drop("seconds").equals(whole.outcomes.drop("seconds"), null_equal=True)
     with pytest.raises(ValueError, match="another scoring, seed; choose another folder"):
         compare_heads(**given, folder=tmp_path, resume=True, scoring="accuracy", seed=1)
-    with pytest.raises(ValueError, match="another data_sha256"):
+    with pytest.raises(ValueError, match="holds a comparison with another data set; choose"):
         compare_heads(**given | {"X": data.X + 1}, folder=tmp_path, resume=True)
     kept[0].write_bytes(kept[0].read_bytes()[:-100])
     with pytest.raises(ValueError, match=r"is not the record of a head .*; remove it"):

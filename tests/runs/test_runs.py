@@ -324,7 +324,7 @@ def test_two_extractions_of_one_file_are_one(tmp_path: Path, monkeypatch: pytest
     spec, path = FeaturesSpec(backbone=tiny_spec().backbone), tmp_path / "f.safetensors"
     part = tmp_path / "f.safetensors.part"
     part.mkdir()
-    with FileLock(part / ".lock"), pytest.raises(HeldError):
+    with FileLock(part / ".lock"), pytest.raises(HeldError, match=r"f\.safetensors is being written by"):
         extract_features(TinyDomains(4), spec, path, CPU)
     extract_features(TinyDomains(4), spec, path, CPU)
     assert not part.exists()

@@ -184,6 +184,25 @@ def test_a_shared_model_comes_back_whole_and_says_where_it_is_from(tmp_path: Pat
     assert "<west>" not in card.replace("\\<west", "")
 
 
+def test_a_shared_model_tells_what_its_accuracies_are_of(tmp_path: Path) -> None:
+    for changes, said in (
+        ({}, "in: the 80 % of a domain that sources train on; out: the 20 % held out."),
+        ({"evaluation_samples": 1000}, "held out; of both at most 1,000 samples."),
+        (
+            {"holdout_fraction": 0.75},
+            "in: the 25 % of a domain that sources train on; out: the 75 % held out.",
+        ),
+        ({"validation_images": "augmented"}, "held out; source domains on augmented images."),
+    ):
+        algorithm, about = network("mnist_cnn", (1, PIXELS, PIXELS), **changes)
+        accuracies = {name: {"in": 0.5, "out": None} for name in "abc"}
+        TrainedModel(algorithm, about, accuracies).save_pretrained(tmp_path / "model")
+        notes = (tmp_path / "model" / "README.md").read_text().splitlines()
+        (note,) = [line for line in notes if line.startswith("In percent")]
+        assert note.startswith("In percent, after 3 updates; in: ")
+        assert note.endswith(said)
+
+
 def test_a_shared_model_tells_its_recipe_and_no_place_on_this_machine(tmp_path: Path) -> None:
     algorithm, about = network("mnist_cnn", (1, PIXELS, PIXELS))
     start = {"start_from": tmp_path / "secret" / "former", "start_sha256": "0" * 64}

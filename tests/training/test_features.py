@@ -117,9 +117,9 @@ def test_paths_that_are_taken_are_refused_and_unharmed(tmp_path: Path) -> None:
     with pytest.raises(StopError):
         extract_features(TinyDomains(), spec(), path, CPU, report=stop)
     before = {file: file.read_bytes() for file in path.with_name("f.safetensors.part").iterdir()}
-    with pytest.raises(ValueError, match="holds an unfinished extraction; add --resume"):
+    with pytest.raises(ValueError, match="is extracted in part; add --resume"):
         extract_features(TinyDomains(), spec(), path, CPU)
-    with pytest.raises(ValueError, match="holds an unfinished extraction of other features"):
+    with pytest.raises(ValueError, match="is extracted in part, but with other features; remove the folder"):
         extract_features(TinyDomains(), spec(views=1), path, CPU, resume=True)
     assert before == {file: file.read_bytes() for file in path.with_name("f.safetensors.part").iterdir()}
     about = extract_features(TinyDomains(), spec(), path, CPU, resume=True)

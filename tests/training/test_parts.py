@@ -142,7 +142,7 @@ def test_checkpoints_of_others_are_refused(tmp_path: Path) -> None:
     (path / "model.safetensors").write_bytes((path / "model.safetensors").read_bytes()[:50])
     with pytest.raises(ValueError, match=r"checkpoint: .*model.safetensors cannot be read"):
         load_model(path, model)
-    with pytest.raises(ValueError, match="holds no readable checkpoint"):
+    with pytest.raises(ValueError, match="holds no run, no checkpoint and no shared"):
         checkpoint_metadata(tmp_path)
     assert latest_checkpoint(tmp_path / "nothing") is None
 

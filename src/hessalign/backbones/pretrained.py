@@ -1,6 +1,8 @@
 """Networks of torchvision and timm without their classifiers."""
 
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -202,7 +204,8 @@ def _download(model: str, fetch: Callable[[], Any]) -> Any:
         OSError: Whatever went wrong, for the libraries do not share an exception for it.
     """
     try:
-        return fetch()
+        with redirect_stdout(sys.stderr):  # where PyTorch's hub tells what it does, and results go
+            return fetch()
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise OSError(

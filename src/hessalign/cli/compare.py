@@ -9,7 +9,7 @@ import typer
 
 from hessalign import cli, estimator
 from hessalign.cli import options
-from hessalign.cli.options import Panel, option, require_figure, require_there, whole
+from hessalign.cli.options import Panel, option, require_figure, require_folder_of, require_there, whole
 from hessalign.cli.terminal import INTERRUPTED, Console, progress_bar, reported
 from hessalign.exceptions import UntrustworthyWarning
 from hessalign.markup import markdown_line
@@ -60,9 +60,7 @@ def compare_command(
         option(Panel.OUTPUT, "Folder where each fit is kept as soon as it is done.", file_okay=False),
     ] = None,
     resume: options.Resume = False,
-    html: Annotated[
-        Path | None, option(Panel.OUTPUT, "Write a page with tables, plots and explanations.", dir_okay=False)
-    ] = None,
+    html: options.Html = None,
     plot: Annotated[
         Path | None,
         option(Panel.OUTPUT, "Figure (.png, .pdf, .svg) of the differences.", dir_okay=False),
@@ -94,8 +92,7 @@ def compare_command(
                 raise ValueError(f"json: --json and --format {output_format} contradict each other")
             if plot is not None:
                 require_figure("plot", plot)
-            if html is not None and not html.parent.is_dir():
-                raise ValueError(f"html: there is no folder {html.parent}")
+            require_folder_of("html", html)
             if resume and out is None:
                 raise ValueError("resume: nothing is kept without --out")
             require_there("features", features)

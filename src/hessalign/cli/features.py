@@ -60,9 +60,7 @@ def features_command(
             callback=whole(0),
         ),
     ] = 0,
-    batch_size: Annotated[
-        int, option(Panel.MACHINE, "Images that go through the backbone together.", callback=whole(1))
-    ] = 64,
+    batch_size: options.BatchSize = 64,
     device: options.Device = "auto",
     loaders: options.Loaders = 0,
     out: Annotated[Path, option(Panel.OUTPUT, "The file to write, NAME.safetensors.", dir_okay=False)],
@@ -109,7 +107,7 @@ def features_command(
             keep_freed_memory()
             about = _extract(data, spec, out, machine, resume, console)
     except KeyboardInterrupt:
-        console.print(f"\nInterrupted. Finished parts are in {out}.part; go on with --resume.")
+        console.print("\nInterrupted. What is done is kept; go on with --resume.")
         raise typer.Exit(INTERRUPTED) from None
     rows = _rows(about, out, sum(map(len, data.domains)))
     if as_json:

@@ -9,7 +9,7 @@ import typer
 
 from hessalign import cli, diagnostics
 from hessalign.cli import options
-from hessalign.cli.options import Panel, number, option, require_there, whole
+from hessalign.cli.options import Panel, number, option, require_folder_of, require_there, whole
 from hessalign.cli.terminal import Console, reported
 from hessalign.grid import NOTHING, Grid
 from hessalign.memory import keep_freed_memory
@@ -59,10 +59,7 @@ def inspect_command(
     ] = 1000,
     seed: Annotated[int, option(Panel.ANALYSIS, "Seed of the bootstrap.", callback=whole(0))] = 0,
     device: options.Device = "cpu",
-    html: Annotated[
-        Path | None,
-        option(Panel.OUTPUT, "Write a page with tables, plots and explanations.", dir_okay=False),
-    ] = None,
+    html: options.Html = None,
     plots: Annotated[
         Path | None,
         option(
@@ -91,7 +88,9 @@ def inspect_command(
         require_there("against", against)
         require_there("root", root)
         torch_device = cli.usable_device(device)
-        _check_outputs(html, plots)
+        require_folder_of("html", html)
+        if plots is not None:
+            plots.mkdir(parents=True, exist_ok=True)
         wanted = cli.InspectOptions(
             dataset=dataset,
             root=root,
@@ -117,13 +116,6 @@ def inspect_command(
         _print(reports)
     for path in written:
         console.print(f"Written: {path}", highlight=False)
-
-
-def _check_outputs(html: Path | None, plots: Path | None) -> None:
-    if html is not None and not html.parent.is_dir():
-        raise ValueError(f"html: there is no folder {html.parent}")
-    if plots is not None:
-        plots.mkdir(parents=True, exist_ok=True)
 
 
 def _write(

@@ -135,6 +135,20 @@ def require_there(name: str, path: Path | None) -> None:
         raise ValueError(f"{name}: there is no file or folder {path}")
 
 
+def require_folder_of(name: str, path: Path | None) -> None:
+    """Refuse the path of a file to be written in a folder that is not there; None is allowed.
+
+    Args:
+        name: What the argument is called.
+        path: Of the file.
+
+    Raises:
+        ValueError: If there is no such folder.
+    """
+    if path is not None and not path.parent.is_dir():
+        raise ValueError(f"{name}: there is no folder {path.parent}")
+
+
 def require_figure(name: str, path: Path) -> None:
     """Refuse the path of a figure that could not be written, before any work is done.
 
@@ -357,6 +371,9 @@ StartFrom = Annotated[
 ]
 
 Device = Annotated[str, option(Panel.MACHINE, "Where to compute: auto, cpu, cuda, cuda:1, mps ...")]
+BatchSize = Annotated[
+    int, option(Panel.MACHINE, "Samples that go through the network together.", callback=whole(1))
+]
 Precision = Annotated[str, option(Panel.MACHINE, "32-true, bf16-mixed, 64-true ...")]
 Loaders = Annotated[
     int,
@@ -367,6 +384,9 @@ Loaders = Annotated[
     ),
 ]
 
+Html = Annotated[
+    Path | None, option(Panel.OUTPUT, "Write a page with tables, plots and explanations.", dir_okay=False)
+]
 Track = Annotated[
     str | None,
     option(

@@ -12,7 +12,7 @@ import typer
 from rich.progress import track
 
 from hessalign import cli, estimator, runs, training
-from hessalign.cli.options import Device, Json, Loaders, Panel, option, require_there, whole
+from hessalign.cli.options import BatchSize, Device, Json, Loaders, require_there
 from hessalign.cli.terminal import Console, reported
 from hessalign.exceptions import NoEffectWarning
 from hessalign.memory import keep_freed_memory
@@ -30,15 +30,13 @@ def predict_command(
         list[Path],
         typer.Argument(
             help="Images, folders that are searched for images, and tables (.csv, .parquet) with a column "
-            "path. For a model of features: files of hessalign features, and Parquet files with a column of "
-            "vectors."
+            "path. For a model of features: files of hessalign features, Parquet files with a column of "
+            "vectors, and NumPy files (.npy). For other inputs: NumPy files of them."
         ),
     ],
     *,
     device: Device = "auto",
-    batch_size: Annotated[
-        int, option(Panel.MACHINE, "Images that go through the backbone together.", callback=whole(1))
-    ] = 32,
+    batch_size: BatchSize = 32,
     loaders: Loaders = 0,
     as_json: Json = False,
 ) -> None:
@@ -49,6 +47,8 @@ def predict_command(
     hessalign predict runs/fishr photos/ > predictions.csv
 
     hessalign predict runs/fishr images.parquet --device cuda --batch-size 256 --loaders 8 > predictions.csv
+
+    hessalign predict runs/hgp digits.npy --json
     """
     console = Console(stderr=True)
     with reported(console):

@@ -15,6 +15,7 @@ from rich import console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from hessalign.checks import problem_in_words
 from hessalign.exceptions import DivergedError, HessalignWarning
 from hessalign.markup import visible
 
@@ -120,10 +121,8 @@ def one_sentence(error: Exception) -> str:
         return str(error)
     problems = []
     for problem in error.errors(include_url=False):
-        name = ".".join(map(str, problem["loc"]))
-        message = problem["msg"].removeprefix("Value error, ")
-        given = "" if problem["type"] == "value_error" else f" (given {problem['input']!r})"
-        problems.append(f"{name}: {message}{given}" if name else message)
+        given = bool(problem["loc"]) and problem["type"] != "value_error"
+        problems.append(problem_in_words(problem) + (f" (given {problem['input']!r})" if given else ""))
     return "; ".join(problems)
 
 

@@ -354,7 +354,7 @@ def result_grid(record: dict[str, Any], spec: "training.RunSpec", data: "dataset
         role = "target" if index in spec.target_domains else "source"
         shown = (NOTHING if value is None else f"{100 * value:.1f}" for value in accuracies.values())
         rows.append([domain.name, role, *shown])
-    notes = ["accuracy in percent; in: the larger split of a domain, what sources train on; out: held out"]
+    notes = [f"accuracy in percent; {spec.evaluated_on()}"]
     if spec.recipe is not None and spec.recipe.linear_probe_steps >= spec.steps:
         notes.append("a linear probe: the head alone was trained in all steps, the backbone in none")
     return Grid(

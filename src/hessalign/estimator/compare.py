@@ -492,6 +492,10 @@ def _spec(data: _Data, scoring: str, seed: int) -> dict[str, Any]:
     }
 
 
+TOLD_AS = {"comparison": "version of its format", "data_sha256": "data set"}
+"""Fields of the spec that messages do not call by their names."""
+
+
 def _open(place: Path, spec: Mapping[str, Any], resume: bool) -> None:
     path = place / SPEC
     if not path.exists():
@@ -509,9 +513,8 @@ def _open(place: Path, spec: Mapping[str, Any], resume: bool) -> None:
         raise ValueError(f"folder: {place} holds a comparison already; resume it, or choose another folder")
     differing = [name for name in spec if found.get(name) != spec[name]]
     if differing:
-        raise ValueError(
-            f"folder: {place} holds a comparison with another {', '.join(differing)}; choose another folder"
-        )
+        said = ", ".join(TOLD_AS.get(name, name) for name in differing)
+        raise ValueError(f"folder: {place} holds a comparison with another {said}; choose another folder")
 
 
 def _path(place: Path, target: int, name: str) -> Path:

@@ -34,6 +34,22 @@ Pairs = list[tuple[Scalar, float]]
 # What weights count in: since this unit they are shares of the plain fit's loss; before, of nothing.
 UNIT = "plain loss"
 
+FEATURES = "features.npy"
+USE = """import numpy as np
+
+from hessalign.estimator import {class_name}
+
+model = {class_name}.from_pretrained({place!r})  # or "OWNER/NAME" on the Hub
+X = np.zeros((1, {width}))  # yours come here, (n, {width})
+{call}"""
+"""Of a card."""
+CALLS = {
+    "predict_proba": "probabilities = model.predict_proba(X)  # columns are model.classes_",
+    "predict": "predictions = model.predict(X)",
+    "transform": "transformed = model.transform(X)",
+}
+TASKS = {"predict_proba": "tabular-classification", "predict": "tabular-regression"}
+SAVING = f"\nnp.save({FEATURES!r}, X)"
 LIBRARIES = ("hessalign", "scikit-learn", "torch", "numpy")
 # What a fit left before there was a choice between heads.
 BEFORE = {"plain_": False}
@@ -136,7 +152,7 @@ class Persistent(BaseEstimator):  # type: ignore[misc]
         place = Path(folder)
         described = saved.model_dump(mode="json", include={"class_name", "params", "arrays", "versions"})
         config = {"estimator": described, "data": data, "selection": selection}
-        card = _card(place.resolve().name, saved, data, selection, evaluation)
+        card = self._card(place, saved, data, selection, evaluation)
         runs.write_pretrained(place, "estimator", content, config, card)
 
     @classmethod
@@ -225,6 +241,44 @@ class Persistent(BaseEstimator):  # type: ignore[misc]
             estimator._units_changed = True  # predicts as before; a new fit says so
         return estimator
 
+    def _card(
+        self,
+        folder: Path,
+        saved: _Saved,
+        data: str,
+        selection: "Selection",
+        evaluation: "Evaluation | None",
+    ) -> "runs.Card":
+        params = ", ".join(f"{key} = {value}" for key, value in saved.params.items() if value is not None)
+        facts = {
+            "Data": data or "Not told.",
+            "Fit": f"{saved.class_name} of hessalign {saved.versions['hessalign']}; {params}.",
+            "Selection": runs.RULES[selection],
+        }
+        if "classes_" in saved.arrays:
+            facts["Classes"] = ", ".join(map(str, saved.arrays["classes_"].values))
+        tables = {}
+        if evaluation is not None and evaluation.domains is not None:
+            slices = evaluation.domains
+            rows = [
+                [str(domain), f"{count:,}", *(f"{values[row]:.3f}" for values in slices.values.values())]
+                for row, (domain, count) in enumerate(zip(slices.names, slices.counts, strict=True))
+            ]
+            tables["Metrics by domain"] = Grid(["Domain", "samples", *slices.values], rows).to_markdown()
+        place, width = runs.place_in_card(folder), self.n_features_in_
+        call = next(name for name in CALLS if hasattr(self, name))
+        predicts = call == "predict_proba"
+        return runs.Card(
+            title=folder.resolve().name,
+            task=TASKS.get(call),
+            tags=["domain-generalization", saved.class_name],
+            facts=facts,
+            tables=tables,
+            use=USE.format(class_name=saved.class_name, place=place, width=width, call=CALLS[call])
+            + (SAVING if predicts else ""),
+            command=runs.predict_command(place, FEATURES) if predicts else "",
+        )
+
 
 def load_pretrained(name: str | Path, revision: str | None = None) -> Persistent:
     """The estimator or transformer of a folder, of whatever class of this package it is.
@@ -259,36 +313,6 @@ def load_pretrained(name: str | Path, revision: str | None = None) -> Persistent
     if not (isinstance(kind, type) and issubclass(kind, Persistent)):
         raise ValueError(f"model: {found.folder} holds a {wanted!r}, which is no estimator of this version")
     return kind.load(found.folder / WEIGHTS)
-
-
-def _card(
-    name: str, saved: _Saved, data: str, selection: "Selection", evaluation: "Evaluation | None"
-) -> "runs.Card":
-    params = ", ".join(f"{key} = {value}" for key, value in saved.params.items() if value is not None)
-    facts = {
-        "Data": data or "Not told.",
-        "Fit": f"{saved.class_name} of hessalign {saved.versions['hessalign']}; {params}.",
-        "Selection": runs.RULES[selection],
-    }
-    if "classes_" in saved.arrays:
-        facts["Classes"] = ", ".join(map(str, saved.arrays["classes_"].values))
-    tables = {}
-    if evaluation is not None and evaluation.domains is not None:
-        slices = evaluation.domains
-        rows = [
-            [str(domain), f"{count:,}", *(f"{values[row]:.3f}" for values in slices.values.values())]
-            for row, (domain, count) in enumerate(zip(slices.names, slices.counts, strict=True))
-        ]
-        tables["Metrics by domain"] = Grid(["Domain", "samples", *slices.values], rows).to_markdown()
-    return runs.Card(
-        title=name,
-        task="tabular-classification" if "classes_" in saved.arrays else "tabular-regression",
-        tags=["domain-generalization", saved.class_name],
-        facts=facts,
-        tables=tables,
-        use=f"from hessalign.estimator import {saved.class_name}\n\n"
-        f"model = {saved.class_name}.from_pretrained({name!r})",
-    )
 
 
 def _scalar(name: str, value: object) -> Scalar:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from hessalign.files import flush, write_atomically
-from hessalign.runs.layout import LATEST
+from hessalign.runs.layout import LATEST, what_lies_there
 from hessalign.runs.seals import SEAL, read_seal, seal, sha256
 
 WEIGHTS, OPTIMIZERS, RANDOM, STATE = "model.safetensors", "optimizers.pt", "random.safetensors", "state.json"
@@ -130,6 +130,8 @@ def checkpoint_metadata(checkpoint: Path) -> dict[str, Any]:
     """
     try:
         metadata = json.loads((checkpoint / STATE).read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(f"checkpoint: {what_lies_there(checkpoint)}") from None
     except (OSError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(

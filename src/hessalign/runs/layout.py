@@ -15,6 +15,8 @@ from hessalign.files import remove_drafts
 SPEC, METRICS, CHECKPOINTS, DONE, ERROR = "spec.json", "metrics.jsonl", "checkpoints", "done", "error.json"
 RUNS, SWEEP = "runs", "sweep.json"
 """In a sweep's folder: the folders of its runs, and what was asked for."""
+SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "torch-export": ".pt2"}
+"""Of exported files, by format."""
 LATEST, LOCK = "latest", ".lock"
 CHECKPOINT_NAME = re.compile(r"step-\d{6,}")
 
@@ -30,7 +32,9 @@ class HeldError(OSError):
 
 
 @contextmanager
-def hold(folder: Path, patience: float | None = None, name: str = LOCK) -> Iterator[None]:
+def hold(
+    folder: Path, patience: float | None = None, name: str = LOCK, of: Path | None = None
+) -> Iterator[None]:
     """Be the only process that writes to a folder, which is created where it is missing.
 
     The lock is the operating system's: it ends with the process, however that ends. Whoever holds it may
@@ -40,6 +44,7 @@ def hold(folder: Path, patience: float | None = None, name: str = LOCK) -> Itera
         folder: Of a run, say.
         patience: Seconds to wait for whoever has it; PATIENCE by default.
         name: Of the lock's file in the folder; it stays there, empty.
+        of: What is written there, for the error; None (default) for the folder itself.
 
     Raises:
         HeldError: If another process has it.
@@ -56,7 +61,8 @@ def hold(folder: Path, patience: float | None = None, name: str = LOCK) -> Itera
         lock.acquire(timeout=PATIENCE if patience is None else patience, poll_interval=0.1)
     except Timeout:
         raise HeldError(
-            f"{folder} is being written by another process; wait for it, or choose another folder"
+            f"{of or folder} is being written by another process; wait for it, or choose another "
+            f"{'name' if of else 'folder'}"
         ) from None
     _held_here.add(key)
     try:
@@ -122,6 +128,40 @@ def is_finished(folder: Path) -> bool:
         False
     """
     return (folder / DONE).exists()
+
+
+def what_lies_there(path: Path) -> str:
+    """Why a path leads to no checkpoint, in words that tell what to give instead.
+
+    Args:
+        path: Of a file or a folder, as it was given for a trained model.
+
+    Returns:
+        The end of a sentence.
+    """
+    if not path.is_dir():
+        return _of_no_folder(path)
+    if is_started(path):
+        again = f"do it again by  hessalign train --spec {path} --out NEW"
+        kept = f"kept no checkpoint, as runs of a sweep do without --keep-checkpoints; {again}"
+        return f"the run in {path} {kept if is_finished(path) else 'has no checkpoint yet'}"
+    is_sweep = (path / SWEEP).exists()
+    below = sorted(spec.parent for spec in (path / RUNS if is_sweep else path).glob(f"*/{SPEC}"))
+    if not is_sweep and not below:
+        return f"{path} holds no run, no checkpoint and no shared model"
+    what = "is the folder of a sweep" if is_sweep else "holds runs and is none itself"
+    return f"{path} {what}; give one of the runs" + (f", such as {below[0]}" if below else "")
+
+
+def _of_no_folder(path: Path) -> str:
+    if not path.exists():
+        return f"there is no file or folder {path}"
+    if path.suffix in SUFFIXES.values():
+        return (
+            f"{path} is a file; an exported file is loaded by its own library; give the run or the shared "
+            "model that it was exported from"
+        )
+    return f"{path} is a file; give the folder of a run, a checkpoint or a shared model"
 
 
 def latest_checkpoint(checkpoints: Path) -> Path | None:

@@ -6,6 +6,7 @@ rules forbid. Its cards, its downloads and its cache are used.
 """
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -50,19 +51,23 @@ class Card(NamedTuple):
 
     Attributes:
         title: Of the card.
-        task: Of the Hub's tasks: ``"image-classification"`` ...
+        task: Of the Hub's tasks: ``"image-classification"`` ...; None where none of them fits.
         tags: For the Hub's search.
         facts: Sentences by heading; no name in them is taken for markup.
         tables: In Markdown, by heading.
-        use: Python that loads the model.
+        use: Python that loads the model and uses it.
+        command: The same from a shell; empty (default) where no command takes the model.
+        needs: What the code takes as given, a sentence.
     """
 
     title: str
-    task: str
+    task: str | None
     tags: Sequence[str]
     facts: Mapping[str, str]
     tables: Mapping[str, str]
     use: str
+    command: str = ""
+    needs: str = ""
 
 
 class Pretrained(NamedTuple):
@@ -127,6 +132,28 @@ def write_pretrained(folder: Path, kind: Kind, weights: bytes, config: Mapping[s
     write_atomically(folder / WEIGHTS, weights)
     write_atomically(folder / CONFIG, json.dumps(document, indent=1, ensure_ascii=False))
     write_atomically(folder / CARD, _written(card))
+
+
+def place_in_card(folder: Path) -> str:
+    """A model's folder as its card names it, which tells nothing of the machine around it.
+
+    Args:
+        folder: As it was given.
+
+    Returns:
+        The path from the current folder, where the card's code then runs as it stands; of a folder that lies
+        elsewhere the bare name.
+    """
+    place = folder.resolve()
+    here = Path.cwd().resolve()
+    return place.relative_to(here).as_posix() if here in place.parents else place.name
+
+
+def predict_command(place: str, samples: str) -> str:
+    """The line of a shell that predicts, for a card."""
+    # What is no text for a terminal would not come through a copy of the line.
+    folder = shlex.quote(place) if place.isprintable() else "FOLDER"
+    return f"hessalign predict {folder} {samples} > predictions.csv"
 
 
 def is_pretrained(folder: Path) -> bool:
@@ -206,5 +233,7 @@ def _written(card: Card) -> str:
         blocks += [f"## {heading}", markdown_line(text)]
     for heading, table in card.tables.items():
         blocks += [f"## {heading}", table]
-    blocks += ["## Use", f"```python\n{card.use}\n```"]
+    blocks += ["## Use", *([card.needs] if card.needs else []), f"```python\n{card.use}\n```"]
+    if card.command:
+        blocks += ["From a shell:", f"```sh\n{card.command}\n```"]
     return str(ModelCard("\n\n".join(blocks) + "\n"))

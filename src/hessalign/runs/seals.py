@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from hessalign.checks import problem_in_words
 from hessalign.files import write_atomically
 from hessalign.runs.layout import CHECKPOINTS, DONE, METRICS, SPEC, latest_name
 
@@ -189,10 +190,8 @@ def read_as(model: type[Read], file: Path, text: bytes | None = None, line: int 
         return model.model_validate_json(file.read_bytes() if text is None else text)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        where = ".".join(map(str, problem["loc"]))
         place = "" if line is None else f", line {line},"
-        message = f"{where}: {problem['msg']}" if where else problem["msg"]
-        raise ValueError(f"{file}{place} cannot be read: {message}") from error
+        raise ValueError(f"{file}{place} cannot be read: {problem_in_words(problem)}") from error
 
 
 def _latest_seal(folder: Path) -> Seal | None:

@@ -251,11 +251,12 @@ class Doubts:
     Args:
         algorithm: Of the runs.
         steps: Of each run.
+        class_names: By class id.
         speak: Whether this process is the one that warns.
     """
 
-    def __init__(self, algorithm: Algorithm, steps: int, *, speak: bool) -> None:
-        self._algorithm = algorithm
+    def __init__(self, algorithm: Algorithm, steps: int, class_names: Sequence[str], *, speak: bool) -> None:
+        self._algorithm, self._class_names = algorithm, class_names
         self._patience = min(PATIENCE, max(LEAST_PATIENCE, steps) - 1)
         self._weights = " or ".join(algorithm.penalty_weights)
         kinds = {"loss", "penalty", "predictions"} if algorithm.penalty_weights else {"loss"}
@@ -315,8 +316,8 @@ class Doubts:
             self._tell(
                 "predictions",
                 f"predictions: at step {step}{_runs(constant, predicted)} all samples of the source domains "
-                f"are predicted as class {constant[0]}: a constant prediction aligns all domains and tells "
-                f"nothing; a smaller {self._weights}, or more steps, may mend it",
+                f"are predicted as {self._class_names[constant[0]]!r}: a constant prediction aligns all "
+                f"domains and tells nothing; a smaller {self._weights}, or more steps, may mend it",
             )
 
     def _tell(self, kind: str, words: str) -> None:

@@ -18,11 +18,11 @@ from hessalign.algorithms import Algorithm
 from hessalign.algorithms.base import known_as
 from hessalign.datasets.image_reading import IMAGE_SIZE, IMAGENET_MEAN, IMAGENET_STD
 from hessalign.files import write_atomically
+from hessalign.runs.layout import SUFFIXES
 from hessalign.runs.seals import sha256
 from hessalign.training.spec import CheckpointMetadata, RunSpec
 
 Format = Literal["onnx", "torchscript", "torch-export"]
-SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torchscript": ".pt", "torch-export": ".pt2"}
 ABOUT = "hessalign.json"
 """Name of what a file tells of itself; in ONNX a property of the model's metadata."""
 INPUT, OUTPUT = "inputs", "logits"

@@ -206,8 +206,9 @@ def extract_features(
             with hold(folder):
                 shutil.rmtree(folder)
         return about
-    with hold(folder):
-        _claim(folder, part, resume)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with hold(folder, of=path):
+        _claim(path, folder, part, resume)
         remove_drafts(folder)
         _extract(dataset, drawn, spec, backbone, folder, device, machine.workers, report)
         about = _assemble(dataset, part, backbone.width, folder, path)
@@ -258,16 +259,16 @@ def _finished(path: Path, about: FeaturesMetadata) -> FeaturesMetadata:
     return found
 
 
-def _claim(folder: Path, part: _Part, resume: bool) -> None:
-    path = folder / ABOUT
-    if path.exists() and not resume:
-        raise ValueError(f"out: {folder} holds an unfinished extraction; add --resume to go on with it")
-    if path.exists() and not _is_of(folder, part):
+def _claim(path: Path, folder: Path, part: _Part, resume: bool) -> None:
+    about = folder / ABOUT
+    if about.exists() and not resume:
+        raise ValueError(f"out: {path} is extracted in part; add --resume to go on with it")
+    if about.exists() and not _is_of(folder, part):
         raise ValueError(
-            f"out: {folder} holds an unfinished extraction of other features; remove it, or choose another "
-            "name"
+            f"out: {path} is extracted in part, but with other features; remove the folder {folder}, or "
+            "choose another name"
         )
-    write_atomically(path, part.model_dump_json(indent=1))
+    write_atomically(about, part.model_dump_json(indent=1))
 
 
 def _is_of(folder: Path, part: _Part) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars
 import torch
 from pydantic import ValidationError
@@ -32,6 +33,10 @@ from hessalign.training.checkpoint import load_model
 from hessalign.training.spec import CheckpointMetadata, build_algorithm
 
 IMAGES_AT_ONCE = 32
+PHOTOGRAPH = (3, IMAGE_SIZE, IMAGE_SIZE)
+"""Shape of the inputs that image files of any size become."""
+ARRAYS = ".npy"
+"""Ending of files of inputs as they are, ``(n, ...)``, which NumPy writes."""
 TABLES = (".csv", ".parquet")
 """Endings of files that list images."""
 
@@ -213,8 +218,9 @@ def asked_about(given: Sequence[Path], metadata: CheckpointMetadata) -> Asked:
 
     Args:
         given: For a model of images: images, folders and tables, as ``image_paths`` reads them. For a model
-            of feature vectors ``(d,)``: files of ``hessalign features`` (``.safetensors``), and Parquet files
-            with one column of vectors.
+            of feature vectors ``(d,)``: files of ``hessalign features`` (``.safetensors``), Parquet files
+            with one column of vectors, and NumPy files (``.npy``) of ``(n, d)``. For any other model NumPy
+            files of its inputs, ``(n, channels, height, width)``, floats as in training.
         metadata: What the model was trained on.
 
     Returns:
@@ -254,9 +260,9 @@ def asked_about(given: Sequence[Path], metadata: CheckpointMetadata) -> Asked:
         ['scans.safetensors[0]', 'scans.safetensors[1]']
     """
     shape = metadata.input_shape
-    if len(shape) > 1:
+    if shape == PHOTOGRAPH:
         return _images(image_paths(given), metadata)
-    names, table = read_vectors(given, shape[0])
+    names, table = _read_rows(given, shape)
     samples = FeatureSamples(table.unsqueeze(1), torch.zeros(len(table), dtype=torch.long))
     return Asked(names, Subset(samples, range(len(table))))
 
@@ -265,7 +271,7 @@ def read_vectors(given: Sequence[Path], width: int) -> tuple[list[str], Tensor]:
     """Feature vectors of files, and what each is called.
 
     Args:
-        given: Files of ``hessalign features``, and Parquet files with one column of vectors.
+        given: Files of ``hessalign features``, Parquet files with one column of vectors, and NumPy files.
         width: Number of values ``d`` that a vector must have.
 
     Returns:
@@ -288,19 +294,29 @@ def read_vectors(given: Sequence[Path], width: int) -> tuple[list[str], Tensor]:
         >>> len(names), vectors.shape
         (2, torch.Size([2, 3]))
     """
+    return _read_rows(given, (width,))
+
+
+def _read_rows(given: Sequence[Path], shape: tuple[int, ...]) -> tuple[list[str], Tensor]:
+    """Inputs of a shape in files, ``(n, *shape)``, float32, finite, and what each is called."""
     names: list[str] = []
     tables: list[Tensor] = []
+    what = "vector" if len(shape) == 1 else "array"
     for path in given:
-        table = _vectors(path)
-        if table.shape[1] != width:
-            raise ValueError(
-                f"images: the vectors in {shown(path)} have {table.shape[1]} values, and the model takes "
-                f"{width}"
+        table = _array(path, shape) if path.suffix.lower() == ARRAYS or what == "array" else _vectors(path)
+        if table.shape[1:] != shape:
+            found, wanted = (
+                f"{sizes[0]} values" if len(sizes) == 1 == len(shape) else f"the shape {tuple(sizes)}"
+                for sizes in (table.shape[1:], shape)
             )
-        finite = table.isfinite().all(1)
+            raise ValueError(
+                f"images: the {what}s in {shown(path)} have {found}, and the model takes "
+                f"{wanted.removesuffix(' values')}"
+            )
+        finite = table.flatten(1).isfinite().all(1)
         if not bool(finite.all()):
             row = int((~finite).nonzero()[0])
-            raise ValueError(f"images: {shown(path)}, row {row}: the vector holds NaN or infinity")
+            raise ValueError(f"images: {shown(path)}, row {row}: the {what} holds NaN or infinity")
         names += [f"{shown(path)}[{row}]" for row in range(len(table))]
         tables.append(table)
     return names, torch.cat(tables)
@@ -399,10 +415,10 @@ class _ImageFiles(Dataset[Sample]):
 
 
 def _images(paths: Sequence[Path], metadata: CheckpointMetadata) -> Asked:
-    if metadata.input_shape != (3, IMAGE_SIZE, IMAGE_SIZE):
+    if metadata.input_shape != PHOTOGRAPH:
         raise ValueError(
             f"checkpoint: the model takes inputs of shape {metadata.input_shape}, not photographs, which are "
-            f"{(3, IMAGE_SIZE, IMAGE_SIZE)}"
+            f"{PHOTOGRAPH}"
         )
     return Asked([shown(path) for path in paths], _ImageFiles(paths))
 
@@ -424,6 +440,28 @@ def _images_in_table(table: Path) -> list[Path]:
     return paths
 
 
+def _array(path: Path, shape: tuple[int, ...]) -> Tensor:
+    """Inputs of a NumPy file, ``(n, ...)``, float32."""
+    wanted = f"(n, {', '.join(map(str, shape))})"
+    if path.suffix.lower() != ARRAYS or not path.is_file():
+        raise ValueError(
+            f"images: the model takes arrays of shape {shape}, and {shown(path)} is no NumPy file "
+            f"(NAME{ARRAYS}) of them, {wanted}"
+        )
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"images: {shown(path)} cannot be read as an array of numbers ({reason})") from None
+    if not isinstance(found, np.ndarray) or found.dtype.kind != "f" or found.ndim < 2:
+        kind = f"{found.dtype} of shape {found.shape}" if isinstance(found, np.ndarray) else "several arrays"
+        raise ValueError(
+            f"images: {shown(path)} must hold floats of shape {wanted}, as training had them; it holds {kind}"
+        )
+    with np.errstate(over="ignore"):  # infinity is told with its row
+        return torch.from_numpy(found.astype(np.float32))
+
+
 def _vectors(path: Path) -> Tensor:
     """Feature vectors of a file, ``(n, d)``, float32."""
     if path.suffix.lower() == FEATURES_SUFFIX:
@@ -432,7 +470,7 @@ def _vectors(path: Path) -> Tensor:
     if path.suffix.lower() != ".parquet" or not path.is_file():
         raise ValueError(
             f"images: the model takes feature vectors, and {shown(path)} is neither a file of hessalign "
-            "features nor a Parquet file with a column of vectors"
+            "features nor a Parquet file with a column of vectors nor a NumPy file"
         )
     frame = _frame(path)
     vectors = [column for column in frame if column.dtype.is_nested() and column.dtype != polars.Struct]

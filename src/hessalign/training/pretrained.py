@@ -16,17 +16,22 @@ from hessalign.runs.layout import METRICS
 from hessalign.runs.pretrained import RULES, Selection
 from hessalign.runs.records import read_records
 from hessalign.training.export import describe_export
-from hessalign.training.predictor import Prediction, asked_about, load_trained, predict
+from hessalign.training.predictor import PHOTOGRAPH, Prediction, asked_about, load_trained, predict
 from hessalign.training.spec import CheckpointMetadata
 
 EVALUATION = "evaluation"
 """Field of a shared model's config: accuracies by domain and split, as the run's record has them."""
-LOADING = """from pathlib import Path
+OF_PHOTOGRAPHS = """from hessalign.training import TrainedModel
+
+model = TrainedModel.from_pretrained({place!r})  # or "OWNER/NAME" on the Hub
+predictions = model.predict(["photos"])"""
+OF_ARRAYS = """import numpy as np
 
 from hessalign.training import TrainedModel
 
-model = TrainedModel.from_pretrained({name!r})
-predictions = model.predict({example})"""
+np.save({file!r}, np.zeros({shape}, dtype="float32"))  # yours come here, {wanted}
+model = TrainedModel.from_pretrained({place!r})  # or "OWNER/NAME" on the Hub
+predictions = model.predict([{file!r}])"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,15 +150,15 @@ class TrainedModel:
             "transforms": about["transforms"],
             EVALUATION: self.accuracies,
         }
-        runs.write_pretrained(place, "run", save(state), config, self._card(place.resolve().name, selection))
+        runs.write_pretrained(place, "run", save(state), config, self._card(place, selection))
 
     def predict(
-        self, inputs: Sequence[Path], *, device: torch.device | str = "cpu", batch_size: int = 32
+        self, inputs: Sequence[str | Path], *, device: torch.device | str = "cpu", batch_size: int = 32
     ) -> list[Prediction]:
         """Class and probability of each sample.
 
         Args:
-            inputs: Images, folders and tables, or files of feature vectors: what
+            inputs: Paths of images, folders and tables, of files of feature vectors, or of NumPy files: what
                 [asked_about][hessalign.training.asked_about] takes.
             device: Where to compute; the processor by default.
             batch_size: Samples that go through the network together; 32 by default.
@@ -165,11 +170,11 @@ class TrainedModel:
             ValueError: If a path leads to nothing that the model takes.
             OSError: If a file cannot be read.
         """
-        asked = asked_about(inputs, self.metadata)
+        asked = asked_about(list(map(Path, inputs)), self.metadata)
         found = predict(self.algorithm, self.metadata, asked, device=device, batch_size=batch_size)
         return list(found)
 
-    def _card(self, name: str, selection: Selection) -> runs.Card:
+    def _card(self, folder: Path, selection: Selection) -> runs.Card:
         run, step = self.metadata.run, self.metadata.step
         domains = list(self.accuracies or ())
         targets = [domains[index] if domains else f"number {index}" for index in run.target_domains]
@@ -181,13 +186,25 @@ class TrainedModel:
         words = [known_as(self.algorithm)]
         words += [] if run.recipe is None else run.recipe.words()
         words += [] if run.average is None else [run.average.words()]
-        images = len(self.metadata.input_shape) > 1
+        shape, place = self.metadata.input_shape, runs.place_in_card(folder)
         tables = {}
         if self.accuracies is not None:
-            tables["Accuracy by domain"] = _accuracies(self.accuracies, run.target_domains).to_markdown()
+            notes = f"In percent, after {step:,} updates; {run.evaluated_on()}."
+            tables["Accuracy by domain"] = _accuracies(
+                self.accuracies, run.target_domains, notes
+            ).to_markdown()
+        if shape == PHOTOGRAPH:
+            needs, use, file = (
+                "`photos` is a folder with images of any size, or one of them.",
+                OF_PHOTOGRAPHS,
+                "",
+            )
+        else:
+            needs, use, file = "", OF_ARRAYS, "features.npy" if len(shape) == 1 else "inputs.npy"
+        wanted = f"(n, {', '.join(map(str, shape))}), as in training"
         return runs.Card(
-            title=name,
-            task="image-classification" if images else "tabular-classification",
+            title=folder.resolve().name,
+            task="image-classification" if len(shape) > 1 else "tabular-classification",
             tags=["domain-generalization", run.algorithm],
             facts={
                 "Data": data,
@@ -196,13 +213,15 @@ class TrainedModel:
                 "Selection": RULES[selection],
             },
             tables=tables,
-            use=LOADING.format(
-                name=name, example='[Path("photos")]' if images else '[Path("features.parquet")]'
-            ),
+            use=use.format(place=place, file=file, shape=(1, *shape), wanted=wanted),
+            command=runs.predict_command(place, file or "photos"),
+            needs=needs,
         )
 
 
-def _accuracies(accuracies: Mapping[str, Mapping[str, float | None]], targets: Sequence[int]) -> Grid:
+def _accuracies(
+    accuracies: Mapping[str, Mapping[str, float | None]], targets: Sequence[int], note: str
+) -> Grid:
     def shown(value: Any) -> str:
         return NOTHING if value is None else f"{100 * value:.1f}"
 
@@ -219,8 +238,5 @@ def _accuracies(accuracies: Mapping[str, Mapping[str, float | None]], targets: S
         ["Domain", "role", "in", "out"],
         rows,
         align="llrr",
-        notes=[
-            "In percent, at the last step; in: the larger part of a domain, which sources train on; out: "
-            "held out."
-        ],
+        notes=[note],
     )

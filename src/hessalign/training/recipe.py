@@ -16,9 +16,10 @@ from hessalign.algorithms.base import Optimizers, known_as
 from hessalign.algorithms.sharpness import Sharpness
 from hessalign.backbones import Backbone
 from hessalign.backbones.weights import file_sha256
+from hessalign.checks import problem_in_words
 from hessalign.exceptions import UntrustworthyWarning
 from hessalign.runs.checkpoints import WEIGHTS, check_whole
-from hessalign.runs.layout import CHECKPOINTS, is_finished, is_started, latest_checkpoint, of_sweep
+from hessalign.runs.layout import CHECKPOINTS, is_finished, is_started, latest_checkpoint, what_lies_there
 from hessalign.runs.recipe import Recipe as Recipe  # noqa: PLC0414 (mypy: exported from here, too)
 from hessalign.runs.recipe import check_owners
 
@@ -59,9 +60,8 @@ def make_recipe(start_from: Path | None = None, **choices: Any) -> Recipe | None
         recipe = Recipe(**made)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        where = ".".join(map(str, problem["loc"]))
-        said = problem["msg"].removeprefix("Value error, ")
-        raise ValueError(f"{where}: {said}, got {problem['input']!r}" if where else said) from error
+        given = f", got {problem['input']!r}" if problem["loc"] else ""
+        raise ValueError(problem_in_words(problem) + given) from error
     return None if recipe == Recipe() else recipe
 
 
@@ -109,7 +109,7 @@ def started_weights(path: Path) -> Path:
     """
     checkpoint = latest_checkpoint(path / CHECKPOINTS) or path
     if not (checkpoint / WEIGHTS).is_file():
-        raise ValueError(f"start_from: there is no checkpoint in {path}{of_sweep(path)}")
+        raise ValueError(f"start_from: {what_lies_there(path)}")
     check_whole(checkpoint)
     return checkpoint / WEIGHTS
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from hessalign.algorithms import get_algorithm
 from hessalign.backbones.weights import FILE_SUFFIXES, file_sha256
+from hessalign.checks import problem_in_words
 from hessalign.datasets.base import DomainDataset
 from hessalign.datasets.registry import USERS_OWN, DataSource, find_data
 from hessalign.exceptions import HessalignWarning, UntrustworthyWarning
@@ -222,8 +223,7 @@ def _spec(entry: Any, file: Path) -> RunSpec:
         return RunSpec.model_validate(fields)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        where = ".".join(map(str, problem["loc"]))
-        reason = f"{where}: {problem['msg']}" if where else problem["msg"]
+        reason = problem_in_words(problem)
         raise ValueError(f"spec: {file} tells of no run that can be done again ({reason})") from error
 
 

@@ -27,6 +27,7 @@ from hessalign.runs.layout import (
     is_started,
     latest_checkpoint,
     of_sweep,
+    what_lies_there,
 )
 from hessalign.runs.recipe import MeanOfRuns
 from hessalign.runs.records import append_record, read_records, source_accuracy
@@ -92,7 +93,7 @@ class Member:
             )
         checkpoint = latest_checkpoint(folder / CHECKPOINTS)
         if checkpoint is None:
-            raise ValueError(f"folders: the run in {folder} kept no checkpoint")
+            raise ValueError(f"folders: {what_lies_there(folder)}")
         _, metadata = load_trained(folder)
         validation = source_accuracy(read_records(folder)[-1], metadata.run.target_domains)
         path = checkpoint / WEIGHTS

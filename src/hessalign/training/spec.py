@@ -176,6 +176,18 @@ class RunSpec(BaseModel):
             )
         return {name: f"{words}; {REMEDY}" for name, words in late.items()}
 
+    def evaluated_on(self) -> str:
+        """What accuracies in and out of a domain are measured on, in words for people."""
+        trained, held_out = (
+            f"{100 * share:g} %" for share in (1 - self.holdout_fraction, self.holdout_fraction)
+        )
+        words = f"in: the {trained} of a domain that sources train on; out: the {held_out} held out"
+        if self.evaluation_samples is not None:
+            words += f"; of both at most {self.evaluation_samples:,} samples"
+        if self.validation_images == "augmented":
+            words += "; source domains on augmented images"
+        return words
+
     def with_steps(self, steps: int) -> "RunSpec":
         """The same run with another number of steps."""
         return self.model_copy(update={"steps": steps})

@@ -111,12 +111,14 @@ class Computation(ABC):
 
     Attributes:
         specs: Of the runs; they agree in steps and evaluations.
+        dataset: What they are trained on.
         algorithm: Whose rule they follow.
         processes: That share each update.
         samples: In one update of all runs.
     """
 
     specs: Sequence[RunSpec]
+    dataset: DomainDataset
     algorithm: Algorithm
     processes: Processes = ALONE
     samples: int
@@ -157,7 +159,8 @@ def perform(
         report: Called after every step, in the first process, but not after all runs have diverged.
     """
     spec, processes = computation.specs[0], computation.processes
-    doubts = Doubts(computation.algorithm, spec.steps, speak=processes.is_first)
+    class_names = computation.dataset.class_names
+    doubts = Doubts(computation.algorithm, spec.steps, class_names, speak=processes.is_first)
     going = list(range(len(computation.specs)))
     records: dict[int, dict[str, Any]] = {}
     for step in steps:
