@@ -91,11 +91,11 @@ def test_what_is_wrong_is_said(table, options, message) -> None:
     [
         (
             {"a": [1.0], "label": ["x"]},
-            "must have the columns label and domain and at least one more, got a, label",
+            "must have the columns label and domain and at least one more, got 'a', 'label'",
         ),
         ({"label": ["x"], "domain": ["y"]}, "at least one more"),
         ({"a": [1.0], "label": [None], "domain": ["y"]}, "has a row without a label"),
-        ({"a": [[1.0]], "label": ["x"], "domain": ["y"]}, "the column a must hold numbers or text"),
+        ({"a": [[1.0]], "label": ["x"], "domain": ["y"]}, "the column 'a' must hold numbers or text"),
         ({"a": [float("inf")], "label": ["x"], "domain": ["y"]}, "holds infinite numbers"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -99,13 +100,13 @@ def compare_command(
             if resume and out is None:
                 raise ValueError("resume: nothing is kept without --out")
             require_there("features", features)
-            data = cli.read_samples(features, standardize)
+            samples = cli.read_samples(features, standardize)
             with progress_bar(console) as bar, warnings.catch_warnings():
                 # It stands below the table.
                 warnings.filterwarnings("ignore", "compare_heads:", UntrustworthyWarning)
                 task = bar.add_task("heads", total=None)
                 found = estimator.compare_heads(
-                    **data,
+                    **samples.arguments,
                     heads=options.names_between_commas(heads) or None,
                     targets=target or None,
                     scoring={"log-loss": "neg_log_loss"}.get(scoring, scoring),
@@ -115,6 +116,7 @@ def compare_command(
                     resume=resume,
                     report=lambda done, every: bar.update(task, completed=done, total=every),
                 )
+            found = replace(found, notes=(*samples.notes, *found.notes))
             if html is not None:
                 found.to_html(html)
             if plot is not None:
