@@ -1,13 +1,14 @@
 """Features of coloured digits by a network that was trained on them, for docs/compare-heads.md.
 
-    hessalign train --dataset colored_mnist --algorithm erm --target 2 --steps 300 --evaluate-every 300 --out RUN
+    hessalign train --dataset colored_mnist --algorithm erm --target 2 --steps 300 --out RUN
     python docs/write_colored_features.py RUN OUT.safetensors --colour-flips 0.1 0.2 0.9
 
-Each domain has the label noise of Colored MNIST, and a colour that disagrees with the label as often as given. The
-digits are those of the data set; which are in which domain, their noise and colours are drawn anew.
+Each domain has the label noise of Colored MNIST, and a colour that disagrees with the label as given.
+The digits are those of the data set; which are in which domain, their noise and colours are drawn anew.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from hessalign.training import load_trained
 
 
 def main() -> None:
+    """Read the run, and write the features."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -47,7 +49,7 @@ def main() -> None:
     labels = torch.cat([domain.targets[: options.images] for domain in data.domains])
     names = [name for name in data.domain_names for _ in range(options.images)]
     written = save_features(options.out, features, labels.numpy(), names, class_names=data.class_names)
-    print(f"{options.out}: {tuple(features.shape)}, domains {', '.join(written.domain_names)}")
+    sys.stdout.write(f"{options.out}: {tuple(features.shape)}, domains {', '.join(written.domain_names)}\n")
 
 
 if __name__ == "__main__":
