@@ -10,7 +10,7 @@ import typer
 
 from hessalign import cli, estimator
 from hessalign.cli import options
-from hessalign.cli.options import Panel, option, require_figure, require_there, whole
+from hessalign.cli.options import Panel, option, require_figure, require_page, require_there, whole
 from hessalign.cli.terminal import INTERRUPTED, Console, progress_bar, reported
 from hessalign.exceptions import UntrustworthyWarning
 from hessalign.markup import markdown_line
@@ -43,8 +43,9 @@ def compare_command(
         ),
     ] = False,
     heads: Annotated[
-        str, option(Panel.MODEL, "Names between commas. Default: all but spectral, which takes minutes.")
-    ] = "",
+        str | None,
+        option(Panel.MODEL, "Names between commas. Default: all but spectral, which takes minutes."),
+    ] = None,
     scoring: Annotated[
         Literal["log-loss", "accuracy"],
         option(Panel.TRAINING, "What hyper-parameters are chosen by, on source domains held out."),
@@ -95,8 +96,11 @@ def compare_command(
                 raise ValueError(f"json: --json and --format {output_format} contradict each other")
             if plot is not None:
                 require_figure("plot", plot)
-            if html is not None and not html.parent.is_dir():
-                raise ValueError(f"html: there is no folder {html.parent}")
+            if html is not None:
+                require_page("html", html)
+            named = None if heads is None else options.names_between_commas(heads)
+            if named == ():
+                raise ValueError(f"heads: {heads!r} names none; leave the option out for all")
             if resume and out is None:
                 raise ValueError("resume: nothing is kept without --out")
             require_there("features", features)
@@ -107,7 +111,7 @@ def compare_command(
                 task = bar.add_task("heads", total=None)
                 found = estimator.compare_heads(
                     **samples.arguments,
-                    heads=options.names_between_commas(heads) or None,
+                    heads=named,
                     targets=target or None,
                     scoring={"log-loss": "neg_log_loss"}.get(scoring, scoring),
                     seed=seed,
@@ -139,11 +143,12 @@ def _show(found: "HeadComparison", output_format: Format) -> None:
     elif output_format == "rich":
         console = Console()
         heads, chosen, shifts = found.grids()
-        for grid in (chosen, shifts):
+        for grid in (*chosen.within(console.width), *shifts.within(console.width)):
             console.print(grid.to_rich())
         for note in found.notes:
             console.print(note)
-        console.print(heads.to_rich())
+        for grid in heads.within(console.width):
+            console.print(grid.to_rich())
     else:
         texts = [
             grid.to_markdown() if output_format == "markdown" else grid.to_latex() for grid in found.grids()

@@ -9,7 +9,7 @@ import typer
 
 from hessalign import cli, diagnostics
 from hessalign.cli import options
-from hessalign.cli.options import Panel, number, option, require_there, whole
+from hessalign.cli.options import Panel, number, option, require_page, require_there, whole
 from hessalign.cli.terminal import Console, reported
 from hessalign.grid import NOTHING, Grid
 from hessalign.memory import keep_freed_memory
@@ -124,8 +124,8 @@ def _device(name: str) -> "torch.device":
 
 
 def _check_outputs(html: Path | None, plots: Path | None) -> None:
-    if html is not None and not html.parent.is_dir():
-        raise ValueError(f"html: there is no folder {html.parent}")
+    if html is not None:
+        require_page("html", html)
     if plots is not None:
         plots.mkdir(parents=True, exist_ok=True)
 

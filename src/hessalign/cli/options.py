@@ -38,6 +38,7 @@ MOST_RUNS = 100_000
 """Of one kind, in a single command; more is a slip of the hand, and would fill the memory with plans."""
 
 FIGURES = (".png", ".pdf", ".svg")
+PAGES = (".html", ".htm")
 
 Number = TypeVar("Number", int, float)
 
@@ -134,6 +135,22 @@ def require_figure(name: str, path: Path) -> None:
         raise ValueError(f"{name}: must end in {', '.join(FIGURES)}, got {path}")
     if path.is_dir():
         raise ValueError(f"{name}: {path} is a folder; choose the name of a file")
+
+
+def require_page(name: str, path: Path) -> None:
+    """Refuse the path of an HTML page that could not be written or not be opened as one.
+
+    Args:
+        name: What the argument is called.
+        path: Of the page.
+
+    Raises:
+        ValueError: If its ending is that of another format, or there is no folder for it.
+    """
+    if path.suffix.lower() not in PAGES:
+        raise ValueError(f"{name}: must end in {' or '.join(PAGES)}, got {path}")
+    if not path.parent.is_dir():
+        raise ValueError(f"{name}: there is no folder {path.parent}")
 
 
 def parse_settings(settings: Sequence[str], option: str = "set") -> dict[str, str]:
