@@ -191,8 +191,8 @@ class JTTClassifier(ReweightedClassifier):
             warn(
                 self,
                 f"the second head gets {100 * lost_share:.0f} % of the samples wrong that the first gets "
-                f"right, and the first gets {100 * self.error_share_:.0f} % wrong in all: it follows what may "
-                "be noise; lower upweight, or let 'auto' choose it",
+                f"right, and the first gets {100 * self.error_share_:.0f} % wrong in all: it follows what "
+                "may be noise; lower upweight, or let 'auto' choose it",
                 UntrustworthyWarning,
             )
 
