@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import is_classifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import StratifiedKFold
@@ -41,12 +40,6 @@ from hessalign.inputs import Domains, read_domains
 Weight = float | Literal["auto"]
 Strength = float | Literal["auto"] | None
 DomainWeight = Literal["size", "equal"]
-
-SINGLE_PRECISION = 2**19
-"""Values of a fold's features from which classifiers that are only to be compared are fitted in float32.
-
-It is twice as fast, and as exact as the tolerance asks for. What is chosen is fitted in ``dtype``.
-"""
 
 
 @dataclass(frozen=True)
@@ -296,7 +289,7 @@ class HeadEstimator(Persistent):
                 NoEffectWarning,
             )
 
-    def _problem(self, samples: Samples, outputs: int, settings: Settings, dtype: str) -> Problem:
+    def _problem(self, samples: Samples, outputs: int, settings: Settings) -> Problem:
         """The samples with all their weights, and what is to be minimised on them."""
         weight = samples.weight * self._class_factors(samples)
         if self.domain_weight == "equal":
@@ -310,7 +303,7 @@ class HeadEstimator(Persistent):
             loss,
             outputs,
             fit_intercept=self.fit_intercept,
-            dtype=dtype,
+            dtype=self.dtype,
             device=self.device,
         )
         penalty = self._penalty()
@@ -334,7 +327,7 @@ class HeadEstimator(Persistent):
                 "shares of the plain fit's loss, whatever the features' scale: choose them anew",
                 UntrustworthyWarning,
             )
-        problem = self._problem(samples, outputs, settings, self.dtype)
+        problem = self._problem(samples, outputs, settings)
         if settings.is_auto:
             settings = self._choose(samples, outputs, settings, problem.data.scale)
         values, strength = settings.numbers(), float(settings.strength)
@@ -365,9 +358,7 @@ class HeadEstimator(Persistent):
                 held_out = samples.rows(units == unit).without_views()
                 scores[unit] = partial(self._score_held_out, samples=held_out)
             rest = samples.rows(~np.isin(units, fold))
-            is_wide = is_classifier(self) and rest.features.size >= SINGLE_PRECISION
-            dtype = "float32" if is_wide else self.dtype
-            folds.append(Fold(self._problem(rest, outputs, settings, dtype), scores))
+            folds.append(Fold(self._problem(rest, outputs, settings), scores))
         strengths = self._strengths(scale) if settings.strength == "auto" else [float(settings.strength)]
         grids = {
             name: self._hyper[name].grid if value == "auto" else (float(value),)
