@@ -86,7 +86,7 @@ HEADS: Mapping[str, Make] = {
     "V-REx": _penalised(VRExClassifier),
     "IRM": _penalised(IRMClassifier),
     "Fishr": _penalised(FishrClassifier),
-    "group DRO": lambda scoring, choose, seed: GroupDROClassifier("auto", scoring=scoring),
+    "group DRO": _penalised(GroupDROClassifier),
     "DFR": lambda scoring, choose, seed: DFRClassifier("auto", scoring=scoring, random_state=seed),
     "AFR": lambda scoring, choose, seed: AFRClassifier("auto", scoring=scoring, random_state=seed),
     "JTT": lambda scoring, choose, seed: JTTClassifier("auto", scoring=scoring),
@@ -165,7 +165,7 @@ def compare_heads(
     sample by sample.
 
     With two source domains none can be held out to choose the weight of what compares domains: the aligned
-    heads, V-REx, IRM and Fishr then have their default weights, and the comparison says so.
+    heads, V-REx, IRM, Fishr and group DRO then have their default weights, and the comparison says so.
 
     Args:
         X: Features, ``(n, d)``; finite, unless the preprocessing takes what is not.
@@ -479,7 +479,7 @@ def _notes(
     if len(data.domains.names) - 1 < FOR_A_CHOICE:
         notes.append(
             "With two source domains none can be held out to choose the weight of what compares domains: "
-            "the aligned heads, V-REx, IRM and Fishr have their default weights."
+            "the aligned heads, V-REx, IRM, Fishr and group DRO have their default weights."
         )
     for name in names:
         told: dict[str, int] = {}
