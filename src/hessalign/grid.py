@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
@@ -81,6 +82,45 @@ class Grid:
         """``"l"`` or ``"r"`` for each column."""
         return self.align or "l" + "r" * (len(self.headers) - 1)
 
+    def within(self, width: int) -> "list[Grid]":
+        """The table, or where a terminal of so many columns would break its cells, several side by side.
+
+        Each begins with the labels of the first column; the title stands above the first, notes below the
+        last. A column that is too wide by itself is left to ``to_rich``.
+
+        Args:
+            width: Of the terminal, in characters.
+
+        Returns:
+            Tables, at least one.
+        """
+        columns = list(zip(self.headers, *self.rows, *self.totals, strict=True))
+        # Headers may be broken between words; a cell and the line beside it take three more.
+        sizes = [
+            3 + max([*map(_width, cells), *(cell_len(word) for word in _text_and_role(header)[0].split())])
+            for header, *cells in columns
+        ]
+        groups: list[list[int]] = [[]]
+        for place in range(1, len(columns)):
+            if groups[-1] and 1 + sizes[0] + sum(sizes[p] for p in (*groups[-1], place)) > width:
+                groups.append([])
+            groups[-1].append(place)
+        if len(groups) == 1:
+            return [self]
+
+        def part(group: Sequence[int], number: int) -> Grid:
+            kept = (0, *group)
+            return Grid(
+                [self.headers[place] for place in kept],
+                [[row[place] for place in kept] for row in self.rows],
+                title=self.title if number == 0 else "",
+                notes=self.notes if number == len(groups) - 1 else (),
+                align="".join(self.sides[place] for place in kept),
+                totals=[[row[place] for place in kept] for row in self.totals],
+            )
+
+        return [part(group, number) for number, group in enumerate(groups)]
+
     def to_rich(self) -> Table:
         """For the terminal. Where it is too narrow, cells are broken, never cut: labels last."""
         table = Table(
@@ -149,6 +189,10 @@ def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[str]], align:
 
 def _text_and_role(cell: Cell) -> tuple[str, Role | None]:
     return (cell.text, cell.role) if isinstance(cell, Mark) else (cell, None)
+
+
+def _width(cell: Cell) -> int:
+    return cell_len(visible(_text_and_role(cell)[0]))
 
 
 def _rich_cell(cell: Cell) -> Text:

@@ -76,6 +76,26 @@ def test_every_format_to_a_file(sweep: Path, tmp_path: Path, name: str) -> None:
         assert "n = 2, s = 7.1" in text
 
 
+@pytest.mark.parametrize(
+    ("ending", "name"),
+    [
+        ("md", "markdown"),
+        ("TEX", "latex"),
+        ("html", "html"),
+        ("csv", "csv"),
+        ("json", "json"),
+        ("txt", "rich"),
+    ],
+)
+def test_a_file_is_written_in_the_format_of_its_ending(sweep: Path, tmp_path: Path, ending, name) -> None:
+    for out, options in ((tmp_path / f"tables.{ending}", ()), (tmp_path / "tables", ("--format", name))):
+        assert collect(sweep, *options, "--out", out).returncode == 0
+    assert (tmp_path / f"tables.{ending}").read_bytes() == (tmp_path / "tables").read_bytes()
+    other = tmp_path / f"other.{ending}"
+    assert collect(sweep, "--format", "latex", "--out", other).returncode == 0
+    assert r"\documentclass" in other.read_text(encoding="utf-8")
+
+
 def test_unfinished_runs_count_if_asked(sweep: Path) -> None:
     document = json.loads(collect(sweep, "--json", "--include-unfinished").stdout)
     algorithms = [row["algorithm"] for row in document["tables"][0]["rows"]]

@@ -4,13 +4,21 @@ import json
 import warnings
 
 import numpy as np
+import polars as pl
 import pytest
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from hessalign.estimator import HeadComparison, HessianAlignedClassifier, compare_heads, comparison
-from hessalign.estimator.auto import standard_error
+from hessalign.estimator import (
+    HeadComparison,
+    HessianAlignedClassifier,
+    compare,
+    compare_heads,
+    comparison,
+    solver,
+)
+from hessalign.estimator.auto import AUTO_GRID, standard_error
 from hessalign.estimator.compare import HEADS
 from hessalign.estimator.comparison import BASELINE
 from hessalign.estimator.shift import shares_to_style, shifts
@@ -50,6 +58,60 @@ def test_numbers_are_those_of_the_rule_written_out() -> None:
     assert row["accuracy_difference"] == pytest.approx(np.mean(differences))
     assert row["accuracy_error"] == pytest.approx(standard_error(np.array(differences), np.array(variances)))
     assert found.targets == ("e", "n", "s", "w")
+
+
+def test_what_several_heads_ask_for_is_solved_once_and_changes_nothing(monkeypatch) -> None:
+    data = coloured([0.9, 0.8, 0.7], 24)
+    read = compare._read(data.X, data.y, data.domains, None)
+    solved: list[int] = []
+    original = solver._solve
+    monkeypatch.setattr(solver, "_solve", lambda *given: (solved.append(1), original(*given))[1])
+    names = [BASELINE, "gradient", "diagonal", "AFR"]
+    counts, fits = {}, {}
+    for is_shared in (False, True):
+        memory = solver.Memory()
+        for name in names:
+            solved.clear()
+            fit = compare._fit(read, 2, name, "neg_log_loss", 0, memory if is_shared else solver.Memory())
+            fits[name, is_shared], counts[name, is_shared] = fit, len(solved)
+    for name in names:
+        alone, shared = fits[name, False], fits[name, True]
+        np.testing.assert_array_equal(shared.log_probabilities, alone.log_probabilities)
+        assert shared.facts | {"seconds": 0} == alone.facts | {"seconds": 0}
+    assert counts[BASELINE, True] == counts[BASELINE, False]
+    for name in names[1:]:
+        assert counts[name, True] < counts[name, False]
+    # All that "gradient" tries "diagonal" tries as well.
+    assert counts["diagonal", True] <= counts["diagonal", False] - counts["gradient", False] + 2
+
+
+def test_a_memory_forgets_rather_than_grows(monkeypatch) -> None:
+    monkeypatch.setattr(solver, "MOST_REMEMBERED", 100)
+    memory, computed = solver.Memory(), []
+
+    def solve(number: int) -> solver.Solution:
+        computed.append(number)
+        return solver.Solution(np.full((1, 5), float(number)), 0.0, 1.0, 1)
+
+    for number in (1, 2, 2, 3, 3, 1):
+        assert memory.solve((number,), lambda number=number: solve(number)).theta[0, 0] == number
+    assert computed == [1, 2, 3, 1]
+
+
+def test_a_path_ends_where_weights_do_worse_twice_in_a_row() -> None:
+    data = coloured([0.9, 0.85, 0.8], 30)
+    head = HessianAlignedClassifier("gradient", beta="auto", alpha=0.0)
+    results = head.fit(data.X, data.y, sample_domain=data.domains).auto_results_
+    ended = 0
+    for strength in np.unique(results["C"][~results["plain"]]):
+        path = results["C"] == strength
+        means = results["mean_score"][path][np.argsort(results["beta"][path])]
+        falls = np.diff(means) < 0
+        stops = [2 + place for place in range(len(falls) - 1) if falls[place] and falls[place + 1]]
+        stops = [stop for stop in stops if means[stop] < means[0]]
+        ended += len(means) < len(AUTO_GRID) + 1
+        assert not stops or len(means) == stops[0] + 1
+    assert ended
 
 
 def test_the_error_counts_domains_and_samples() -> None:
@@ -174,9 +236,11 @@ def test_the_ratio_of_shares_to_style() -> None:
 
 
 def test_two_sources_leave_weights_at_their_defaults_and_say_so() -> None:
-    data = shifted_classes()
-    found = compare_heads(data.X, data.y, sample_domain=data.domains, heads=["V-REx"], targets=[2])
-    assert found.outcomes.filter(head="V-REx")["chosen"][0].endswith("(default weights)")
+    data = shifted_classes(60)
+    weighed = ["gradient", "V-REx", "IRM", "Fishr", "group DRO"]
+    found = compare_heads(data.X, data.y, sample_domain=data.domains, heads=weighed, targets=[2])
+    given = found.outcomes.filter(pl.col("chosen").str.ends_with("(default weights)"))
+    assert given["head"].to_list() == weighed
     assert any("With two source domains" in note for note in found.notes)
 
 
@@ -255,6 +319,6 @@ def test_every_head_of_the_catalogue_is_compared() -> None:
 @pytest.mark.slow
 def test_processes_find_the_same() -> None:
     data = four()
-    given = {"X": data.X, "y": data.y, "sample_domain": data.domains, "heads": FEW}
+    given = {"X": data.X, "y": data.y, "sample_domain": data.domains, "heads": ["gradient", "hgp", *FEW]}
     alone, beside = compare_heads(**given), compare_heads(**given, jobs=2)
     assert beside.outcomes.drop("seconds").equals(alone.outcomes.drop("seconds"), null_equal=True)

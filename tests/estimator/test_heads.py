@@ -278,6 +278,20 @@ def test_just_train_twice_is_two_weighted_fits(classes: int) -> None:
         JTTClassifier().fit(separable, y)
 
 
+def test_just_train_twice_on_noise_is_doubted() -> None:
+    # Half of what makes the label is noise: its errors are no group, and 20 times their weight is more than
+    # that of all others.
+    random = np.random.default_rng(0)
+    X = random.normal(size=(900, 5))
+    y, site = (X[:, 0] + 0.5 * random.normal(size=900) > 0).astype(int), np.arange(900) % 3
+    with pytest.warns(UntrustworthyWarning, match=r"the first gets 12 % wrong in all: .* lower upweight"):
+        head = JTTClassifier().fit(X, y, sample_domain=site)
+    weight = np.where(ha.HessianAlignedClassifier("none").fit(X, y).predict(X) == y, 1.0, 20.0)
+    reference = LogisticRegression(tol=1e-8).fit(X, y, 900 * weight / weight.sum())
+    np.testing.assert_allclose(head.coef_, reference.coef_, atol=1e-3)
+    assert JTTClassifier("auto", C=1.0).fit(X, y, sample_domain=site).upweight_ == 1
+
+
 @pytest.mark.parametrize("classes", [2, 3])
 def test_afr_ends_where_its_objective_is_flat(classes: int) -> None:
     X, y, _ = biased(classes=classes)

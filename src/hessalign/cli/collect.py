@@ -1,5 +1,6 @@
 """``hessalign collect``: a sweep's tables."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +12,14 @@ from hessalign.cli.terminal import Console, reported
 from hessalign.files import write_atomically
 
 Format = Literal["rich", "markdown", "latex", "html", "json", "csv"]
+BY_ENDING: Mapping[str, Format] = {
+    ".md": "markdown",
+    ".tex": "latex",
+    ".html": "html",
+    ".json": "json",
+    ".csv": "csv",
+}
+"""What a file is written in where no format is asked for."""
 
 
 def collect_command(
@@ -62,7 +71,7 @@ def collect_command(
     as_json: Annotated[bool, option(Panel.OUTPUT, "The same as --format json.", "--json")] = False,
     out: Annotated[
         Path | None,
-        option(Panel.OUTPUT, "File for the tables, instead of the terminal.", dir_okay=False),
+        option(Panel.OUTPUT, "File for the tables, in the format of its ending.", dir_okay=False),
     ] = None,
     export_best: Annotated[
         Path | None,
@@ -98,6 +107,8 @@ def collect_command(
             require_figure("plot", plot)
         if not folder.is_dir():
             raise ValueError(f"folder: there is no folder {folder}")
+        if out is not None and output_format == "rich" and not as_json:
+            output_format = BY_ENDING.get(out.suffix.lower(), "rich")
         if line and output_format == "csv":
             raise ValueError("line: a CSV file has cells of tables alone; choose another --format")
         rules = benchmark.RULES if select == "all" else (select,)

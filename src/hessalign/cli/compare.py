@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -9,7 +10,7 @@ import typer
 
 from hessalign import cli, estimator
 from hessalign.cli import options
-from hessalign.cli.options import Panel, option, require_figure, require_folder_of, require_there, whole
+from hessalign.cli.options import Panel, option, require_figure, require_page, require_there, whole
 from hessalign.cli.terminal import INTERRUPTED, Console, progress_bar, reported
 from hessalign.exceptions import UntrustworthyWarning
 from hessalign.markup import markdown_line
@@ -42,8 +43,9 @@ def compare_command(
         ),
     ] = False,
     heads: Annotated[
-        str, option(Panel.MODEL, "Names between commas. Default: all but spectral, which takes minutes.")
-    ] = "",
+        str | None,
+        option(Panel.MODEL, "Names between commas. Default: all but spectral, which takes minutes."),
+    ] = None,
     scoring: Annotated[
         Literal["log-loss", "accuracy"],
         option(Panel.TRAINING, "What hyper-parameters are chosen by, on source domains held out."),
@@ -92,18 +94,21 @@ def compare_command(
                 raise ValueError(f"json: --json and --format {output_format} contradict each other")
             if plot is not None:
                 require_figure("plot", plot)
-            require_folder_of("html", html)
+            require_page("html", html)
+            named = None if heads is None else options.names_between_commas(heads)
+            if named == ():
+                raise ValueError(f"heads: {heads!r} names none; leave the option out for all")
             if resume and out is None:
                 raise ValueError("resume: nothing is kept without --out")
             require_there("features", features)
-            data = cli.read_samples(features, standardize)
+            samples = cli.read_samples(features, standardize)
             with progress_bar(console) as bar, warnings.catch_warnings():
                 # It stands below the table.
                 warnings.filterwarnings("ignore", "compare_heads:", UntrustworthyWarning)
                 task = bar.add_task("heads", total=None)
                 found = estimator.compare_heads(
-                    **data,
-                    heads=options.names_between_commas(heads) or None,
+                    **samples.arguments,
+                    heads=named,
                     targets=target or None,
                     scoring={"log-loss": "neg_log_loss"}.get(scoring, scoring),
                     seed=seed,
@@ -112,6 +117,7 @@ def compare_command(
                     resume=resume,
                     report=lambda done, every: bar.update(task, completed=done, total=every),
                 )
+            found = replace(found, notes=(*samples.notes, *found.notes))
             if html is not None:
                 found.to_html(html)
             if plot is not None:
@@ -134,11 +140,12 @@ def _show(found: "HeadComparison", output_format: Format) -> None:
     elif output_format == "rich":
         console = Console()
         heads, chosen, shifts = found.grids()
-        for grid in (chosen, shifts):
+        for grid in (*chosen.within(console.width), *shifts.within(console.width)):
             console.print(grid.to_rich())
         for note in found.notes:
             console.print(note)
-        console.print(heads.to_rich())
+        for grid in heads.within(console.width):
+            console.print(grid.to_rich())
     else:
         texts = [
             grid.to_markdown() if output_format == "markdown" else grid.to_latex() for grid in found.grids()

@@ -9,7 +9,7 @@ import typer
 
 from hessalign import cli, diagnostics
 from hessalign.cli import options
-from hessalign.cli.options import Panel, number, option, require_folder_of, require_there, whole
+from hessalign.cli.options import Panel, number, option, require_page, require_there, whole
 from hessalign.cli.terminal import Console, reported
 from hessalign.grid import NOTHING, Grid
 from hessalign.memory import keep_freed_memory
@@ -88,7 +88,7 @@ def inspect_command(
         require_there("against", against)
         require_there("root", root)
         torch_device = cli.usable_device(device)
-        require_folder_of("html", html)
+        require_page("html", html)
         if plots is not None:
             plots.mkdir(parents=True, exist_ok=True)
         wanted = cli.InspectOptions(

@@ -53,6 +53,7 @@ MOST_RUNS = 100_000
 """Of one kind, in a single command; more is a slip of the hand, and would fill the memory with plans."""
 
 FIGURES = (".png", ".pdf", ".svg")
+PAGES = (".html", ".htm")
 
 Number = TypeVar("Number", int, float)
 
@@ -135,20 +136,6 @@ def require_there(name: str, path: Path | None) -> None:
         raise ValueError(f"{name}: there is no file or folder {path}")
 
 
-def require_folder_of(name: str, path: Path | None) -> None:
-    """Refuse the path of a file to be written in a folder that is not there; None is allowed.
-
-    Args:
-        name: What the argument is called.
-        path: Of the file.
-
-    Raises:
-        ValueError: If there is no such folder.
-    """
-    if path is not None and not path.parent.is_dir():
-        raise ValueError(f"{name}: there is no folder {path.parent}")
-
-
 def require_figure(name: str, path: Path) -> None:
     """Refuse the path of a figure that could not be written, before any work is done.
 
@@ -163,6 +150,24 @@ def require_figure(name: str, path: Path) -> None:
         raise ValueError(f"{name}: must end in {', '.join(FIGURES)}, got {path}")
     if path.is_dir():
         raise ValueError(f"{name}: {path} is a folder; choose the name of a file")
+
+
+def require_page(name: str, path: Path | None) -> None:
+    """Refuse the path of an HTML page that could not be written or not be opened as one; None is allowed.
+
+    Args:
+        name: What the argument is called.
+        path: Of the page.
+
+    Raises:
+        ValueError: If its ending is that of another format, or there is no folder for it.
+    """
+    if path is None:
+        return
+    if path.suffix.lower() not in PAGES:
+        raise ValueError(f"{name}: must end in {' or '.join(PAGES)}, got {path}")
+    if not path.parent.is_dir():
+        raise ValueError(f"{name}: there is no folder {path.parent}")
 
 
 def parse_settings(settings: Sequence[str], option: str = "set") -> dict[str, str]:

@@ -39,11 +39,12 @@ class ColoredMNIST(DigitDomains):
     domain_names: ClassVar[tuple[str, ...]] = ("+90%", "+80%", "-90%")
     class_count: ClassVar[int | None] = 2
     classes: ClassVar[tuple[str, ...]] = ("5 to 9", "0 to 4")
+    colour_flips: ClassVar[tuple[float, ...]] = COLOUR_FLIPS
 
     def make_samples(self, digits: Digits, domain: int, generator: torch.Generator) -> DigitSamples:
         """Noisy labels, and each image in the channel of its colour."""
         labels = _flip(digits.digits < 5, LABEL_FLIP, generator)
-        colours = _flip(labels, COLOUR_FLIPS[domain], generator)
+        colours = _flip(labels, self.colour_flips[domain], generator)
         count = len(labels)
         images = torch.zeros(count, *self.input_shape, dtype=torch.uint8)
         images[torch.arange(count), colours.long()] = digits.images

@@ -9,10 +9,10 @@ from typing import TextIO
 from hessalign.datasets.image_files import ImageFileDomains, Listing
 from hessalign.datasets.image_reading import IMAGE_EXTENSIONS, is_image_name
 from hessalign.datasets.registry import register
+from hessalign.datasets.tables import DELIMITERS, csv_header
 from hessalign.files import shown
 
 COLUMNS = ("path", "label", "domain")
-DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
 
 @register("csv_file", reference_name="CSVDomains")
@@ -85,16 +85,9 @@ def _rows(path: Path) -> Iterator[tuple[str, str, str]]:
 
 def _header(path: Path, file: TextIO) -> tuple[list[str], str]:
     """The names of the columns, in small letters, and what separates them; the file is put back."""
-    headers = {}
-    for delimiter in DELIMITERS:
-        file.seek(0)
-        headers[delimiter] = _names(next(csv.reader(file, delimiter=delimiter), []))
-    file.seek(0)
+    names, delimiter = csv_header(file, COLUMNS)
     # Where no delimiter gives all columns, the one that gives most of them tells what was found.
-    delimiter = max(
-        DELIMITERS, key=lambda sign: (sum(c in headers[sign] for c in COLUMNS), len(headers[sign]))
-    )
-    header = headers[delimiter]
+    header = _names(names)
     missing = [column for column in COLUMNS if column not in header]
     if missing:
         found = f"found are {', '.join(map(repr, header))}" if any(header) else "its first line is empty"

@@ -21,6 +21,8 @@ MOST_FOLDS = 5
 
 # Standard errors below the best at which larger values are not tried any more.
 HOPELESS = 2.0
+# Values in a row, each worse than the one before, after which larger ones are not tried any more.
+MOST_FALLS = 2
 # Most steps of a fit that is only to be compared; "converged" of the results tells which ended short of it.
 SEARCH_STEPS = 100
 
@@ -123,7 +125,8 @@ class Search:
 
         The strengths are tried with the plain head first. Then the values of each hyper-parameter, one after
         the other, with the best of the strengths and its two neighbours and the best so far of the others;
-        for each strength from small to large, until they do clearly worse than the best.
+        for each strength from small to large, until they do clearly worse than the best, or worse twice in a
+        row and worse than the smallest.
 
         Args:
             strengths: In ascending order of the decay's inverse.
@@ -166,17 +169,24 @@ class Search:
         return None if is_plain or not values else values
 
     def _try_path(self, candidates: list[Candidate]) -> None:
-        """Try growing values until they do clearly worse and worse, or are refused."""
-        previous = None
+        """Try growing values until they do clearly worse and worse, or are refused.
+
+        Values that did worse twice in a row, to less than the smallest did, are not followed either: what
+        heavier ones are worth is not found on the way down.
+        """
+        means: list[float] = []
+        falls = 0
         for candidate in candidates:
             self._try([candidate])
             mean, best = self._mean(candidate), self._best()
-            falls = previous is not None and mean < previous
+            falls = falls + 1 if means and mean < means[-1] else 0
             if falls and self._mean(best) - mean > HOPELESS * self._standard_error(best, candidate):
+                return
+            if falls >= MOST_FALLS and mean < means[0]:
                 return
             if any(trial.refused for trial in self._trials[candidate]):
                 return
-            previous = mean
+            means.append(mean)
 
     def _try(self, candidates: list[Candidate]) -> None:
         for candidate in candidates:

@@ -31,6 +31,7 @@ from hessalign.estimator.inputs import as_plain
 from hessalign.estimator.penalised import FishrClassifier, GroupDROClassifier, IRMClassifier, VRExClassifier
 from hessalign.estimator.reweighted import AFRClassifier, DFRClassifier, JTTClassifier
 from hessalign.estimator.shift import Shift, shares_to_style, shifts
+from hessalign.estimator.solver import Memory, remembering
 from hessalign.estimator.transformers import DomainCentering, DomainWhitening, ISRCov, ISRMean
 from hessalign.exceptions import UntrustworthyWarning
 from hessalign.files import write_atomically
@@ -44,6 +45,9 @@ FOR_A_CHOICE = 3
 MORE_THAN_STYLE = 1.0
 """Centring is known to fail above: what shares of classes move the means by, beside style."""
 SCORINGS = ("neg_log_loss", "accuracy")
+
+_PROCESS_MEMORY = Memory()
+"""Of a process that fits heads beside others."""
 
 Array = NDArray[np.float64]
 Make = Callable[[str, bool, int], Any]
@@ -75,15 +79,17 @@ def _after(transformer: Any, **kind: Any) -> Make:
     return lambda scoring, choose, seed: make_pipeline(transformer(**kind), plain_head(scoring))
 
 
+ALIGNED = ("gradient", "hgp", "hutchinson", "diagonal", "frobenius")
+"""Choose the weight of the gradients' distance first, which is the same for all of them."""
 HEADS: Mapping[str, Make] = {
     BASELINE: lambda scoring, choose, seed: plain_head(scoring),
     "equal domains": lambda scoring, choose, seed: plain_head(scoring, domain_weight="equal"),
     "balanced classes": lambda scoring, choose, seed: plain_head(scoring, class_weight="balanced"),
-    **{method: _aligned(method) for method in ("gradient", "hgp", "hutchinson", "diagonal", "frobenius")},
+    **{method: _aligned(method) for method in ALIGNED},
     "V-REx": _penalised(VRExClassifier),
     "IRM": _penalised(IRMClassifier),
     "Fishr": _penalised(FishrClassifier),
-    "group DRO": lambda scoring, choose, seed: GroupDROClassifier("auto", scoring=scoring),
+    "group DRO": _penalised(GroupDROClassifier),
     "DFR": lambda scoring, choose, seed: DFRClassifier("auto", scoring=scoring, random_state=seed),
     "AFR": lambda scoring, choose, seed: AFRClassifier("auto", scoring=scoring, random_state=seed),
     "JTT": lambda scoring, choose, seed: JTTClassifier("auto", scoring=scoring),
@@ -162,7 +168,7 @@ def compare_heads(
     sample by sample.
 
     With two source domains none can be held out to choose the weight of what compares domains: the aligned
-    heads, V-REx, IRM and Fishr then have their default weights, and the comparison says so.
+    heads, V-REx, IRM, Fishr and group DRO then have their default weights, and the comparison says so.
 
     Args:
         X: Features, ``(n, d)``; finite, unless the preprocessing takes what is not.
@@ -285,10 +291,8 @@ def _fit_all(
     done = len(fits)
     if report is not None:
         report(done, len(every))
-    for key, fit in _fitted(data, left, scoring, seed, min(jobs, max(1, len(left)))):
+    for key, fit in _fitted(data, left, scoring, seed, min(jobs, max(1, len(left))), place, spec):
         fits[key] = fit
-        if place is not None:
-            _save(_path(place, *key), fit, spec)
         done += 1
         if report is not None:
             report(done, len(every))
@@ -296,30 +300,55 @@ def _fit_all(
 
 
 def _fitted(
-    data: _Data, left: Sequence[tuple[int, str]], scoring: str, seed: int, jobs: int
+    data: _Data,
+    left: Sequence[tuple[int, str]],
+    scoring: str,
+    seed: int,
+    jobs: int,
+    place: Path | None,
+    spec: Mapping[str, Any],
 ) -> Iterator[tuple[tuple[int, str], _Fit]]:
+    """Each fit as it is done, and kept in the folder by then."""
+
+    def kept(key: tuple[int, str], fit: _Fit) -> tuple[tuple[int, str], _Fit]:
+        if place is not None:
+            _save(_path(place, *key), fit, spec)
+        return key, fit
+
     if jobs == 1:
+        memory = Memory()
         for key in left:
-            yield key, _fit(data, *key, scoring, seed)
+            yield kept(key, _fit(data, *key, scoring, seed, memory))
         return
-    work = (delayed(_fit_alone)(data, key, scoring, seed) for key in left)
-    yield from Parallel(n_jobs=jobs, return_as="generator_unordered")(work)
+    # What a head shares with others is computed once in a process: those that share most stay together.
+    shared = {key: (key[0], ALIGNED if key[1] in ALIGNED else key[1]) for key in left}
+    tasks = [[key for key in left if shared[key] == task] for task in dict.fromkeys(shared.values())]
+    work = (delayed(_fit_alone)(data, keys, scoring, seed) for keys in tasks)
+    for fits in Parallel(n_jobs=jobs, return_as="generator_unordered")(work):
+        for key, fit in fits:
+            yield kept(key, fit)
 
 
-def _fit_alone(data: _Data, key: tuple[int, str], scoring: str, seed: int) -> tuple[tuple[int, str], _Fit]:
-    """In a process beside others: on one thread."""
+def _fit_alone(
+    data: _Data, keys: Sequence[tuple[int, str]], scoring: str, seed: int
+) -> list[tuple[tuple[int, str], _Fit]]:
+    """In a process beside others: on one thread, with what this process solved before."""
     torch.set_num_threads(1)
-    return key, _fit(data, *key, scoring, seed)
+    return [(key, _fit(data, *key, scoring, seed, _PROCESS_MEMORY)) for key in keys]
 
 
-def _fit(data: _Data, target: int, name: str, scoring: str, seed: int) -> _Fit:
+def _fit(data: _Data, target: int, name: str, scoring: str, seed: int, memory: Memory) -> _Fit:
     started = time.perf_counter()
     own, new, source = data.split(target)
     domains = data.domains.names[data.domains.codes]
     choose = len(data.domains.names) - 1 >= FOR_A_CHOICE
     head = (HEADS.get(name) or ON_REQUEST[name])(scoring, choose, seed)
     passed = {"sample_domain": domains[~source]} if name in OWN_STATISTICS else {}
-    with warnings.catch_warnings(record=True) as caught, config_context(enable_metadata_routing=True):
+    with (
+        warnings.catch_warnings(record=True) as caught,
+        config_context(enable_metadata_routing=True),
+        remembering(memory),
+    ):
         warnings.simplefilter("always")
         head.fit(own, data.labels[source], sample_domain=domains[source])
         found = head.predict_log_proba(new, **passed)
@@ -453,7 +482,7 @@ def _notes(
     if len(data.domains.names) - 1 < FOR_A_CHOICE:
         notes.append(
             "With two source domains none can be held out to choose the weight of what compares domains: "
-            "the aligned heads, V-REx, IRM and Fishr have their default weights."
+            "the aligned heads, V-REx, IRM, Fishr and group DRO have their default weights."
         )
     for name in names:
         told: dict[str, int] = {}

@@ -5,6 +5,7 @@ All of it is computed on features divided by their root mean square, so that not
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from hashlib import blake2b
 
 import numpy as np
 import torch
@@ -160,6 +161,14 @@ class HeadData:
     def shape(self) -> tuple[int, int]:
         """Shape of a head on the scaled features, ``(C, p)``."""
         return self.targets.shape[1], self.rows.shape[1]
+
+    @cached_property
+    def digest(self) -> bytes:
+        """What a fit depends on, in short."""
+        found = blake2b(repr((self.sizes, self.scale, self.width, str(self.rows.dtype))).encode())
+        for values in (self.rows, self.targets, self.shares, self.within):
+            found.update(np.ascontiguousarray(values.cpu().numpy()).data)
+        return found.digest()
 
     @cached_property
     def counts(self) -> list[int]:

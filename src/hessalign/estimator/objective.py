@@ -2,6 +2,7 @@ r"""What the estimators minimise, as a function of the head's weight alone: the 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,6 +65,16 @@ class Objective:
             and self.loss.activation == "identity"
             and self.data.rows.numel() <= LARGEST_DIRECT
         )
+
+    @property
+    def key(self) -> tuple[Any, ...] | None:
+        """Equal for two objectives that are one function; None where that cannot be told."""
+        penalty = None if self.penalty is None else self.penalty.key(self.weights)
+        if self.is_penalised and penalty is None:
+            return None
+        weighed = (penalty, sorted(self.weights.items())) if self.is_penalised else ()
+        anchor = None if self.anchor is None else self.anchor.tobytes()
+        return self.data.digest, repr(self.loss), self.decay, repr(weighed), self.size, anchor
 
     def terms(self, theta: Head) -> tuple[float, float, float]:
         """Mean loss, penalty and ``(decay / 2) ‖W − W₀‖²`` at a head ``(C, p)``."""

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from hessalign.alignment import HessianAlignment
 from hessalign.alignment.penalty import Method
@@ -33,6 +34,10 @@ class Penalty(ABC):
     """Whether a weight of 1 stands for the plain fit's loss; else for the term as it is."""
     is_smooth: bool = True
     """Whether second derivatives can be had."""
+
+    def key(self, wanted: Collection[str]) -> str | None:
+        """Equal for two penalties whose wanted terms are the same; None where that cannot be told."""
+        return None
 
     @abstractmethod
     def terms(self, data: HeadData, loss: HeadLoss, logits: Tensor, wanted: Collection[str]) -> Terms:
@@ -77,6 +82,11 @@ class Alignment(Penalty):
     def is_smooth(self) -> bool:  # type: ignore[override]
         """The spectral norm has kinks, and no second derivative at hand."""
         return self.method != "spectral"
+
+    @override
+    def key(self, wanted: Collection[str]) -> str | None:
+        # All methods compare gradients in the same way; only the Hessians' distance is the method's own.
+        return "gradients" if set(wanted) == {"beta"} else repr(self)
 
     def terms(self, data: HeadData, loss: HeadLoss, logits: Tensor, wanted: Collection[str]) -> Terms:
         """The wanted terms, scalars."""

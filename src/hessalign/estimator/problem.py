@@ -76,7 +76,7 @@ class Problem:
         if self.penalty is not None and len(self.data.sizes) > 1:
             distances |= objective.distances(self.penalty, self.names, solution.theta)
         loss = objective.terms(solution.theta)[0]
-        return Plain(objective, solution, loss, distances, Coordinates(objective))
+        return Plain(objective, solution, loss, distances, Coordinates(objective, solution.theta))
 
     def objective(self, plain: Plain, values: Mapping[str, float]) -> Objective:
         """The objective with weights in the plain fit's units; the plain one where they weigh nothing."""

@@ -1,5 +1,8 @@
 """Full-batch L-BFGS ended by Newton steps, or one system of equations; and whether it converged."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -29,6 +32,8 @@ WIDEST_METRIC = 2500
 # How much faster a processor multiplies large matrices than narrow ones.
 PRODUCTS_SPEEDUP = 4
 FEWEST_STEPS = 3
+# Bytes of heads that a memory holds.
+MOST_REMEMBERED = 2**28
 
 Vector: TypeAlias = NDArray[np.float64]
 
@@ -93,10 +98,15 @@ class Coordinates:
 
     Where it costs as much as so many steps, so many steps are made without it first: then no search costs
     more than twice what the better of both ways would have.
+
+    Args:
+        objective: Whose curvature makes the metric.
+        theta: The head where it is made; None (default): where a search first asks for it.
     """
 
-    def __init__(self, objective: Objective) -> None:
+    def __init__(self, objective: Objective, theta: Vector | None = None) -> None:
         self._objective = objective
+        self._theta = theta
         self._metric: Metric | None = None
         rows, width = objective.data.rows.shape
         moments = min(rows, ROWS_PER_COLUMN * width) * width**2 / PRODUCTS_SPEEDUP
@@ -111,10 +121,53 @@ class Coordinates:
         return 0 if objective.is_penalised or self._cost < FEWEST_STEPS else int(self._cost)
 
     def metric(self, theta: Vector) -> Metric:
-        """The metric, made at the head of the first call."""
+        """The metric, made at the head that was given, or else that of the first call."""
         if self._metric is None:
-            self._metric = Metric(self._objective, theta)
+            self._metric = Metric(self._objective, theta if self._theta is None else self._theta)
         return self._metric
+
+    @property
+    def key(self) -> tuple[Any, ...] | None:
+        """Equal for two whose metrics are the same; None once others may have made it elsewhere."""
+        own = self._objective.key
+        if own is None or (self._theta is None and self._metric is not None):
+            return None
+        return own, None if self._theta is None else self._theta.tobytes()
+
+
+class Memory:
+    """Solutions of the same objective from the same start, which several heads ask for.
+
+    What is remembered is what would be computed anew, to the last bit.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[Any, ...], Solution] = {}
+        self._size = 0
+
+    def solve(self, key: tuple[Any, ...], compute: Callable[[], Solution]) -> Solution:
+        """The solution of a key, computed when it is asked for first."""
+        if key not in self._found:
+            solution = compute()
+            self._size += solution.theta.nbytes
+            if self._size > MOST_REMEMBERED:
+                self._found.clear()
+                self._size = solution.theta.nbytes
+            self._found[key] = solution
+        return self._found[key]
+
+
+_memory: ContextVar[Memory | None] = ContextVar("memory of solutions", default=None)
+
+
+@contextmanager
+def remembering(memory: Memory) -> Iterator[None]:
+    """Take from a memory what was solved before, and keep there what is solved, within the block."""
+    before = _memory.set(memory)
+    try:
+        yield
+    finally:
+        _memory.reset(before)
 
 
 def solve(
@@ -136,6 +189,17 @@ def solve(
     Raises:
         ValueError: If the objective overflows at the start.
     """
+    memory = _memory.get()
+    keys = (None, None) if memory is None else (objective.key, coordinates.key)
+    if memory is None or None in keys:
+        return _solve(objective, start, tol, max_iter, coordinates)
+    key = (*keys, start.tobytes(), tol, max_iter)
+    return memory.solve(key, lambda: _solve(objective, start, tol, max_iter, coordinates))
+
+
+def _solve(
+    objective: Objective, start: Vector, tol: float, max_iter: int, coordinates: Coordinates
+) -> Solution:
     tolerance = tol * objective.gradient_scale()
     value, gradient = objective.value_and_gradient(start.ravel())
     if not (np.isfinite(value) and np.isfinite(gradient).all() and np.isfinite(tolerance)):

@@ -16,12 +16,12 @@ from torch.utils.data import Dataset, Subset
 
 from hessalign.algorithms import Algorithm
 from hessalign.algorithms.base import known_as
-from hessalign.datasets.csv_file import DELIMITERS
 from hessalign.datasets.features_file import FeatureSamples
 from hessalign.datasets.features_format import SUFFIX as FEATURES_SUFFIX
 from hessalign.datasets.features_format import read_features
 from hessalign.datasets.image_folder import ImageFinder
 from hessalign.datasets.image_reading import IMAGE_SIZE, plain_transform, read_image
+from hessalign.datasets.tables import TABLES, read_table
 from hessalign.exceptions import DivergedError, HessalignWarning, UntrustworthyWarning
 from hessalign.files import shown
 from hessalign.runs.checkpoints import check_whole, checkpoint_metadata
@@ -37,8 +37,6 @@ PHOTOGRAPH = (3, IMAGE_SIZE, IMAGE_SIZE)
 """Shape of the inputs that image files of any size become."""
 ARRAYS = ".npy"
 """Ending of files of inputs as they are, ``(n, ...)``, which NumPy writes."""
-TABLES = (".csv", ".parquet")
-"""Endings of files that list images."""
 
 
 @dataclass(frozen=True)
@@ -424,7 +422,7 @@ def _images(paths: Sequence[Path], metadata: CheckpointMetadata) -> Asked:
 
 
 def _images_in_table(table: Path) -> list[Path]:
-    frame = _frame(table)
+    frame = read_table("images", table, ("path",))
     columns = {name.strip().lower(): name for name in frame.columns}
     if "path" not in columns:
         found = ", ".join(map(repr, frame.columns))
@@ -472,7 +470,7 @@ def _vectors(path: Path) -> Tensor:
             f"images: the model takes feature vectors, and {shown(path)} is neither a file of hessalign "
             "features nor a Parquet file with a column of vectors nor a NumPy file"
         )
-    frame = _frame(path)
+    frame = read_table("images", path)
     vectors = [column for column in frame if column.dtype.is_nested() and column.dtype != polars.Struct]
     if len(vectors) != 1:
         found = ", ".join(repr(column.name) for column in vectors) or "none"
@@ -488,17 +486,3 @@ def _vectors(path: Path) -> Tensor:
     if table.ndim != 2:
         raise ValueError(f"images: {shown(path)}: column {vectors[0].name!r} must hold one vector in a row")
     return table
-
-
-def _frame(path: Path) -> polars.DataFrame:
-    """A table; all values of a CSV file are text."""
-    try:
-        if path.suffix.lower() == ".parquet":
-            return polars.read_parquet(path)
-        with path.open(encoding="utf-8-sig") as file:
-            header = file.readline()
-        delimiter = max(DELIMITERS, key=header.count)
-        return polars.read_csv(path, separator=delimiter, infer_schema=False)
-    except (polars.exceptions.PolarsError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"images: {shown(path)} cannot be read as a table ({reason})") from None
