@@ -288,7 +288,7 @@ def measure_split(
         >>> round(found["accuracy"], 3), found["worst_group_accuracy"], found["auroc"]
         (0.667, 0.5, 1.0)
     """
-    samples, classes = logits.shape
+    samples = len(logits)
     measure = _Measure(
         targets.astype(np.intp),
         _log_softmax(logits),
@@ -614,7 +614,7 @@ Scores = tuple[NDArray[np.float64], NDArray[np.intp]]
 
 
 def _read_logits(logits: ArrayLike | None) -> Scores:
-    given = logits if logits is not None else []
+    given: ArrayLike = logits if logits is not None else []
     array = _read_numbers("logits", given)
     tensor = as_tensor("logits", given)
     is_single = array.ndim == 1 or array.shape[1] == 1

@@ -88,14 +88,25 @@ def three_runs(algorithm: str, backbone: str = "identity", **changes) -> list[Ru
     ]
 
 
+def flat(metrics: dict) -> dict[tuple[str, str, str], float | None]:
+    return {
+        (name, domain, split): value
+        for name, domains in metrics.items()
+        for domain, splits in domains.items()
+        for split, value in splits.items()
+    }
+
+
 def assert_same(together: Path, alone: Path, tolerance: float) -> None:
     assert (together / "spec.json").read_bytes() == (alone / "spec.json").read_bytes()
     assert (together / "done").exists()
     for mine, theirs in zip(read_records(together), read_records(alone), strict=True):
         assert list(mine) == list(theirs)
         for name in mine:
-            if name == "accuracies":
+            if name in ("accuracies", "undefined"):
                 assert mine[name] == theirs[name]
+            elif name == "metrics":
+                assert flat(mine[name]) == pytest.approx(flat(theirs[name]), rel=tolerance, abs=tolerance)
             elif name != "step_seconds":
                 assert mine[name] == pytest.approx(theirs[name], rel=tolerance, abs=tolerance), name
     weights, others = (
