@@ -122,7 +122,7 @@ def accuracy(
     workers: int = 0,
     processes: Processes = ALONE,
 ) -> float:
-    """Accuracy of the [outputs][hessalign.training.evaluation.outputs] of a dataset, which takes the same."""
+    """Accuracy of the ``outputs`` of a dataset, which take the same arguments."""
     return outputs(model, dataset, device, workers, processes).accuracy()
 
 
