@@ -21,7 +21,7 @@ from hessalign.training import (
 )
 from hessalign.training.vectorised import BatchedAdam
 from tests.training.tiny_domains import TinyDomains, tiny_spec
-from tests.training.tiny_features import feature_spec, tiny_features
+from tests.training.tiny_features import feature_spec, flat, tiny_features
 
 CPU, EXACT = Machine("cpu"), Machine("cpu", precision="64-true")
 ALONE = {
@@ -86,15 +86,6 @@ def three_runs(algorithm: str, backbone: str = "identity", **changes) -> list[Ru
         )
         for run in range(3)
     ]
-
-
-def flat(metrics: dict) -> dict[tuple[str, str, str], float | None]:
-    return {
-        (name, domain, split): value
-        for name, domains in metrics.items()
-        for domain, splits in domains.items()
-        for split, value in splits.items()
-    }
 
 
 def assert_same(together: Path, alone: Path, tolerance: float) -> None:
