@@ -18,7 +18,16 @@ from sklearn.metrics import (
 from sklearn.model_selection import cross_validate
 
 import hessalign as ha
-from hessalign.metrics import HIGHER_IS_BETTER, Scorer, count_groups, evaluate, is_metric
+from hessalign.exceptions import UntrustworthyWarning
+from hessalign.metrics import (
+    HIGHER_IS_BETTER,
+    OF_ONE_CLASS,
+    Scorer,
+    count_groups,
+    evaluate,
+    is_metric,
+    measure_split,
+)
 
 
 def by_scikit_learn(labels: np.ndarray, probabilities: np.ndarray, weight: np.ndarray) -> dict[str, float]:
@@ -99,7 +108,7 @@ def test_the_worst_and_both_means() -> None:
     labels = ["cow", "cow", "cow", "dog", "cow", "dog", "dog"]
     right = [1, 1, 0, 1, 0, 1, 1]
     domains = ["a", "a", "a", "a", "b", "b", "b"]
-    second = [float((label == "dog") == bool(hit)) for label, hit in zip(labels, right, strict=True)]
+    second = [0.9 if (label == "dog") == bool(hit) else 0.1 for label, hit in zip(labels, right, strict=True)]
     training = count_groups(["cow"] * 6 + ["dog"] * 4, domains=["a"] * 5 + ["b"] * 5)
     assert training == {("a", "cow"): 5, ("b", "cow"): 1, ("b", "dog"): 4}
     found = evaluate(labels, second, domains=domains, training_counts=training)
@@ -210,6 +219,14 @@ def test_scores_of_estimators_take_domains_and_groups() -> None:
         ({"probabilities": [0.1, 0.9, 1.2]}, "must lie between 0 and 1 .* logits go under logits="),
         ({"probabilities": [[0.5, 0.2]] * 3}, "probabilities: .* add up to 1 .* sums up to 0.7"),
         ({"probabilities": [0.1, np.nan, 0.2]}, "probabilities: must be finite, got NaN"),
+        (
+            {"probabilities": [0, 1, 1]},
+            r"probabilities: must be real numbers, .* int64 of shape \(3,\), as pred",
+        ),
+        ({"probabilities": np.eye(2, dtype=int)[[0, 1, 1]]}, r"probabilities: .* int64 of shape \(3, 2\)"),
+        ({"probabilities": torch.tensor([True, False, True])}, "probabilities: .* an array of bool"),
+        ({"probabilities": None, "logits": [0, 1, 1]}, r"logits: must be real numbers, .* of shape \(3,\)"),
+        ({"probabilities": None, "logits": np.eye(2, dtype=bool)[[0, 1, 1]]}, "logits: .* an array of bool"),
         ({"probabilities": [0.1, 0.2]}, "targets: must hold one class id for each of the 2 samples"),
         ({"probabilities": "x"}, "probabilities: must be an array"),
         ({"probabilities": np.ones((3, 2, 2)) / 2}, "probabilities: must have shape"),
@@ -232,6 +249,62 @@ def test_scores_of_estimators_take_domains_and_groups() -> None:
 def test_what_is_wrong_is_named(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         evaluate(**{"targets": [0, 1, 0], "probabilities": [0.1, 0.9, 0.2]} | arguments)
+
+
+@pytest.mark.parametrize("predicted", [[0.0, 1.0, 0.0], np.eye(2)[[0, 1, 0]]])
+def test_probabilities_that_may_be_predicted_classes_are_doubted(predicted) -> None:
+    with pytest.warns(UntrustworthyWarning, match="probabilities: all are 0 or 1, as of predicted classes"):
+        assert evaluate([0, 1, 1], predicted).overall["accuracy"] == pytest.approx(2 / 3)
+
+
+def test_whole_numbers_may_be_logits_of_several_classes() -> None:
+    assert evaluate([0, 1], logits=[[2, -1], [0, 3]]).overall["accuracy"] == 1
+
+
+def test_the_prediction_is_told_before_logarithms_round_it() -> None:
+    close = np.array([[1e-17, 2e-17], [2e-17, 1e-17]])  # equal, once the logarithm of their sum is taken off
+    assert evaluate([1, 0], logits=close).overall["accuracy"] == 1
+
+
+@given(st.integers(0, 10**6), st.sampled_from([2, 4]))
+def test_a_split_is_measured_as_its_slice_of_an_evaluation(seed: int, classes: int) -> None:
+    random = np.random.default_rng(seed)
+    labels, domains = random.integers(0, classes, 40), random.integers(0, 2, 40)
+    logits, counts = random.normal(size=(40, classes)).round(1), random.integers(0, 9, classes)
+    whole = evaluate(labels, logits=logits, domains=domains, classes=range(classes))
+    for domain in whole.domains.names:
+        rows = domains == domain
+        found = measure_split(labels[rows], logits[rows], counts)
+        here = evaluate(
+            labels[rows], logits=logits[rows], groups=labels[rows], classes=range(classes),
+            training_counts=dict(enumerate(counts)) if counts[np.unique(labels[rows])].any() else None,
+        )  # fmt: skip
+        place = whole.domains.names.index(domain)
+        for name, value in found.items():
+            if name.startswith("training_mean") and here.groups.training_shares is None:
+                assert np.isnan(value)
+            else:
+                np.testing.assert_equal(value, here.value(name))
+        for metric, values in whole.domains.values.items():
+            np.testing.assert_equal(found[metric], values[place])  # to the last bit
+
+
+def test_what_a_split_cannot_tell() -> None:
+    one_class = measure_split(np.array([1, 1]), np.zeros((2, 3)))
+    nothing = measure_split(np.zeros(0, dtype=int), np.zeros((0, 3)), np.ones(3, dtype=int))
+    undefined = [name for name, value in one_class.items() if np.isnan(value)]
+    assert undefined == ["auroc", *(f"training_mean_group_{metric}" for metric in OF_ONE_CLASS)]
+    assert np.isnan([*nothing.values()]).all()
+
+
+def test_many_classes_are_ranked_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    labels, logits = random.integers(0, 7, 50), random.normal(size=(50, 7)).round(1)
+    expected = measure_split(labels, logits)
+    monkeypatch.setattr("hessalign.metrics.ENTRIES_AT_ONCE", 100)
+    assert measure_split(labels, logits) == expected | {
+        name: pytest.approx(np.nan, nan_ok=True) for name, value in expected.items() if np.isnan(value)
+    }
 
 
 def test_names_that_are_not_known() -> None:

@@ -15,23 +15,27 @@ There are two means over groups, and publications mix them up: every group count
 (``mean_group_accuracy``), or each by its share of the *training* samples (``training_mean_group_accuracy``;
 Sagawa et al., "Distributionally Robust Neural Networks", ICLR 2020, and most that follow). The plain
 ``accuracy`` is a third number: each group by its share of the samples at hand.
+
+Records of runs hold these numbers for each domain and split, see
+[measure_split][hessalign.metrics.measure_split].
 """
 
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import polars as pl
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_expit, log_softmax
-from scipy.stats import rankdata
 from sklearn.base import BaseEstimator
 from sklearn.metrics import roc_auc_score
 from sklearn.utils.metadata_routing import MetadataRequest
 
 from hessalign.checks import require_choice, require_number, require_whole
+from hessalign.exceptions import UntrustworthyWarning
 from hessalign.inputs import as_tensor, read_domains
 
 HIGHER_IS_BETTER: Mapping[str, bool] = {
@@ -46,6 +50,12 @@ HIGHER_IS_BETTER: Mapping[str, bool] = {
 
 BINS = 15
 """Bins of the calibration error by default, as in Guo et al., "On Calibration of Modern Neural Networks"."""
+
+OF_ONE_CLASS = ("accuracy", "log_loss", "ece")
+"""Those that tell something of samples of a single class, as the groups of a domain are."""
+
+ENTRIES_AT_ONCE = 2**22
+"""Scores that are sorted at once, which bounds memory where there are many classes."""
 
 Kind = Literal["domain", "group"]
 
@@ -202,8 +212,12 @@ def evaluate(
         Everything that was measured.
 
     Raises:
-        ValueError: If an argument has the wrong length or shape, a value is NaN or out of range, or a target
-            is no class.
+        ValueError: If an argument has the wrong length or shape, a value is NaN or out of range, a target
+            is no class, or predicted classes are given in the place of probabilities.
+
+    Warns:
+        UntrustworthyWarning: If every probability is 0 or 1, as of predicted classes: accuracies stand, but
+            log-loss, AUROC and calibration error say nothing more.
 
     Examples:
         >>> from hessalign.metrics import evaluate
@@ -218,10 +232,12 @@ def evaluate(
         raise ValueError(
             f"probabilities, logits: exactly one is needed, got {'both' if logits is not None else 'neither'}"
         )
-    log_probabilities = _read_logits(logits) if probabilities is None else _read_probabilities(probabilities)
+    log_probabilities, predicted = (
+        _read_logits(logits) if probabilities is None else _read_probabilities(probabilities)
+    )
     labels, names = _read_targets(targets, classes, *log_probabilities.shape)
     weight = _read_weight(sample_weight, len(labels))
-    measure = _Measure(labels, log_probabilities, weight, bins)
+    measure = _Measure(labels, log_probabilities, predicted, weight, bins)
     everything = measure.slices(np.zeros(len(labels), dtype=np.intp), 1)
     by_domain, codes = None, np.zeros(len(labels), dtype=np.intp)
     if domains is not None:
@@ -243,6 +259,61 @@ def evaluate(
         raise ValueError("training_counts: are of groups, but neither groups nor domains are given")
     overall = {metric: float(values[0]) for metric, values in everything.items()}
     return Evaluation(len(labels), overall, by_domain, by_group)
+
+
+def measure_split(
+    targets: NDArray[np.integer[Any]],
+    logits: NDArray[np.floating[Any]],
+    training_counts: NDArray[np.integer[Any]] | None = None,
+) -> dict[str, float]:
+    """The numbers that records of runs hold of one split of one domain.
+
+    The groups of a domain are its classes. Over them there are the worst, the mean, and the mean by training
+    share, of accuracy, log-loss and calibration error; the others need two classes.
+
+    Args:
+        targets: Class of each sample, ``(n,)``, 0 to ``C − 1``.
+        logits: Finite, ``(n, C)``.
+        training_counts: Training samples of each class of the domain, ``(C,)``; None (default) for a domain
+            that is not trained on.
+
+    Returns:
+        ``METRIC`` of all samples, ``worst_group_METRIC``, ``mean_group_METRIC`` and
+        ``training_mean_group_METRIC``, by name. NaN where a number is not defined.
+
+    Examples:
+        >>> import numpy as np
+        >>> from hessalign.metrics import measure_split
+        >>> found = measure_split(np.array([0, 0, 1]), np.array([[3.0, 0.0], [0.0, 1.0], [0.0, 2.0]]))
+        >>> round(found["accuracy"], 3), found["worst_group_accuracy"], found["auroc"]
+        (0.667, 0.5, 1.0)
+    """
+    samples = len(logits)
+    measure = _Measure(
+        targets.astype(np.intp),
+        _log_softmax(logits),
+        logits.argmax(1) if samples else np.zeros(0, dtype=np.intp),
+        np.ones(samples),
+        BINS,
+    )
+    everything = measure.slices(np.zeros(samples, dtype=np.intp), 1)
+    groups, positions = np.unique(measure.labels, return_inverse=True)
+    shares = None
+    if training_counts is not None and training_counts.sum() > 0:
+        shares = training_counts[groups] / training_counts.sum()
+    by_class = Slices(
+        "group",
+        groups.tolist(),
+        np.bincount(positions),
+        measure.slices(positions, len(groups)),
+        shares,
+    )
+    return {
+        **{metric: float(values[0]) for metric, values in everything.items()},
+        **{f"worst_group_{metric}": by_class.worst(metric) for metric in OF_ONE_CLASS},
+        **{f"mean_group_{metric}": by_class.mean(metric) for metric in OF_ONE_CLASS},
+        **{f"training_mean_group_{metric}": by_class.training_mean(metric) for metric in OF_ONE_CLASS},
+    }
 
 
 def count_groups(
@@ -376,6 +447,7 @@ class _Measure:
 
     labels: NDArray[np.intp]
     log_probabilities: NDArray[np.float64]
+    predicted: NDArray[np.intp]
     weight: NDArray[np.float64]
     bins: int
 
@@ -389,7 +461,7 @@ class _Measure:
             return sums.reshape(count, width)
 
         total = np.bincount(codes, weight, count)
-        predicted = self.log_probabilities.argmax(1)
+        predicted = self.predicted
         right = weight * (predicted == self.labels)
         true = table(self.labels, classes, weight)
         hits, guessed = table(self.labels, classes, right), table(predicted, classes, weight)
@@ -425,17 +497,33 @@ class _Measure:
 
     def _mean_area(self, rows: NDArray[np.intp], classes: NDArray[np.intp]) -> float:
         """Mean over classes of the area of each against the rest."""
-        scores = self.log_probabilities[np.ix_(rows, classes)]
-        member = self.labels[rows, None] == classes
-        weight = self.weight[rows]
+        weight, labels = self.weight[rows], self.labels[rows]
         if np.ptp(weight) > 0:
-            columns = range(len(classes))
             return float(
-                np.mean([roc_auc_score(member[:, c], scores[:, c], sample_weight=weight) for c in columns])
+                np.mean(
+                    [
+                        roc_auc_score(labels == c, self.log_probabilities[rows, c], sample_weight=weight)
+                        for c in classes
+                    ]
+                )
             )
-        sizes = member.sum(0)
-        ranks = (rankdata(scores, axis=0) * member).sum(0)
-        return float(((ranks - sizes * (sizes + 1) / 2) / (sizes * (len(rows) - sizes))).mean())
+        width = max(1, ENTRIES_AT_ONCE // len(rows))
+        parts = np.split(classes, range(width, len(classes), width))
+        return float(np.concatenate([self._areas(rows, labels, part) for part in parts]).mean())
+
+    def _areas(
+        self, rows: NDArray[np.intp], labels: NDArray[np.intp], classes: NDArray[np.intp]
+    ) -> NDArray[np.float64]:
+        """Of each class against the rest, from the ranks of its samples (Mann and Whitney)."""
+        scores = np.sort(self.log_probabilities[np.ix_(rows, classes)].T, axis=1)
+        areas = np.empty(len(classes))
+        for place, (c, known) in enumerate(zip(classes, scores, strict=True)):
+            own = self.log_probabilities[rows[labels == c], c]
+            # Equal scores share the mean of their ranks.
+            ranks = (np.searchsorted(known, own, "left") + np.searchsorted(known, own, "right") + 1) / 2
+            size = len(own)
+            areas[place] = (ranks.sum() - size * (size + 1) / 2) / (size * (len(rows) - size))
+        return areas
 
 
 def _mean_present(values: NDArray[np.float64], true: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -524,17 +612,33 @@ def _read_numbers(name: str, values: ArrayLike) -> NDArray[np.float64]:
     return array
 
 
-def _read_logits(logits: ArrayLike | None) -> NDArray[np.float64]:
-    array = _read_numbers("logits", logits if logits is not None else [])
-    if array.ndim == 1 or array.shape[1] == 1:
+Scores = tuple[NDArray[np.float64], NDArray[np.intp]]
+"""Log-probabilities, ``(n, C)``, and the position of the largest, told before logarithms round it."""
+
+
+def _read_logits(logits: ArrayLike | None) -> Scores:
+    given: ArrayLike = logits if logits is not None else []
+    array = _read_numbers("logits", given)
+    tensor = as_tensor("logits", given)
+    is_single = array.ndim == 1 or array.shape[1] == 1
+    if not tensor.is_floating_point() and (is_single or _is_one_hot(array)):
+        _refuse_classes("logits", tensor)
+    if is_single:
         single = array.reshape(-1)
-        return np.column_stack([log_expit(-single), log_expit(single)])
-    return np.asarray(log_softmax(array, axis=1))
+        return np.column_stack([log_expit(-single), log_expit(single)]), (single > 0).astype(np.intp)
+    return _log_softmax(array), array.argmax(1)
 
 
-def _read_probabilities(probabilities: ArrayLike) -> NDArray[np.float64]:
+def _log_softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = log_softmax(np.asarray(logits, dtype=np.float64), axis=1)
+    return found
+
+
+def _read_probabilities(probabilities: ArrayLike) -> Scores:
     tensor = as_tensor("probabilities", probabilities)
     array = _read_numbers("probabilities", tensor)
+    if not tensor.is_floating_point():
+        _refuse_classes("probabilities", tensor)
     if array.ndim == 1 or array.shape[1] == 1:
         array = np.column_stack([1 - array.reshape(-1), array.reshape(-1)])
     if array.min() < -1e-6 or array.max() > 1 + 1e-6 or np.abs(array.sum(1) - 1).max() > 1e-2:
@@ -543,9 +647,27 @@ def _read_probabilities(probabilities: ArrayLike) -> NDArray[np.float64]:
             f"{array.min():.4g} to {array.max():.4g} and sums up to {array.sum(1).max():.4g}; "
             "logits go under logits="
         )
+    if _is_one_hot(array):
+        warnings.warn(
+            "probabilities: all are 0 or 1, as of predicted classes; accuracies stand, but log-loss, AUROC "
+            "and calibration error say nothing more",
+            UntrustworthyWarning,
+            stacklevel=3,
+        )
     # A probability rounded to 0 is no infinite loss; scikit-learn's log_loss has the same floor.
-    floor = torch.finfo(tensor.dtype if tensor.is_floating_point() else torch.float64).eps
-    return np.log(np.clip(array, floor, 1))
+    floor = torch.finfo(tensor.dtype).eps
+    return np.log(np.clip(array, floor, 1)), array.argmax(1)
+
+
+def _is_one_hot(array: NDArray[np.float64]) -> bool:
+    return bool(np.isin(array, (0, 1)).all() and (array.sum(1) == 1).all())
+
+
+def _refuse_classes(name: str, given: torch.Tensor) -> NoReturn:
+    raise ValueError(
+        f"{name}: must be real numbers, as predict_proba or a network gives them, got an array of "
+        f"{str(given.dtype).removeprefix('torch.')} of shape {tuple(given.shape)}, as predicted classes are"
+    )
 
 
 def _read_weight(sample_weight: ArrayLike | None, samples: int) -> NDArray[np.float64]:

@@ -12,7 +12,13 @@ Evaluations = Mapping[int, Sequence[tuple[float, float]]]
 
 
 def write_own_run(
-    out: Path, evaluations: Evaluations, *, done: bool = True, names: Sequence[str] | None = None, **fields
+    out: Path,
+    evaluations: Evaluations,
+    *,
+    done: bool = True,
+    names: Sequence[str] | None = None,
+    metrics: Mapping[int, Mapping[str, Sequence[tuple[float, float]]]] | None = None,
+    **fields,
 ) -> Path:
     """A folder as ``hessalign.training.train`` leaves it, below ``out/runs``."""
     defaults = {
@@ -30,17 +36,28 @@ def write_own_run(
     write_atomically(folder / "spec.json", spec.model_dump_json(indent=1))  # as a run does
     with (folder / "metrics.jsonl").open("w") as file:
         for step, domains in evaluations.items():
-            file.write(own_record(step, domains, names))
+            file.write(own_record(step, domains, names, (metrics or {}).get(step)))
     if done:
         (folder / "done").touch()
     return folder
 
 
-def own_record(step: int, domains: Sequence[tuple[float, float]], names: Sequence[str] | None = None) -> str:
-    """A line of ``metrics.jsonl``."""
+def own_record(
+    step: int,
+    domains: Sequence[tuple[float, float]],
+    names: Sequence[str] | None = None,
+    metrics: Mapping[str, Sequence[tuple[float, float]]] | None = None,
+) -> str:
+    """A line of ``metrics.jsonl``; without metrics it is one from before there were any."""
     names = names or [f"domain {index}" for index in range(len(domains))]
-    accuracies = {name: {"in": pair[0], "out": pair[1]} for name, pair in zip(names, domains, strict=True)}
-    return json.dumps({"step": step, "loss": 0.7, "step_seconds": 0.1, "accuracies": accuracies}) + "\n"
+
+    def by_domain(pairs: Sequence[tuple[float, float]]) -> dict:
+        return {name: {"in": pair[0], "out": pair[1]} for name, pair in zip(names, pairs, strict=True)}
+
+    record = {"step": step, "loss": 0.7, "step_seconds": 0.1, "accuracies": by_domain(domains)}
+    if metrics is not None:
+        record["metrics"] = {name: by_domain(pairs) for name, pairs in metrics.items()}
+    return json.dumps(record) + "\n"
 
 
 def domainbed_record(step: int, domains: Sequence[tuple[float, float]], **args) -> dict:

@@ -54,6 +54,8 @@ def test_accuracies_are_those_of_one_process(answers: Answers) -> None:
     for found in answers:
         assert found["accuracies"]["shared"] == found["accuracies"]["alone"]
         assert 0 < found["accuracies"]["alone"] < 1
+        assert found["accuracies"]["same"]
+        assert list(found["accuracies"]["none of its own"]) == [3, 4]
         assert found["accuracies"]["empty"] == "nan"
 
 

@@ -28,7 +28,7 @@ from hessalign.training import (
 from tests.algorithms.images import WAITS
 from tests.processes import run_in_parts, run_whole, start
 from tests.training.tiny_domains import NAMES, TinyDomains, tiny_spec
-from tests.training.tiny_features import feature_spec, tiny_features
+from tests.training.tiny_features import feature_spec, flat, tiny_features
 
 CPU = Machine(accelerator="cpu")
 
@@ -194,6 +194,7 @@ def test_a_run_of_many_goes_on_alone_and_says_so(tmp_path: Path) -> None:
     train(specs[0].with_steps(8), dataset, tmp_path / "whole", exact)
     for ours, theirs in zip(results(tmp_path / "0")[0], results(tmp_path / "whole")[0], strict=True):
         assert ours.pop("accuracies") == theirs.pop("accuracies")
+        assert flat(ours.pop("metrics")) == pytest.approx(flat(theirs.pop("metrics")), rel=1e-10)
         assert ours == pytest.approx(theirs, rel=1e-10)
     assert company_of(tmp_path / "0") == 2
 

@@ -42,3 +42,13 @@ def feature_spec(algorithm: str = "erm", overrides: dict | None = None, **change
         "evaluate_every": 5,
     }
     return RunSpec(**{**fields, **changes})
+
+
+def flat(metrics: dict) -> dict[tuple[str, str, str], float | None]:
+    """The metrics of a record by name, domain and split."""
+    return {
+        (name, domain, split): value
+        for name, domains in metrics.items()
+        for domain, splits in domains.items()
+        for split, value in splits.items()
+    }

@@ -23,7 +23,8 @@ class BestRun(BaseModel):
         hparams_seed: Which draw of hyper-parameters.
         step: Of the chosen checkpoint; a run of ``step + 1`` steps ends with it.
         validation: The accuracy that it was chosen by, in percent.
-        test: The accuracy that it is reported with, in percent.
+        metric: What it is reported with.
+        test: Its value, times 100.
         folder: The run, below the folder that was read.
         program: What ran it: ``"hessalign"`` or ``"DomainBed"``.
         configuration: Of hessalign a RunSpec, of DomainBed its ``args`` and ``hparams``.
@@ -40,6 +41,7 @@ class BestRun(BaseModel):
     hparams_seed: int
     step: int
     validation: float
+    metric: str = "accuracy"
     test: float
     folder: str
     program: str
@@ -66,14 +68,14 @@ def best_runs(records: Records, rules: Sequence[Rule], folder: Path) -> BestRuns
         A choice for each rule, dataset, setting, algorithm, target domain and trial.
     """
     chosen = [
-        _best_run(records.runs[row["run"]], row, rule, folder)
+        _best_run(records.runs[row["run"]], row, rule, records.metric, folder)
         for rule in rules
         for row in records.choices(rule).iter_rows(named=True)
     ]
     return BestRuns(runs=tuple(chosen))
 
 
-def _best_run(run: Run, choice: Mapping[str, Any], rule: Rule, folder: Path) -> BestRun:
+def _best_run(run: Run, choice: Mapping[str, Any], rule: Rule, metric: str, folder: Path) -> BestRun:
     return BestRun(
         rule=rule,
         dataset=run.dataset,
@@ -84,6 +86,7 @@ def _best_run(run: Run, choice: Mapping[str, Any], rule: Rule, folder: Path) -> 
         hparams_seed=run.hparams_seed,
         step=choice["step"],
         validation=100 * choice["validation"],
+        metric=metric,
         test=100 * choice["test"],
         folder=str(run.folder.relative_to(folder)),
         program=run.program,

@@ -30,8 +30,9 @@ CSV_SCHEMA = {
     "rank": pl.String,
     "published": pl.Float64,
     "published_source": pl.String,
+    "metric": pl.String,
 }
-"""The columns after those of METADATA are the fields of [Cell][hessalign.benchmark.tables.Cell]."""
+"""The columns between those of METADATA and the metric are the fields of a cell."""
 
 LATEX_PREAMBLE = r"""% Compile as it is, or take single tables: they need \usepackage{booktabs}.
 \documentclass{article}
@@ -111,6 +112,7 @@ def as_csv(report: tables.Report) -> str:
             "algorithm": row.algorithm,
             "column": column.label,
             **dict(cell),
+            "metric": table.metric,
         }
         for table in report.tables
         for row in table.rows

@@ -48,7 +48,8 @@ def accuracy_lines(records: Records) -> tuple[Line, ...]:
         >>> for line in accuracy_lines(read_sweep("runs/sweep")):  # doctest: +SKIP
         ...     print(line.dataset, line.target, line.correlation)
     """
-    draws = candidates(records.accuracies, "source-validation").filter(
+    # Accuracies on both sides, whatever the tables report.
+    draws = candidates(records.accuracies.drop("reported", strict=False), "source-validation").filter(
         pl.col("validation").is_finite() & pl.col("test").is_finite()
     )
     found = []

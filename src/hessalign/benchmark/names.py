@@ -73,6 +73,22 @@ def algorithm_label(name: str) -> str:
     return ALGORITHM_LABELS.get(plain, plain) + name.removeprefix(plain)
 
 
+METRIC_LABELS = {"macro_f1": "macro F1", "auroc": "AUROC", "log_loss": "log-loss", "ece": "ECE"}
+
+
+def metric_label(name: str) -> str:
+    """How tables print a metric: ``"worst-group log-loss"`` say."""
+    for prefix, words in {"worst_group_": "worst-group ", "mean_group_": "mean-group "}.items():
+        if name.startswith(prefix):
+            return words + metric_label(name.removeprefix(prefix))
+    return METRIC_LABELS.get(name, name.replace("_", " "))
+
+
+def metric_unit(name: str) -> str:
+    """Of a table's figures, which are all times 100."""
+    return "hundredths of a nat" if name.endswith("log_loss") else "percent"
+
+
 def with_variant(name: str, variant: str) -> str:
     """``"hutchinson (variant domainbed)"`` say; the plain name if there is no variant to tell."""
     return f"{name} ({variant})" if variant else name

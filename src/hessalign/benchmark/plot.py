@@ -7,7 +7,14 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hessalign.benchmark.names import algorithm_label, dataset_label, sorted_algorithms, sorted_datasets
+from hessalign.benchmark.names import (
+    algorithm_label,
+    dataset_label,
+    metric_label,
+    metric_unit,
+    sorted_algorithms,
+    sorted_datasets,
+)
 from hessalign.benchmark.readers import Records
 from hessalign.benchmark.selection import RULE_LABELS, Rule, candidates
 from hessalign.benchmark.tables import Report, Table
@@ -47,6 +54,10 @@ def save_plot(records: Records, report: Report, rules: Sequence[Rule], path: Pat
         algorithms = sorted_algorithms(here["algorithm"])
         _draw_accuracies(left, report, algorithms, dataset, setting, rules)
         _draw_draws(right, here, algorithms)
+        unit = metric_unit(records.metric).replace("percent", "%")
+        name = metric_label(records.metric)
+        left.set_ylabel(f"{name}, mean over targets [{unit}]\n± standard error over trials")
+        right.set_ylabel(f"target {name} [{unit}]")
         title = " ".join(filter(None, (dataset_label(dataset), f"[{setting}]" * bool(setting))))
         left.set_title(figure_text(title))
     axes[0, 0].legend(fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.1))
@@ -72,7 +83,6 @@ def _draw_accuracies(
         )
     labels = [figure_text(algorithm_label(name)) for name in algorithms]
     axes.set_xticks(range(len(algorithms)), labels, rotation=40, ha="right")
-    axes.set_ylabel("accuracy, mean over targets [%]\n± standard error over trials")
     axes.margins(y=0.12)
     axes.grid(axis="y", alpha=0.25)
 
@@ -103,6 +113,5 @@ def _draw_draws(axes: Axes, draws: pl.DataFrame, algorithms: Sequence[str]) -> N
         )
     axes.set_title("each draw, at its best source-validation", fontsize=10)
     axes.set_xlabel("source-validation accuracy [%]")
-    axes.set_ylabel("target accuracy [%]")
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))

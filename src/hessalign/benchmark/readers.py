@@ -11,7 +11,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,13 +24,17 @@ from typing_extensions import override
 from hessalign.algorithms import registry as algorithms
 from hessalign.benchmark.names import with_variant
 from hessalign.benchmark.selection import Rule, select
+from hessalign.checks import did_you_mean
 from hessalign.datasets import registry as datasets
 from hessalign.runs import (
     DONE,
     ERROR,
+    MEASURED,
     METRICS,
+    METRICS_FIELD,
     SPEC,
     SPLITS,
+    UNDEFINED,
     check_spec,
     divergence,
     parse_record,
@@ -47,6 +51,9 @@ RUN_KEY = ("dataset", "setting", "algorithm", "targets", "trial_seed", "hparams_
 """All that the rules of selection know of a run."""
 SIDES = ("inside", "outside")
 """Columns of the accuracies on the splits ``in`` and ``out``."""
+METRICS_OF_TABLES = ("accuracy", *MEASURED)
+"""What tables can report."""
+WORST_GROUP = "worst_group_accuracy"
 NAMED = 10
 """Runs that a note names; more are counted."""
 
@@ -102,6 +109,13 @@ class Run:
         """``"hessalign"`` or ``"DomainBed"``."""
         return self.reader.program
 
+    def lacks(self, metric: str) -> bool:
+        """Whether an evaluation has no value of a metric, and does not say why."""
+        records = map(json.loads, self.lines.split(b"\n")[:-1])
+        return any(
+            metric not in record.get(METRICS_FIELD, ()) for record in records if divergence([record]) is None
+        )
+
     def check(self) -> None:
         """Read each line on its own, which is slow.
 
@@ -150,12 +164,16 @@ class Reader(ABC):
         """The content of a line in the form of our own records; what is no object stays what it is."""
 
     @abstractmethod
-    def schema(self, domain_names: Sequence[str]) -> dict[str, pl.DataType]:
-        """The fields of a line that are read in bulk."""
+    def schema(self, domain_names: Sequence[str], metrics: Collection[str]) -> dict[str, pl.DataType]:
+        """The fields of a line that are read in bulk, some metrics among them."""
 
     @abstractmethod
     def accuracies(self, domain_names: Sequence[str]) -> Iterator[tuple[pl.Expr, pl.Expr]]:
         """Expressions for the ``in`` and ``out`` accuracy of each domain, in index order."""
+
+    @abstractmethod
+    def metric(self, name: str, domain_names: Sequence[str]) -> Iterator[tuple[pl.Expr, pl.Expr]]:
+        """The same of another metric that the schema was asked for; null where there is none."""
 
 
 class _Spec(BaseModel):
@@ -237,16 +255,29 @@ class OwnReader(Reader):
         return line
 
     @override
-    def schema(self, domain_names: Sequence[str]) -> dict[str, pl.DataType]:
-        """``{"step", ..., "accuracies": {name: {"in", "out"}}}``."""
+    def schema(self, domain_names: Sequence[str], metrics: Collection[str]) -> dict[str, pl.DataType]:
+        """``{"step", ..., "accuracies": {name: {"in", "out"}}, "metrics": {metric: {name: ...}}}``."""
         pair = pl.Struct({"in": pl.Float64(), "out": pl.Float64()})
-        return {"step": pl.Int64(), "accuracies": pl.Struct(dict.fromkeys(domain_names, pair))}
+        domains = pl.Struct(dict.fromkeys(domain_names, pair))
+        return {
+            "step": pl.Int64(),
+            "accuracies": domains,
+            METRICS_FIELD: pl.Struct(dict.fromkeys(metrics, domains)),
+        }
 
     @override
     def accuracies(self, domain_names: Sequence[str]) -> Iterator[tuple[pl.Expr, pl.Expr]]:
+        return self._pairs(pl.col("accuracies"), domain_names)
+
+    @override
+    def metric(self, name: str, domain_names: Sequence[str]) -> Iterator[tuple[pl.Expr, pl.Expr]]:
+        return self._pairs(pl.col(METRICS_FIELD).struct.field(name), domain_names)
+
+    @staticmethod
+    def _pairs(numbers: pl.Expr, domain_names: Sequence[str]) -> Iterator[tuple[pl.Expr, pl.Expr]]:
         # By place: Polars takes some names for patterns.
         places = [f"domain{index}" for index in range(len(domain_names))]
-        domains = pl.col("accuracies").struct.rename_fields(places).struct
+        domains = numbers.struct.rename_fields(places).struct
         for place in places:
             yield domains.field(place).struct.field("in"), domains.field(place).struct.field("out")
 
@@ -352,8 +383,8 @@ class DomainBedReader(Reader):
         return {"step": line.get("step"), "accuracies": accuracies}
 
     @override
-    def schema(self, domain_names: Sequence[str]) -> dict[str, pl.DataType]:
-        """``{"step", ..., "env0_in_acc", "env0_out_acc", ...}``."""
+    def schema(self, domain_names: Sequence[str], metrics: Collection[str]) -> dict[str, pl.DataType]:
+        """``{"step", ..., "env0_in_acc", "env0_out_acc", ...}``, and no metrics."""
         fields = {
             f"env{index}_{split}_acc": pl.Float64() for index in range(len(domain_names)) for split in SPLITS
         }
@@ -363,6 +394,11 @@ class DomainBedReader(Reader):
     def accuracies(self, domain_names: Sequence[str]) -> Iterator[tuple[pl.Expr, pl.Expr]]:
         for index in range(len(domain_names)):
             yield pl.col(f"env{index}_in_acc"), pl.col(f"env{index}_out_acc")
+
+    @override
+    def metric(self, name: str, domain_names: Sequence[str]) -> Iterator[tuple[pl.Expr, pl.Expr]]:
+        for _ in domain_names:
+            yield pl.lit(None, pl.Float64), pl.lit(None, pl.Float64)
 
 
 @cache
@@ -385,10 +421,12 @@ class Records:
             dataset apart, ``""`` if nothing does), ``algorithm`` (with its variant where it has several),
             ``targets``, ``trial_seed``, ``hparams_seed``, ``run`` (index into ``runs``), ``record``,
             ``step``, ``domain`` (index), ``inside`` and ``outside`` (accuracies on its two splits ``in`` and
-            ``out``, 0 to 1; NaN where there is none).
+            ``out``, 0 to 1; NaN where there is none), ``reported`` (the metric of tables on ``in``) and
+            ``worst_outside`` (accuracy of the worst group on ``out``), likewise.
         runs: By index.
         settings: Name of each run's setting.
         notes: What a reader should know: what was left out, repeated or told apart.
+        metric: What tables report.
 
     Examples:
         >>> import tempfile
@@ -427,22 +465,45 @@ class Records:
     runs: tuple[Run, ...]
     settings: tuple[str, ...]
     notes: tuple[str, ...]
+    metric: str = "accuracy"
 
     def choices(self, rule: Rule) -> pl.DataFrame:
         """What a rule ``selects``.
 
-        Where it could choose only among runs that had diverged, there is no choice.
+        Where it could choose only among runs that had diverged, or the metric is not defined, there is no
+        choice.
 
         Args:
-            rule: One of RULES.
+            rule: Name of a rule.
 
         Returns:
             A row for each choice.
         """
+        if self.metric != "accuracy":
+            return select(self.accuracies, rule).filter(~pl.col("test").is_nan())
         diverged = [index for index, run in enumerate(self.runs) if run.diverged is not None]
         return select(self.accuracies, rule).filter(
             ~(pl.col("run").is_in(diverged) & pl.col("test").is_nan())
         )
+
+    def require(self, metric: str, who: str) -> None:
+        """Refuse records that lack a metric.
+
+        Args:
+            metric: Its name.
+            who: What needs it, after the name of the argument that asked for it.
+
+        Raises:
+            ValueError: Naming the runs that have none in their records.
+        """
+        lacking = [run for run in self.runs if run.lacks(metric)]
+        if lacking:
+            named = ", ".join(str(run.folder) for run in lacking[:NAMED])
+            more = f" and {len(lacking) - NAMED} more" if len(lacking) > NAMED else ""
+            raise ValueError(
+                f"{who} needs {metric}, which is not in the records of {len(lacking)} of {len(self.runs)} "
+                f"runs, as of DomainBed and of former versions: {named}{more}"
+            )
 
     def example(self, dataset: str, setting: str) -> Run:
         """A run of a dataset in a setting; all of them share their domains and their config."""
@@ -450,18 +511,21 @@ class Records:
         return next(run for run, name in keys if (run.dataset, name) == (dataset, setting))
 
 
-def read_sweep(folder: Path, unfinished: bool = False) -> Records:
+def read_sweep(folder: Path, unfinished: bool = False, metric: str = "accuracy") -> Records:
     """Read every run below a folder: ours, and those of DomainBed's sweeps. Works while they are written.
 
     Args:
         folder: A sweep's folder, or any above run folders.
         unfinished: Whether runs that have not done all of their steps count.
+        metric: What tables report, ``"accuracy"`` (default) or ``"worst_group_accuracy"`` say; hyphens may
+            stand for underscores. It has no part in what the rules select.
 
     Returns:
         The records of all runs that count, and notes on those that do not.
 
     Raises:
-        ValueError: If there is no run to read, or a file is not what it should be, naming it.
+        ValueError: If there is no run to read, a file is not what it should be, naming it, the metric is not
+            known, or runs have not recorded it.
 
     Examples:
         >>> import tempfile
@@ -494,6 +558,7 @@ def read_sweep(folder: Path, unfinished: bool = False) -> Records:
         >>> len(records.runs), records.accuracies["step"].unique().sort().to_list()
         (1, [0, 2, 3])
     """
+    metric = check_metric(metric)
     found = dict(_run_folders(folder))
     strays = [path for path, files in found.items() if _is_stray(files)]
     for path in strays:
@@ -510,7 +575,7 @@ def read_sweep(folder: Path, unfinished: bool = False) -> Records:
     if not runs:
         raise ValueError(f"folder: {folder} holds no finished run yet. {' '.join(left_out)}")
     settings, told_apart = _name_settings(runs)
-    accuracies, dropped = _parse(runs)
+    accuracies, dropped = _parse(runs, metric)
     algorithms, variants = _name_algorithms(runs)
     table = pl.DataFrame(
         {
@@ -525,12 +590,42 @@ def read_sweep(folder: Path, unfinished: bool = False) -> Records:
         schema_overrides={"run": pl.UInt32, "targets": pl.List(pl.Int64)},
     )
     repeated = [f"Resumed runs repeated {dropped} records; the last of each step counts."] if dropped else []
-    return Records(
+    records = Records(
         accuracies=accuracies.join(table, on="run", how="left", maintain_order="left"),
         runs=tuple(runs),
         settings=tuple(settings),
-        notes=(*left_out, *_diverged(folder, runs), *told_apart, *variants, *repeated, *_shared_draws(table)),
+        notes=(
+            *left_out,
+            *_diverged(folder, runs),
+            *told_apart,
+            *variants,
+            *repeated,
+            *_shared_draws(table),
+            *_undefined(runs, metric),
+        ),
+        metric=metric,
     )
+    if metric != "accuracy":
+        records.require(metric, "metric: the table")
+    return records
+
+
+def check_metric(name: str) -> str:
+    """The name of a metric of tables, with underscores.
+
+    Returns:
+        The name.
+
+    Raises:
+        ValueError: If there is none of that name.
+    """
+    chosen = name.replace("-", "_")
+    if chosen not in METRICS_OF_TABLES:
+        allowed = [known.replace("_", "-") for known in METRICS_OF_TABLES]
+        raise ValueError(
+            f"metric: {name!r} is not known; allowed are {', '.join(allowed)}{did_you_mean(name, allowed)}"
+        )
+    return chosen
 
 
 def describe_value(value: Any) -> str:
@@ -570,7 +665,7 @@ def _open(folder: Path, files: Collection[str]) -> Run | None:
     return run
 
 
-def _parse(runs: Sequence[Run]) -> tuple[pl.DataFrame, int]:
+def _parse(runs: Sequence[Run], metric: str) -> tuple[pl.DataFrame, int]:
     """Records of all runs.
 
     A record that has a later one of the same run and step was repeated by a resumed run and is dropped, where
@@ -578,10 +673,11 @@ def _parse(runs: Sequence[Run]) -> tuple[pl.DataFrame, int]:
 
     Args:
         runs: At least one.
+        metric: That tables report.
 
     Returns:
         A row for each domain of each record, ``run`` (index), ``record``, ``step``, ``domain``, ``inside``,
-        ``outside``; and the number of records dropped.
+        ``outside``, ``reported``, ``worst_outside``; and the number of records dropped.
 
     Raises:
         ValueError: If a line is no record, naming file and line.
@@ -594,7 +690,7 @@ def _parse(runs: Sequence[Run]) -> tuple[pl.DataFrame, int]:
     first_record = dropped = 0
     for (_, domain_names), indices in groupby(sorted(range(len(runs)), key=kind), key=kind):
         chosen = list(indices)
-        records = _parse_alike([runs[index] for index in chosen], chosen)
+        records = _parse_alike([runs[index] for index in chosen], chosen, metric)
         if runs[chosen[0]].reader.repeats:
             last = records.unique(["run", "step"], keep="last", maintain_order=True)
             dropped += records.height - last.height
@@ -607,14 +703,17 @@ def _parse(runs: Sequence[Run]) -> tuple[pl.DataFrame, int]:
                 "record",
                 "step",
                 pl.lit(domain, pl.Int64).alias("domain"),
-                *(pl.col(f"{side}{domain}").fill_null(float("nan")).alias(side) for side in SIDES),
+                *(
+                    pl.col(f"{side}{domain}").fill_null(float("nan")).alias(side)
+                    for side in (*SIDES, "reported", "worst_outside")
+                ),
             )
             for domain in range(len(domain_names))
         ]
     return pl.concat(frames), dropped
 
 
-def _parse_alike(runs: Sequence[Run], indices: Sequence[int]) -> pl.DataFrame:
+def _parse_alike(runs: Sequence[Run], indices: Sequence[int], metric: str) -> pl.DataFrame:
     """``run``, ``step`` and ``(inside0, outside0, inside1 ...)`` of runs whose lines look alike."""
     reader, domain_names = runs[0].reader, runs[0].domain_names
     text = b"".join(run.lines for run in runs)
@@ -622,7 +721,7 @@ def _parse_alike(runs: Sequence[Run], indices: Sequence[int]) -> pl.DataFrame:
         text = _NOT_NUMBERS.sub(b": null", text)
     counts = [run.lines.count(b"\n") for run in runs]
     try:
-        lines = pl.read_ndjson(text, schema=reader.schema(domain_names))
+        lines = pl.read_ndjson(text, schema=reader.schema(domain_names, {metric, WORST_GROUP} - {"accuracy"}))
     except PolarsError as error:
         raise _bad_line(runs) from error
     if lines.height != sum(counts):
@@ -633,7 +732,15 @@ def _parse_alike(runs: Sequence[Run], indices: Sequence[int]) -> pl.DataFrame:
         for domain, pair in enumerate(reader.accuracies(domain_names))
         for side, expression in zip(SIDES, pair, strict=True)
     }
-    records = lines.select(owner, "step", **accuracies)
+    reported = reader.accuracies if metric == "accuracy" else partial(reader.metric, metric)
+    metrics = {
+        **{f"reported{domain}": inside for domain, (inside, _) in enumerate(reported(domain_names))},
+        **{
+            f"worst_outside{domain}": outside
+            for domain, (_, outside) in enumerate(reader.metric(WORST_GROUP, domain_names))
+        },
+    }
+    records = lines.select(owner, "step", **accuracies, **metrics)
     # What is null may be missing, so each such line is read on its own.
     good = pl.all_horizontal(pl.col("step") >= 0, *(pl.col(name).is_between(0, 1) for name in accuracies))
     doubtful = set(records.filter(~good.fill_null(False))["run"])
@@ -684,6 +791,19 @@ def _diverged(folder: Path, runs: Sequence[Run]) -> list[str]:
         f"{len(diverged)} of {len(runs)} runs diverged; their evaluations before that count, and where a "
         f"rule takes the last step they come last. They are {named}{more}."
     ]
+
+
+def _undefined(runs: Sequence[Run], metric: str) -> list[str]:
+    """Notes on target domains for which the metric is not defined; no figure rests on them."""
+    found: dict[tuple[str, str, str], None] = {}
+    for run in runs if metric != "accuracy" else ():
+        last = json.loads(run.lines.rstrip(b"\n").rpartition(b"\n")[2])
+        reasons = last.get(UNDEFINED, {}).get(metric, {})
+        for target in run.target_domains:
+            name = run.domain_names[target]
+            if SPLITS[0] in reasons.get(name, {}):
+                found[run.dataset, name, reasons[name][SPLITS[0]]] = None
+    return [f"{metric} is not defined on {name} of {dataset}: {why}." for dataset, name, why in found]
 
 
 def _shared_draws(table: pl.DataFrame) -> list[str]:

@@ -8,6 +8,8 @@ import polars as pl
 from hessalign.benchmark.names import (
     algorithm_label,
     dataset_label,
+    metric_label,
+    metric_unit,
     sorted_algorithms,
     sorted_datasets,
 )
@@ -34,11 +36,10 @@ from hessalign.benchmark.tables import (
     paired_differences,
 )
 from hessalign.checks import did_you_mean
+from hessalign.runs import MEASURED
 
-ACCURACY = "Percent, mean ± standard error (population, DomainBed) over trials."
-DIFFERENCE = (
-    "Percentage points, mean ± standard error (sample) over n pairs of equal trial and target domain."
-)
+ACCURACY = "mean ± standard error (population, DomainBed) over trials."
+DIFFERENCE = "mean ± standard error (sample) over n pairs of equal trial and target domain."
 SHOWN_CONFIG = ("backbone.name", "backbone.weights", "steps", "validation_images")
 
 
@@ -53,6 +54,7 @@ class _Block:
         targets: Target domains that runs have.
         algorithms: That have runs with one target domain, in the order of tables.
         selected: The rule's choices.
+        metric: What is reported of them.
     """
 
     rule: Rule
@@ -61,6 +63,7 @@ class _Block:
     targets: tuple[int, ...]
     algorithms: tuple[str, ...]
     selected: pl.DataFrame
+    metric: str
 
     @property
     def dataset(self) -> str:
@@ -73,7 +76,7 @@ class _Block:
         return published_accuracy(self.rule, algorithm, self.dataset)
 
     def title(self) -> str:
-        return _title(dataset_label(self.dataset), self.rule, self.setting)
+        return _title(dataset_label(self.dataset), self.rule, self.setting, self.metric)
 
     def tests(self, algorithm: str, target: int) -> pl.DataFrame:
         return self.selected.filter(algorithm=algorithm, target=target)
@@ -98,8 +101,16 @@ def make_report(
         The tables, in the order of reading, and notes on what is missing or was left out.
 
     Raises:
-        ValueError: If the baseline has no runs, or no run has a single target domain.
+        ValueError: If the baseline has no runs, no run has a single target domain, the records lack what a
+            rule looks at, or published figures are asked for of what nobody has published.
     """
+    if compare and records.metric != "accuracy":
+        raise ValueError(
+            f"compare: published figures are accuracies, and the metric is {records.metric}; leave one of "
+            "the two out"
+        )
+    if "worst-group" in rules:
+        records.require("worst_group_accuracy", "select: the rule worst-group")
     if not (records.accuracies["targets"].list.len() == 1).any():
         raise ValueError("folder: no run has a single target domain, so there is nothing to report")
     algorithms = sorted_algorithms(records.accuracies["algorithm"].unique())
@@ -146,6 +157,7 @@ def _blocks(records: Records, rule: Rule) -> list[_Block]:
                     targets=tuple(sorted(here["target"].unique())),
                     algorithms=tuple(sorted_algorithms(here["algorithm"])),
                     selected=selected.filter(dataset=dataset, setting=setting),
+                    metric=records.metric,
                 )
             )
     return blocks
@@ -169,9 +181,10 @@ def _by_target(block: _Block, compare: bool) -> Table:
         published = block.published(algorithm) if compare else None
         return _row(algorithm, [*cells, Cell(mean=_mean(cells)).beside(published)])
 
-    rows = finished_rows(map(row, block.algorithms))
+    rows = finished_rows(map(row, block.algorithms), block.metric)
     return Table(
         kind="targets",
+        metric=block.metric,
         rule=block.rule,
         dataset=block.dataset,
         setting=block.setting,
@@ -179,13 +192,13 @@ def _by_target(block: _Block, compare: bool) -> Table:
         title=block.title(),
         columns=block.columns("Avg"),
         rows=rows,
-        explanations=(ACCURACY, _extent(block), *_about_cells(rows)),
+        explanations=(_of_figures(block.metric), _extent(block), *_about_cells(rows)),
     )
 
 
 def _summary(blocks: Sequence[_Block], compare: bool) -> Table:
     """Cells by dataset: the mean over target domains within each trial, then mean and error over trials."""
-    rule, setting = blocks[0].rule, blocks[0].setting
+    rule, setting, metric = blocks[0].rule, blocks[0].setting, blocks[0].metric
     datasets = [block.dataset for block in blocks]
 
     def cell(algorithm: str, block: _Block) -> Cell:
@@ -209,15 +222,18 @@ def _summary(blocks: Sequence[_Block], compare: bool) -> Table:
         average = Cell(mean=_mean(cells), every_target=every_target)
         return _row(algorithm, [*cells, average.beside(published)])
 
-    rows = finished_rows(map(row, sorted_algorithms(name for block in blocks for name in block.algorithms)))
+    rows = finished_rows(
+        map(row, sorted_algorithms(name for block in blocks for name in block.algorithms)), metric
+    )
     return Table(
         kind="summary",
+        metric=metric,
         rule=rule,
         setting=setting,
-        title=_title("Averages over target domains", rule, setting),
+        title=_title("Averages over target domains", rule, setting, metric),
         columns=(*(Column(key=name, label=dataset_label(name)) for name in datasets), _average("Avg")),
         rows=rows,
-        explanations=(ACCURACY, *_about_cells(rows)),
+        explanations=(_of_figures(metric), *_about_cells(rows)),
     )
 
 
@@ -236,6 +252,7 @@ def _differences(block: _Block, baseline: str) -> Table:
 
     return Table(
         kind="differences",
+        metric=block.metric,
         rule=block.rule,
         dataset=block.dataset,
         setting=block.setting,
@@ -244,7 +261,7 @@ def _differences(block: _Block, baseline: str) -> Table:
         title=f"{block.title()}: difference from {algorithm_label(baseline)}",
         columns=block.columns("All"),
         rows=tuple(row(name) for name in block.algorithms if name != baseline),
-        explanations=(DIFFERENCE,),
+        explanations=(_of_differences(block.metric),),
     )
 
 
@@ -262,8 +279,25 @@ def _mean(cells: Sequence[Cell]) -> float | None:
     return sum(means) / len(means) if len(means) == len(cells) else None
 
 
-def _title(subject: str, rule: Rule, setting: str) -> str:
-    return f"{subject}, {RULE_LABELS[rule]}{f' [{setting}]' if setting else ''}"
+def _title(subject: str, rule: Rule, setting: str, metric: str) -> str:
+    shown = [subject, *([metric_label(metric)] if metric != "accuracy" else []), RULE_LABELS[rule]]
+    return f"{', '.join(shown)}{f' [{setting}]' if setting else ''}"
+
+
+def _of_figures(metric: str) -> str:
+    if metric == "accuracy":
+        return f"Percent, {ACCURACY}"
+    better = "larger" if MEASURED[metric] else "smaller"
+    label = metric_label(metric)
+    return (
+        f"{label[:1].upper()}{label[1:]} on the target domain in {metric_unit(metric)}, {better} is better; "
+        f"{ACCURACY}"
+    )
+
+
+def _of_differences(metric: str) -> str:
+    unit = metric_unit(metric).replace("percent", "percentage points")
+    return f"{unit[:1].upper()}{unit[1:]}, {DIFFERENCE}"
 
 
 def _extent(block: _Block) -> str:

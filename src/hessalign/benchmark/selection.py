@@ -1,29 +1,34 @@
-"""Model selection: which checkpoint of which hyper-parameters is reported. DomainBed's three rules.
+"""Model selection: which checkpoint of which hyper-parameters is reported. DomainBed's rules, and another.
 
 For one dataset, algorithm, target domain and trial, each rule gives every draw of hyper-parameters a
 *validation* accuracy that may guide the choice, and a *test* accuracy that is reported: that on the larger
-(``in``) split of the target domain. The draw with the largest validation accuracy is chosen; of equal ones
-that with the highest hparams_seed. A validation accuracy that is not a number comes last. A run that diverged
-has its accuracies until then, and none at the evaluation that found it out: of its checkpoints only the
-former ones can be chosen, and where the rule takes the last one, the run comes last.
+(``in``) split of the target domain, or another metric there, which has no part in the choice. The draw with
+the largest validation accuracy is chosen; of equal ones that with the highest hparams_seed. A validation
+accuracy that is not a number comes last. A run that diverged has its accuracies until then, and none at the
+evaluation that found it out: of its checkpoints only the former ones can be chosen, and where the rule takes
+the last one, the run comes last.
 
 Source: Gulrajani and Lopez-Paz, "In Search of Lost Domain Generalization", ICLR 2021, and its code, whose
 choices are met bit for bit up to seven source domains (from eight on, sums may round differently).
+
+The fourth rule, ``worst-group``, is no part of that protocol: it looks at the worst group of the source
+domains' held-out samples, as Sagawa et al. (ICLR 2020) do.
 """
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Literal
 
 import polars as pl
 
-Rule = Literal["source-validation", "leave-one-domain-out", "oracle"]
+Rule = Literal["source-validation", "leave-one-domain-out", "oracle", "worst-group"]
 """Name of a rule of selection."""
-RULES: tuple[Rule, ...] = get_args(Rule)
-"""All rules."""
+RULES: tuple[Rule, ...] = ("source-validation", "leave-one-domain-out", "oracle")
+"""The rules of DomainBed's protocol."""
 RULE_LABELS: dict[Rule, str] = {
     "source-validation": "source-validation (training-domain) selection",
     "leave-one-domain-out": "leave-one-domain-out selection",
     "oracle": "oracle (test-domain validation) selection",
+    "worst-group": "worst-group (training-domain) selection",
 }
 
 CELL = ("dataset", "setting", "algorithm", "target")
@@ -39,12 +44,15 @@ def select(accuracies: pl.DataFrame, rule: Rule) -> pl.DataFrame:
 
     Args:
         accuracies: As in [Records][hessalign.benchmark.readers.Records].
-        rule: One of RULES.
+        rule: Name of a rule.
 
     Returns:
         A row for each choice: ``dataset, setting, algorithm, target, trial_seed``; ``hparams_seed``, ``run``
-        and ``step`` of what was chosen; its ``validation`` and ``test`` accuracy, 0 to 1; and ``draws``, the
-        number of draws that it was chosen from.
+        and ``step`` of what was chosen; its ``validation`` and ``test`` accuracy, 0 to 1, or of the latter
+        the metric in ``reported``; and ``draws``, the number of draws that it was chosen from.
+
+    Raises:
+        ValueError: If the rule needs a column that is not there.
 
     Examples:
         >>> import tempfile
@@ -83,6 +91,8 @@ def select(accuracies: pl.DataFrame, rule: Rule) -> pl.DataFrame:
 
 def candidates(accuracies: pl.DataFrame, rule: Rule) -> pl.DataFrame:
     """Validation and test accuracy of every draw, at the checkpoint that the rule takes; a row for each."""
+    if "reported" not in accuracies.columns:
+        accuracies = accuracies.with_columns(reported=pl.col("inside"))
     return _CANDIDATES[rule](accuracies)
 
 
@@ -101,7 +111,35 @@ def source_validation(accuracies: pl.DataFrame) -> pl.DataFrame:
     checkpoints = _by_record(
         _single_target(accuracies),
         validation=pl.col("outside").filter(~is_target),
-        test=pl.col("inside").filter(is_target),
+        test=pl.col("reported").filter(is_target),
+    )
+    return _best_checkpoints(checkpoints)
+
+
+def worst_group(accuracies: pl.DataFrame) -> pl.DataFrame:
+    """The checkpoint with the largest accuracy on the worst group of the source domains.
+
+    A group is a domain and a class; its accuracy is that on the held-out (``out``) split of the domain. Only
+    runs with a single target domain count. Of equal checkpoints the first is taken.
+
+    Args:
+        accuracies: As [select][hessalign.benchmark.select] takes them.
+
+    Returns:
+        As of ``candidates``.
+
+    Raises:
+        ValueError: If there is no column ``worst_outside``.
+    """
+    if "worst_outside" not in accuracies.columns:
+        raise ValueError("accuracies: the rule 'worst-group' needs the column worst_outside")
+    is_target = pl.col("domain") == pl.col("target")
+    worst = pl.col("worst_outside").filter(~is_target)
+    checkpoints = _by_record(
+        _single_target(accuracies),
+        # A domain without held-out samples leaves the worst group unknown.
+        validation=pl.when(worst.is_nan().any()).then(float("nan")).otherwise(worst.min()).first().implode(),
+        test=pl.col("reported").filter(is_target),
     )
     return _best_checkpoints(checkpoints)
 
@@ -125,7 +163,7 @@ def leave_one_domain_out(accuracies: pl.DataFrame) -> pl.DataFrame:
     singles = _by_record(
         measured,
         validation=pl.col("inside"),
-        test=pl.col("inside").filter(pl.col("domain") == pl.col("target")),
+        test=pl.col("reported").filter(pl.col("domain") == pl.col("target")),
     ).filter(pl.len().over(*DRAW, "step") == 1)
     checkpoints = singles.drop("validation").join(_left_out_accuracies(accuracies), on=[*DRAW, "step"])
     return _best_checkpoints(checkpoints.filter(pl.col("pairs") == pl.col("domains") - 1).drop("pairs"))
@@ -143,7 +181,7 @@ def oracle(accuracies: pl.DataFrame) -> pl.DataFrame:
         As of ``candidates``.
     """
     target = _single_target(accuracies).filter(pl.col("domain") == pl.col("target"))
-    checkpoints = _by_record(target, validation=pl.col("outside"), test=pl.col("inside"))
+    checkpoints = _by_record(target, validation=pl.col("outside"), test=pl.col("reported"))
     last = checkpoints.sort("step", maintain_order=True).group_by(DRAW, maintain_order=True).last()
     return last.select(checkpoints.columns)
 
@@ -152,6 +190,7 @@ _CANDIDATES: dict[Rule, Callable[[pl.DataFrame], pl.DataFrame]] = {
     "source-validation": source_validation,
     "leave-one-domain-out": leave_one_domain_out,
     "oracle": oracle,
+    "worst-group": worst_group,
 }
 
 

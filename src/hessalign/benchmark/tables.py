@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from hessalign.benchmark.paper import Published
 from hessalign.benchmark.selection import Rule
+from hessalign.runs import MEASURED
 
 AVERAGE = "average"
 """Key of the column of means over all others."""
@@ -33,7 +34,7 @@ class Column(_Frozen):
 
 
 class Cell(_Frozen):
-    """One figure, in percent; of differences, in percentage points.
+    """One figure, in percent; of differences, in percentage points; of log-losses, in hundredths of a nat.
 
     Attributes:
         mean: None where there is no result.
@@ -94,6 +95,7 @@ class Table(_Frozen):
         setting: What sets these runs apart from others; ``""`` if nothing does.
         shared: All that the runs of a dataset share; empty for a summary.
         baseline: Of differences: what was subtracted.
+        metric: What the figures are.
         title: As printed.
         columns: Of cells.
         rows: In the order of tables of the field.
@@ -106,6 +108,7 @@ class Table(_Frozen):
     setting: str = ""
     shared: dict[str, Any] = {}
     baseline: str | None = None
+    metric: str = "accuracy"
     title: str
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
@@ -216,20 +219,23 @@ def paired_differences(selected: pl.DataFrame, baseline: str) -> pl.DataFrame:
     return others.with_columns(difference=pl.col("test") - pl.col("baseline_test")).drop("baseline_test")
 
 
-def finished_rows(rows: Iterable[Row]) -> tuple[Row, ...]:
+def finished_rows(rows: Iterable[Row], metric: str = "accuracy") -> tuple[Row, ...]:
     """Rows whose cells are ranked by column and know whether another cell rests on more runs."""
     listed = list(rows)
-    columns = [_compared(cells) for cells in zip(*(row.cells for row in listed), strict=True)]
+    larger_is_better = MEASURED.get(metric, True)
+    columns = [
+        _compared(cells, larger_is_better) for cells in zip(*(row.cells for row in listed), strict=True)
+    ]
     return tuple(
         row.model_copy(update={"cells": cells})
         for row, cells in zip(listed, zip(*columns, strict=True), strict=True)
     )
 
 
-def _compared(cells: Sequence[Cell]) -> list[Cell]:
+def _compared(cells: Sequence[Cell], larger_is_better: bool) -> list[Cell]:
     """The cells of one column; equal ones, as printed, share a rank."""
     printed = [_printed(cell) for cell in cells]
-    levels = sorted({value for value in printed if value is not None}, reverse=True)
+    levels = sorted({value for value in printed if value is not None}, reverse=larger_is_better)
     ranks: dict[float, Rank] = dict(zip(levels, ("best", "second"), strict=False)) if len(cells) > 1 else {}
     most = max((cell.runs or 0 for cell in cells), default=0)
     return [

@@ -10,6 +10,7 @@ from hessalign import benchmark
 from hessalign.cli.options import Panel, option, require_figure
 from hessalign.cli.terminal import Console, reported
 from hessalign.files import write_atomically
+from hessalign.runs.records import MEASURED
 
 Format = Literal["rich", "markdown", "latex", "html", "json", "csv"]
 BY_ENDING: Mapping[str, Format] = {
@@ -31,13 +32,23 @@ def collect_command(
     ],
     *,
     select: Annotated[
-        Literal["source-validation", "leave-one-domain-out", "oracle", "all"],
+        Literal["source-validation", "leave-one-domain-out", "oracle", "all", "worst-group"],
         option(
             Panel.ANALYSIS,
-            "How models are selected: source-validation, leave-one-domain-out, oracle, or all of these.",
+            "How models are selected: source-validation, leave-one-domain-out, oracle, or all of these; or "
+            "worst-group, by the worst class of a source domain.",
             metavar="RULE",
         ),
     ] = "source-validation",
+    metric: Annotated[
+        str,
+        option(
+            Panel.ANALYSIS,
+            f"What tables report of the target domain: accuracy, {', '.join(MEASURED).replace('_', '-')}. "
+            "Models are selected as without it.",
+            metavar="NAME",
+        ),
+    ] = "accuracy",
     baseline: Annotated[
         str | None, option(Panel.ANALYSIS, "Add paired differences from this algorithm, erm say.")
     ] = None,
@@ -97,6 +108,8 @@ def collect_command(
 
     hessalign collect runs/sweep --select oracle --compare paper --format latex --out tables.tex
 
+    hessalign collect runs/sweep --select worst-group --metric worst-group-accuracy
+
     hessalign collect runs/sweep --baseline erm --statistics --plot sweep.png --export-best best.json
     """
     console = Console(stderr=True)
@@ -112,7 +125,7 @@ def collect_command(
         if line and output_format == "csv":
             raise ValueError("line: a CSV file has cells of tables alone; choose another --format")
         rules = benchmark.RULES if select == "all" else (select,)
-        records = benchmark.read_sweep(folder, include_unfinished)
+        records = benchmark.read_sweep(folder, include_unfinished, metric)
         report = benchmark.report.make_report(records, rules, baseline, compare == "paper")
         if line:
             lines = benchmark.line.accuracy_lines(records)

@@ -14,7 +14,7 @@ from hessalign.figures import COLOURS, domain_mark, figure_text, save_figure, sa
 from hessalign.runs import METRICS, SPEC, divergence, read_as, read_records
 from hessalign.training import RunSpec
 
-NOT_CURVES = {"step", "accuracies", "step_seconds", "diverged"}
+NOT_CURVES = {"step", "accuracies", "metrics", "undefined", "step_seconds", "diverged"}
 OBJECTIVE = ("loss", "risk")
 OBJECTIVE_TITLE = "loss (objective) and risk"
 TITLES = {

@@ -17,6 +17,24 @@ DIVERGED = "diverged"
 """Field of a record: why the run ended there, in words."""
 SPLITS = ("in", "out")
 """Of each domain: the larger one, which source domains are trained on, and what is held out."""
+METRICS_FIELD, UNDEFINED = "metrics", "undefined"
+"""Fields of a record: numbers beside the accuracies, by name, domain and split; and why some are null."""
+MEASURED: Mapping[str, bool] = {
+    "balanced_accuracy": True,
+    "macro_f1": True,
+    "auroc": True,
+    "log_loss": False,
+    "ece": False,
+    "worst_group_accuracy": True,
+    "worst_group_log_loss": False,
+    "worst_group_ece": False,
+    "mean_group_accuracy": True,
+    "mean_group_log_loss": False,
+    "mean_group_ece": False,
+}
+"""The numbers of every domain, and whether the larger value is the better one. Groups are its classes."""
+OF_SOURCES = ("training_mean_group_accuracy", "training_mean_group_log_loss", "training_mean_group_ece")
+"""Those of source domains alone: each group weighs what it does in training."""
 
 
 def append_record(folder: Path, record: Mapping[str, Any]) -> None:
@@ -36,7 +54,8 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     """All whole lines; a last line that was torn by a kill is left out.
 
     Accuracies are from 0 to 1, or None where a split is empty or the run had diverged. A scalar that was not
-    finite is None.
+    finite is None. Records from before there were ``metrics`` have none, nor does that of a run that had
+    diverged.
 
     Args:
         folder: Of the run.
@@ -180,8 +199,8 @@ def _problem(record: Any) -> str | None:
     if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step < 2**63:
         return f"step must be a whole number of at least 0, got {step!r:.80}"
     for name, value in record.items():
-        if name == "accuracies":
-            wrong = _wrong_accuracy(value)
+        if name in ("accuracies", METRICS_FIELD, UNDEFINED):
+            wrong = _wrong_accuracy(value) if name == "accuracies" else _wrong_metric(name, value)
             if wrong is not None:
                 return wrong
         elif name == DIVERGED:
@@ -201,6 +220,21 @@ def _wrong_accuracy(accuracies: Any) -> str | None:
         for split, value in splits.items():
             if not _is_number(value) or not (_finite(value) is None or 0 <= value <= 1):
                 return f"accuracies of {domain!r}, {split}, must be from 0 to 1, got {value!r:.80}"
+    return None
+
+
+def _wrong_metric(field: str, numbers: Any) -> str | None:
+    """What is wrong with numbers, or with words on those that are null, by name, domain and split."""
+    if not isinstance(numbers, dict):
+        return f"{field} must be given by name, got {numbers!r:.80}"
+    for name, domains in numbers.items():
+        if not isinstance(domains, dict) or not all(isinstance(splits, dict) for splits in domains.values()):
+            return f"{field} must be given by name, domain and split, got {domains!r:.80} of {name!r}"
+        for domain, splits in domains.items():
+            for split, value in splits.items():
+                if not (isinstance(value, str) if field == UNDEFINED else _is_number(value)):
+                    kind = "text" if field == UNDEFINED else "a number"
+                    return f"{field} {name!r} of {domain!r}, {split}, must be {kind}, got {value!r:.80}"
     return None
 
 

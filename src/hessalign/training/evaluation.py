@@ -4,17 +4,21 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from hessalign.algorithms import Algorithm
 from hessalign.algorithms.base import Metrics, known_as
 from hessalign.exceptions import UntrustworthyWarning
-from hessalign.runs.records import DIVERGED
+from hessalign.metrics import measure_split
+from hessalign.runs.records import DIVERGED, MEASURED, METRICS_FIELD, OF_SOURCES, UNDEFINED
 from hessalign.training.batches import Key, Sample, load
 from hessalign.training.processes import ALONE, Processes
 
@@ -35,15 +39,38 @@ Predicted = tuple[Sequence[Tensor], Sequence[Tensor]]
 """Of each run: predicted classes of samples of its source domains, ``(n,)``, and their true classes."""
 
 
+@dataclass(frozen=True)
+class Outputs:
+    """What a network says of some samples, on the host.
+
+    Attributes:
+        logits: ``(n, C)``, of the network's type.
+        targets: True classes, ``(n,)``.
+    """
+
+    logits: Tensor
+    targets: Tensor
+
+    def accuracy(self) -> float:
+        """Share of samples whose largest logit is that of their class.
+
+        Returns:
+            Between 0 and 1; NaN of no sample, and where a logit is not finite.
+        """
+        classes = predicted_classes(self.logits)
+        right, unknown = int((classes == self.targets).sum()), int((classes == NO_CLASS).sum())
+        return share_right(right, unknown, len(self.targets))
+
+
 @torch.no_grad()
-def accuracy(
+def outputs(
     model: nn.Module,
     dataset: Dataset[Sample],
     device: torch.device,
     workers: int = 0,
     processes: Processes = ALONE,
-) -> float:
-    """Share of samples whose largest logit is that of their class, in evaluation mode.
+) -> Outputs:
+    """Logits of all samples in their order, in evaluation mode.
 
     Batches are dealt to the processes, and every sample and every batch has its own random numbers, so that
     the result depends neither on the number of processes nor on that of workers.
@@ -53,10 +80,10 @@ def accuracy(
         dataset: Samples; augmented ones are drawn the same way at every call.
         device: Of the model.
         workers: Processes that load samples.
-        processes: Of the run.
+        processes: Of the run; each gets all of it.
 
     Returns:
-        Between 0 and 1; NaN for an empty dataset, and where a logit is not finite.
+        The logits and the classes.
 
     Raises:
         OSError: If a sample cannot be read.
@@ -68,14 +95,79 @@ def accuracy(
     ]
     was_training = model.training
     model.eval()
-    right = unknown = 0
+    found = []
     with processes.together():
         for start, (inputs, targets, _) in zip(starts, load([dataset], batches, workers), strict=True):
-            classes = predicted_classes(_logits(model, inputs, device, start)).cpu()
-            right += int((classes == targets).sum())
-            unknown += int((classes == NO_CLASS).sum())
+            found.append((_logits(model, inputs, device, start).cpu(), targets))
     model.train(was_training)
-    return share_right(processes.all_reduce(right), processes.all_reduce(unknown), size)
+    if not size:
+        return Outputs(torch.zeros(0, 1), torch.zeros(0, dtype=torch.long))
+    # The first process has the first batch. Whoever has none learns from it how wide a row is.
+    like = found[0][0] if found else torch.zeros(0, 0)
+    width = processes.all_reduce(like.shape[1] * processes.is_first)
+    is_double = processes.all_reduce(int(like.dtype == torch.float64) * processes.is_first)
+    # bfloat16 and half lose nothing as float32, which NumPy and Parquet know.
+    logits = torch.zeros(size, width, dtype=torch.float64 if is_double else torch.float32)
+    labels = torch.zeros(size, dtype=torch.long)
+    for start, (rows, targets) in zip(starts, found, strict=True):
+        logits[start : start + len(rows)] = rows
+        labels[start : start + len(rows)] = targets
+    return Outputs(processes.sum(logits), processes.sum(labels))
+
+
+def accuracy(
+    model: nn.Module,
+    dataset: Dataset[Sample],
+    device: torch.device,
+    workers: int = 0,
+    processes: Processes = ALONE,
+) -> float:
+    """Accuracy of the ``outputs`` of a dataset, which take the same arguments."""
+    return outputs(model, dataset, device, workers, processes).accuracy()
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What an evaluation of a run found, by domain name and split.
+
+    Attributes:
+        accuracies: From 0 to 1; None of an empty split, NaN where a logit was not finite.
+        metrics: The other numbers, by name first; None where one is not defined.
+        undefined: Why it is not, in words, by name, domain and split.
+    """
+
+    accuracies: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    metrics: dict[str, dict[str, dict[str, float | None]]] = field(default_factory=dict)
+    undefined: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
+
+    def add(
+        self, domain: str, split: str, found: Outputs | None, training_counts: NDArray[np.intp] | None
+    ) -> None:
+        """Take in a split.
+
+        Args:
+            domain: Name of its domain.
+            split: ``"in"`` or ``"out"``.
+            found: Of the network; None of an empty split.
+            training_counts: Training samples of each class of the domain, ``(C,)``; None of a target domain.
+        """
+        right = None if found is None else found.accuracy()
+        self.accuracies.setdefault(domain, {})[split] = right
+        numbers: dict[str, float] = {}
+        if found is not None and right is not None and not math.isnan(right):
+            numbers = measure_split(found.targets.numpy(), found.logits.numpy(), training_counts)
+        for name in MEASURED if training_counts is None else (*MEASURED, *OF_SOURCES):
+            value = numbers.get(name, math.nan)
+            is_defined = not math.isnan(value)
+            self.metrics.setdefault(name, {}).setdefault(domain, {})[split] = value if is_defined else None
+            if not is_defined:
+                words = "no samples" if found is None else _why_undefined(name)
+                self.undefined.setdefault(name, {}).setdefault(domain, {})[split] = words
+
+
+def _why_undefined(name: str) -> str:
+    """Of a split that has samples."""
+    return "samples of one class alone" if name == "auroc" else "none of these groups was trained on"
 
 
 @torch.no_grad()
@@ -232,13 +324,15 @@ def what_diverged(
 def make_record(
     step: int,
     means: Mapping[str, float],
-    accuracies: Accuracies,
+    evaluated: Evaluated,
     problem: str | None,
 ) -> dict[str, Any]:
-    """The record of an evaluation; a network that has diverged has no accuracies."""
+    """The record of an evaluation; a network that has diverged has no accuracies, and no other metrics."""
     if problem is None:
-        return {"step": step, **means, "accuracies": accuracies}
-    none = {domain: dict.fromkeys(splits) for domain, splits in accuracies.items()}
+        measured = {"accuracies": evaluated.accuracies, METRICS_FIELD: evaluated.metrics}
+        why = {UNDEFINED: evaluated.undefined} if evaluated.undefined else {}
+        return {"step": step, **means, **measured, **why}
+    none = {domain: dict.fromkeys(splits) for domain, splits in evaluated.accuracies.items()}
     return {"step": step, **means, "accuracies": none, DIVERGED: problem}
 
 

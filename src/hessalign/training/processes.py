@@ -81,6 +81,12 @@ class Processes:
         dist.all_reduce(total, group=self.messages)
         return int(total)
 
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum over processes of what lies in main memory; exact where all but one have zeros."""
+        if self.count > 1:
+            dist.all_reduce(values, group=self.messages)
+        return values
+
     def broadcast(self, module: nn.Module) -> None:
         """Give all processes the first one's parameters and buffers.
 

@@ -34,11 +34,11 @@ from hessalign.runs.records import append_record, read_records, source_accuracy
 from hessalign.runs.seals import finish
 from hessalign.training.averaging import Mean, renew_statistics
 from hessalign.training.checkpoint import save_checkpoint
-from hessalign.training.evaluation import Accuracies, accuracy, make_record
+from hessalign.training.evaluation import Evaluated, Outputs, make_record, outputs
 from hessalign.training.machine import Machine, make_fabric
 from hessalign.training.predictor import load_trained
 from hessalign.training.spec import CheckpointMetadata, RunSpec
-from hessalign.training.trainer import batches_for_statistics, evaluation_splits
+from hessalign.training.trainer import batches_for_statistics, evaluation_splits, training_counts
 
 Selection = Literal["uniform", "restricted"]
 ALIKE = (
@@ -199,8 +199,8 @@ def average_runs(
             "steps": max(member.metadata.run.steps for member in chosen),
         }
     )
-    accuracies, state = soup.measure(chosen)
-    record = make_record(spec.steps - 1, {}, accuracies, None)
+    evaluated, state = soup.measure(chosen)
+    record = make_record(spec.steps - 1, {}, evaluated, None)
     with hold(out):
         write_atomically(out / SPEC, spec.model_dump_json(indent=1))
         append_record(out, record)
@@ -255,16 +255,17 @@ class _Soup:
         self._workers = machine.workers
         self._pretrained, self._wise_ft = pretrained, wise_ft
         self._training, self._evaluated = evaluation_splits(spec, dataset)
+        self._training_counts = training_counts(spec, dataset)
 
     def validation(self, members: Sequence[Member]) -> float:
         """Mean accuracy on the held-out samples of the source domains."""
-        accuracies, _ = self.measure(members, only_sources=True)
-        return source_accuracy({"accuracies": accuracies}, self._spec.target_domains)
+        evaluated, _ = self.measure(members, only_sources=True)
+        return source_accuracy({"accuracies": evaluated.accuracies}, self._spec.target_domains)
 
     def measure(
         self, members: Sequence[Member], *, only_sources: bool = False
-    ) -> tuple[Accuracies, dict[str, Tensor]]:
-        """Accuracies of the mean, and its ``state_dict``."""
+    ) -> tuple[Evaluated, dict[str, Tensor]]:
+        """How good the mean is, and its ``state_dict``."""
         mean = Mean()
         for member in members:
             mean.add({name: value for name, value in member.weights.items() if value.is_floating_point()})
@@ -275,23 +276,23 @@ class _Soup:
         size = self._algorithm.hparams.batch_size
         batches = batches_for_statistics(self._training, size, self._spec, self._workers)
         renew_statistics(self._algorithm, (inputs.to(self._device) for inputs in batches))
-        accuracies = {
-            domain.name: {
-                split: self._accuracy(samples, only_sources and (split == "in" or index in self._targets))
-                for split, samples in splits.items()
-            }
-            for index, (domain, splits) in enumerate(zip(self._dataset.domains, self._evaluated, strict=True))
-        }
-        return accuracies, {name: value.cpu().clone() for name, value in self._algorithm.state_dict().items()}
+        evaluated = Evaluated()
+        for index, (domain, splits, counts) in enumerate(
+            zip(self._dataset.domains, self._evaluated, self._training_counts, strict=True)
+        ):
+            for split, samples in splits.items():
+                is_left_out = only_sources and (split == "in" or index in self._targets)
+                evaluated.add(domain.name, split, self._outputs(samples, is_left_out), counts)
+        return evaluated, {name: value.cpu().clone() for name, value in self._algorithm.state_dict().items()}
 
     @property
     def _targets(self) -> tuple[int, ...]:
         return self._spec.target_domains
 
-    def _accuracy(self, samples: Any, is_left_out: bool) -> float | None:
+    def _outputs(self, samples: Any, is_left_out: bool) -> Outputs | None:
         if is_left_out or not len(samples):
             return None
-        return accuracy(self._algorithm, samples, self._device, self._workers)
+        return outputs(self._algorithm, samples, self._device, self._workers)
 
 
 def _check_alike(members: Sequence[Member]) -> None:

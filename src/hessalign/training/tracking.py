@@ -6,19 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from hessalign.exceptions import NoEffectWarning
+from hessalign.runs.records import METRICS_FIELD, UNDEFINED
 from hessalign.trackers import TrackedRun, Tracking
 from hessalign.training.spec import RunSpec
 from hessalign.training.trainer import Progress
 
 STEPS_BETWEEN = 10
-NO_SCALARS = ("step", "accuracies")
+NO_SCALARS = ("step", "accuracies", METRICS_FIELD, UNDEFINED)
 
 
 class RunTracking:
     """Hands a run's scalars to trackers as they become known.
 
     ``train/*`` are the scalars of single updates, every tenth step and at evaluations, and with them
-    ``speed/images_per_second``; ``accuracy/DOMAIN/in`` and ``/out`` are measured at evaluations.
+    ``speed/images_per_second``; ``accuracy/DOMAIN/in`` and ``/out`` are measured at evaluations, and so are
+    the other metrics, ``log_loss/DOMAIN/in`` say.
 
     Args:
         names: Of trackers: ``"tensorboard"``, ``"wandb"``, ``"mlflow"``, ``"trackio"``.
@@ -59,14 +61,14 @@ class RunTracking:
         values: dict[str, Any] = {f"train/{name}": value for name, value in progress.metrics.items()}
         values["speed/images_per_second"] = progress.images_per_second
         if evaluated and record is not None:
-            values |= _accuracies(record)
+            values |= _measured(record)
         self._log(progress.step, values)
 
     def write_records(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Add evaluations of a run that was trained together with others: means instead of single updates."""
         for record in records:
             numbers = {f"train/{name}": value for name, value in record.items() if _is_number(name, value)}
-            self._log(record["step"], numbers | _accuracies(record))
+            self._log(record["step"], numbers | _measured(record))
 
     def close(self) -> None:
         """Wait until all is written, or for half a minute."""
@@ -119,12 +121,13 @@ def _run(folder: Path, spec: RunSpec | None, store: Path | None) -> TrackedRun:
     return TrackedRun(name, spec.identity(), spec.model_dump(mode="json"), folder, kept)
 
 
-def _accuracies(record: Mapping[str, Any]) -> dict[str, float]:
+def _measured(record: Mapping[str, Any]) -> dict[str, float]:
     return {
-        f"accuracy/{domain}/{split}": accuracy
-        for domain, splits in record["accuracies"].items()
-        for split, accuracy in splits.items()
-        if accuracy is not None
+        f"{name}/{domain}/{split}": value
+        for name, domains in {"accuracy": record["accuracies"], **record.get(METRICS_FIELD, {})}.items()
+        for domain, splits in domains.items()
+        for split, value in splits.items()
+        if value is not None
     }
 
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Subset
 from typing_extensions import override
@@ -33,13 +35,14 @@ from hessalign.training.checkpoint import (
     save_checkpoint,
 )
 from hessalign.training.evaluation import (
-    Accuracies,
     Doubts,
+    Evaluated,
     Meter,
+    Outputs,
     Predicted,
-    accuracy,
     cross_entropy,
     make_record,
+    outputs,
     what_diverged,
 )
 from hessalign.training.machine import Machine, launched, make_fabric
@@ -128,8 +131,8 @@ class Computation(ABC):
         """One update; the scalars of several runs are ``(R,)``."""
 
     @abstractmethod
-    def accuracies(self, step: int) -> Sequence[Accuracies]:
-        """Of each run after a step."""
+    def evaluate(self, step: int) -> Sequence[Evaluated]:
+        """Each run after a step, on all domains."""
 
     @abstractmethod
     def state(self, run: int) -> Mapping[str, Tensor]:
@@ -168,11 +171,11 @@ def perform(
         meter.add(metrics, computation.samples)
         samples_per_second = meter.samples_per_second()
         if step % spec.evaluate_every == 0 or step == spec.steps - 1:
-            means, accuracies = meter.means(), computation.accuracies(step)
+            means, evaluated = meter.means(), computation.evaluate(step)
             records = {}
             for run in going:
-                problem = what_diverged(means[run], computation.state(run), accuracies[run])
-                records[run] = make_record(step, means[run], accuracies[run], processes.first_of(problem))
+                problem = what_diverged(means[run], computation.state(run), evaluated[run].accuracies)
+                records[run] = make_record(step, means[run], evaluated[run], processes.first_of(problem))
             computation.keep(step, records, meter)
             going = [run for run in going if DIVERGED not in records[run]]
             if not going:
@@ -270,6 +273,7 @@ class _Run(Computation):
         sources = [index for index in range(len(dataset.domains)) if index not in spec.target_domains]
         self.algorithm = build_algorithm(spec, dataset.input_shape, len(dataset.class_names), len(sources))
         self.training_sets, self.evaluated = evaluation_splits(spec, dataset)
+        self.training_counts = training_counts(spec, dataset)
         per_domain = self.algorithm.hparams.batch_size
         names = [dataset.domains[index].name for index in sources]
         check_sizes(names, list(map(len, self.training_sets)), per_domain)
@@ -338,7 +342,7 @@ class _Run(Computation):
         return metrics
 
     @override
-    def accuracies(self, step: int) -> Sequence[Accuracies]:
+    def evaluate(self, step: int) -> Sequence[Evaluated]:
         self.processes.broadcast(self.algorithm)
         mean = self._mean(step)
         if mean is None:
@@ -389,13 +393,14 @@ class _Run(Computation):
         for inputs in batches_for_statistics(self.training_sets, size, self.spec, self.machine.workers):
             yield self.fabric.strategy.precision.convert_input(inputs.to(self.fabric.device))
 
-    def _measured(self) -> Sequence[Accuracies]:
-        return [
-            {
-                domain.name: {name: self._accuracy(split) for name, split in splits.items()}
-                for domain, splits in zip(self.dataset.domains, self.evaluated, strict=True)
-            }
-        ]
+    def _measured(self) -> Sequence[Evaluated]:
+        evaluated = Evaluated()
+        for domain, splits, counts in zip(
+            self.dataset.domains, self.evaluated, self.training_counts, strict=True
+        ):
+            for name, split in splits.items():
+                evaluated.add(domain.name, name, self._outputs(split), counts)
+        return [evaluated]
 
     @override
     def state(self, run: int) -> Mapping[str, Tensor]:
@@ -432,10 +437,10 @@ class _Run(Computation):
             None if self.averaging is None else self.averaging.state(),
         )
 
-    def _accuracy(self, split: Split) -> float | None:
+    def _outputs(self, split: Split) -> Outputs | None:
         if not len(split):
             return None
-        return accuracy(self.algorithm, split, self.fabric.device, self.machine.workers, self.processes)
+        return outputs(self.algorithm, split, self.fabric.device, self.machine.workers, self.processes)
 
 
 def metadata_of(spec: RunSpec, dataset: DomainDataset) -> dict[str, Any]:
@@ -453,6 +458,17 @@ def evaluation_splits(spec: RunSpec, dataset: DomainDataset) -> tuple[list[Split
     splits = [_split(spec, dataset, index) for index in range(len(dataset.domains))]
     training = [part for index, (part, _) in enumerate(splits) if index not in spec.target_domains]
     return training, [evaluated for _, evaluated in splits]
+
+
+def training_counts(spec: RunSpec, dataset: DomainDataset) -> list[NDArray[np.intp] | None]:
+    """Training samples of each class, ``(C,)``, of each source domain; None of target domains."""
+    counts: list[NDArray[np.intp] | None] = []
+    for index, domain in enumerate(dataset.domains):
+        inside, _ = split_indices(len(domain.targets), spec.trial_seed, index, spec.holdout_fraction)
+        targets = np.asarray(domain.targets)[inside]
+        is_source = index not in spec.target_domains
+        counts.append(np.bincount(targets, minlength=len(dataset.class_names)) if is_source else None)
+    return counts
 
 
 def batches_for_statistics(

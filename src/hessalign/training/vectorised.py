@@ -31,24 +31,25 @@ from hessalign.datasets.registry import DATASETS_OF_FEATURES
 from hessalign.exceptions import DivergedError, NoEffectWarning
 from hessalign.loop import draw_samples
 from hessalign.runs.layout import CHECKPOINTS, hold, is_finished, remove_leftovers
-from hessalign.runs.records import DIVERGED, read_records, write_records
+from hessalign.runs.records import DIVERGED, SPLITS, read_records, write_records
 from hessalign.runs.seals import finish
 from hessalign.training.batches import check_sizes
 from hessalign.training.checkpoint import claim, last_record, save_checkpoint
 from hessalign.training.evaluation import (
-    NO_CLASS,
-    Accuracies,
+    Evaluated,
     Meter,
+    Outputs,
     Predicted,
     predicted_classes,
-    share_right,
 )
 from hessalign.training.machine import Machine, make_fabric
 from hessalign.training.spec import RunSpec, build_algorithm, check_targets
-from hessalign.training.trainer import Computation, metadata_of, perform
+from hessalign.training.trainer import Computation, metadata_of, perform, training_counts
 
 ROWS_AT_ONCE = 1024
 """Of an evaluation, which bounds its memory."""
+LOGITS_AT_ONCE = 2**28
+"""Of an evaluation, which bounds its memory where samples, classes and runs are many: 1 GiB."""
 OPTIMIZER = ("lr", "weight_decay")
 OWN_RULES = ("step", "make_optimizers", "adam", "forward")
 """Methods that the batched computation replaces: an algorithm that overrides one is trained alone."""
@@ -292,9 +293,17 @@ class _Stacked(Computation):
         return {"loss": losses.detach(), **metrics}
 
     @override
-    def accuracies(self, step: int) -> Sequence[Accuracies]:
-        self.classes = self._predict()
-        return self.data.accuracies(self.classes)
+    def evaluate(self, step: int) -> Sequence[Evaluated]:
+        each = len(self.data.plain) * len(self.dataset.class_names)
+        width = max(1, LOGITS_AT_ONCE // each)
+        evaluated, classes = [], []
+        for first in range(0, len(self.specs), width):
+            runs = range(first, min(first + width, len(self.specs)))
+            logits = self._predict(runs)
+            classes.append(predicted_classes(logits))
+            evaluated += [self.data.evaluate(run, logits[place]) for place, run in enumerate(runs)]
+        self.classes = torch.cat(classes)
+        return evaluated
 
     @override
     def state(self, run: int) -> Values:
@@ -355,19 +364,23 @@ class _Stacked(Computation):
         return resetting.expand(len(self.specs)), None if lr is None else torch.as_tensor(lr)
 
     @torch.no_grad()
-    def _predict(self) -> Tensor:
-        """Class of every sample of the dataset according to every run, ``(R, N)``; NO_CLASS where none."""
+    def _predict(self, runs: range) -> Tensor:
+        """Logits of every sample of the dataset according to some runs, ``(R, N, C)``."""
         self.algorithm.eval()
-        parameters = {name.removeprefix("algorithm."): value for name, value in self.parameters.items()}
-        classes = []
+        chosen = slice(runs.start, runs.stop)
+        parameters = {
+            name.removeprefix("algorithm."): value[chosen] for name, value in self.parameters.items()
+        }
+        found = []
         for rows in self.data.plain.split(ROWS_AT_ONCE):
             inputs = self.fabric.strategy.precision.convert_input(rows.float().to(self.fabric.device))
             logits = vmap(
                 lambda state, given: functional_call(self.algorithm, state, (given,)), in_dims=(0, None)
             )(parameters, inputs)
-            classes.append(predicted_classes(logits).cpu())
+            found.append(logits.cpu())
         self.algorithm.train()
-        return torch.cat(classes, dim=1)
+        joined = torch.cat(found, dim=1)
+        return joined if joined.dtype == torch.float64 else joined.float()
 
 
 class BatchedAdam:
@@ -462,6 +475,7 @@ class _Features:
         self.plain = torch.cat([_table(domain.plain)[:, 0] for domain in dataset.domains])
         starts = np.cumsum([0, *map(len, dataset.domains)]).tolist()
         self._splits = [self._split(spec, starts) for spec in specs]
+        self._training_counts = [training_counts(spec, dataset) for spec in specs]
         self._sources = [
             [index for index in range(len(dataset.domains)) if index not in spec.target_domains]
             for spec in specs
@@ -477,26 +491,25 @@ class _Features:
         inputs = self._table.index_select(0, rows.flatten()).unflatten(0, rows.shape).float()
         return inputs, self._labels[rows // self._views]
 
-    def accuracies(self, predicted: Tensor) -> list[dict[str, dict[str, float | None]]]:
-        """Of each run: accuracies of every domain's splits, by domain name.
+    def evaluate(self, run: int, logits: Tensor) -> Evaluated:
+        """A run on every domain's splits.
 
         Args:
-            predicted: As ``predicted_classes`` tells them,
-                ``(R, N)``.
+            run: Its number.
+            logits: Of all samples, ``(N, C)``.
 
         Returns:
-            None for an empty split, NaN for one with a sample whose logits are not finite.
+            What was found.
         """
-        return [
-            {
-                domain.name: {
-                    name: self._accuracy(predicted[run], samples[: self._specs[run].evaluation_samples])
-                    for name, samples in zip(("in", "out"), splits, strict=True)
-                }
-                for domain, splits in zip(self._dataset.domains, split, strict=True)
-            }
-            for run, split in enumerate(self._splits)
-        ]
+        evaluated = Evaluated()
+        for domain, splits, counts in zip(
+            self._dataset.domains, self._splits[run], self._training_counts[run], strict=True
+        ):
+            for name, rows in zip(SPLITS, splits, strict=True):
+                chosen = rows[: self._specs[run].evaluation_samples]
+                found = Outputs(logits[chosen], self._labels[chosen]) if len(chosen) else None
+                evaluated.add(domain.name, name, found, counts)
+        return evaluated
 
     def in_source_domains(self, predicted: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Of each run: predictions for its training samples, and their classes."""
@@ -506,13 +519,6 @@ class _Features:
         ]
         predictions = [predicted[run, samples] for run, samples in enumerate(rows)]
         return predictions, [self._labels[samples] for samples in rows]
-
-    def _accuracy(self, predicted: Tensor, samples: Numbers) -> float | None:
-        if not len(samples):
-            return None
-        classes = predicted[samples]
-        right, unknown = int((classes == self._labels[samples]).sum()), int((classes == NO_CLASS).sum())
-        return share_right(right, unknown, len(samples))
 
     def _rows(self, run: int, step: int) -> Numbers:
         rows = []
