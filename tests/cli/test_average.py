@@ -194,7 +194,7 @@ def test_a_folder_of_another_kind_is_named_as_what_it_is(features: Path, tmp_pat
         refused.stderr
     )
     refused = train(features, new, "--start-from", swept)
-    assert f"--start-from: there is no checkpoint in {swept}{of_a_sweep}" in words(refused.stderr)
+    assert f"--start-from: {swept} is the folder of a sweep; give one of the runs" in words(refused.stderr)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "swept"]
     assert [path.name for folder in (run, swept) for path in folder.iterdir()] == ["spec.json", "sweep.json"]
 

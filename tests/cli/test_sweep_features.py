@@ -11,7 +11,7 @@ import pytest
 from hessalign.algorithms import algorithm_names, get_algorithm
 from hessalign.datasets.features_file import save_features
 from tests.cli.command import hessalign, start_process, words
-from tests.training.tiny_features import tiny_features
+from tests.training.tiny_features import flat, tiny_features
 
 SHORT = ["--steps", "12", "--evaluate-every", "8", "--set", "batch_size=8", "--device", "cpu"]
 GRID = [*SHORT, "--algorithms", "fishr,hgp,mldg", "--trials", "1", "--hparams", "1", "--targets", "singles"]
@@ -46,7 +46,9 @@ def assert_same(first: Path, second: Path) -> None:
         for mine, theirs in zip(records(folder), records(other), strict=True):
             assert mine.keys() == theirs.keys()
             assert mine["accuracies"] == theirs["accuracies"]
-            for key in mine.keys() - {"accuracies", "step_seconds"}:
+            assert mine.get("undefined") == theirs.get("undefined")
+            assert flat(mine["metrics"]) == pytest.approx(flat(theirs["metrics"]), rel=1e-5, abs=1e-5)
+            for key in mine.keys() - {"accuracies", "metrics", "undefined", "step_seconds"}:
                 assert mine[key] == pytest.approx(theirs[key], rel=1e-5, abs=1e-5), key
 
 

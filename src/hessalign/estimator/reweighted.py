@@ -100,7 +100,7 @@ class JTTClassifier(ReweightedClassifier):
         >>> y = random.integers(0, 2, 300)
         >>> background = np.where(random.random(300) < 0.9, y, 1 - y)
         >>> X = 0.5 * random.normal(size=(300, 2)) + np.column_stack([2 * y, 4 * background])
-        >>> head = JTTClassifier().fit(X, y)
+        >>> head = JTTClassifier(upweight=5).fit(X, y)
         >>> head.score(X, y) > 0.7
         True
     """
