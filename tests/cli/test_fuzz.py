@@ -207,6 +207,7 @@ COMMANDS = {**commands(), "study": study_command}
 """Those of the package, and the one of the study of Colored MNIST that has options."""
 
 
+@pytest.mark.filterwarnings("default::hessalign.exceptions.HessalignWarning")
 @pytest.mark.parametrize(("words", "function"), COMMANDS.items(), ids=COMMANDS)
 def test_odd_values_end_in_a_sentence(
     words: str, function: Callable[..., None], place: Path, written: list[str]
