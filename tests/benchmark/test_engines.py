@@ -10,7 +10,6 @@ import torch
 from hessalign.benchmark.engines import LocalEngine, RayEngine
 from hessalign.benchmark.job import Job, perform
 from hessalign.benchmark.sweep import arrange, perform_all
-from tests.benchmark.test_ray import ray_folder  # noqa: F401 (a fixture)
 from tests.benchmark.test_slurm import jobs_of, records
 from tests.training.tiny_features import tiny_features
 
@@ -24,13 +23,9 @@ def twelve(folder: Path, out: str) -> list[Job]:
 @pytest.mark.parametrize("make", [lambda: LocalEngine(workers=2, threads=1), RayEngine], ids=["local", "ray"])
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::ResourceWarning")  # Ray's own
 def test_an_engine_gives_the_records_of_runs_done_here(
-    make: Callable[[], LocalEngine | RayEngine],
-    tmp_path: Path,
-    ray_folder: Path,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
+    make: Callable[[], LocalEngine | RayEngine], tmp_path: Path, ray_alone: None
 ) -> None:
     """SLURM's does in test_slurm.py, with a task that is stopped and queued again."""
-    monkeypatch.setenv("RAY_TMPDIR", str(ray_folder))
     tiny_features(tmp_path / "f.safetensors")
     jobs, here = twelve(tmp_path, "engine"), twelve(tmp_path, "here")
     with closing(make()) as engine:

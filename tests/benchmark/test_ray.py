@@ -1,11 +1,9 @@
 """The engine of a Ray cluster; that it gives the same records is tested with the command, too."""
 
 import os
-import secrets
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -114,22 +112,9 @@ def named(pids: list[int], name: str) -> list[int]:
     return [pid for pid in pids if Path(f"/proc/{pid}/comm").read_text().strip() == name]
 
 
-@pytest.fixture
-def ray_folder() -> Iterator[Path]:
-    """Where Ray notes its clusters, apart from those of others; a short path, for there are sockets in it."""
-    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not may_unshare(), reason="only root can give a process a file system of its own")
-def test_two_nodes_with_folders_of_their_own_and_one_of_them_killed(
-    tmp_path: Path, ray_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # As newer versions have it by themselves; the token is of this cluster alone.
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    monkeypatch.setenv("RAY_TMPDIR", str(ray_folder))
+def test_two_nodes_with_folders_of_their_own_and_one_of_them_killed(tmp_path: Path, ray_alone: None) -> None:
     tiny_features(tmp_path / "f.safetensors")
     out = tmp_path / "sweep"
     out.mkdir()
