@@ -276,10 +276,6 @@ def run_seed(
     )
 
 
-SETS_IN = ("anneal_steps", "irm_anneal_steps", "ib_anneal_steps", "burn_in_steps", "erm_steps")
-"""Hyper-parameters that are the step at which the weight of a penalty, or a method, sets in."""
-
-
 def too_late(specs: Sequence[RunSpec]) -> list[str]:
     """What sets in after the end of more than half of an algorithm's runs, and so is hardly measured by them.
 
@@ -293,10 +289,9 @@ def too_late(specs: Sequence[RunSpec]) -> list[str]:
     """
     runs: dict[tuple[str, str], list[bool]] = {}
     for spec in specs:
-        for name in SETS_IN:
-            if name in spec.hparams:
-                late = float(spec.hparams[name]) >= spec.steps
-                runs.setdefault((spec.algorithm, name), []).append(late)
+        for name, _ in get_algorithm(spec.algorithm).sets_in:
+            late = float(spec.hparams[name]) >= spec.steps
+            runs.setdefault((spec.algorithm, name), []).append(late)
     return [
         f"{algorithm} ({name}, {sum(late)} of {len(late)} runs)"
         for (algorithm, name), late in sorted(runs.items())

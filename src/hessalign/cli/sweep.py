@@ -358,7 +358,7 @@ def _planned(
     make_job: "Callable[..., Job]",
     console: Console,
 ) -> "list[Job]":
-    """All jobs; says which penalties hardly any of them will have."""
+    """All jobs; says what waits so long that hardly any of them will have it."""
     jobs = [
         make_job(spec, source)
         for source, dataset in zip(sources, opened, strict=True)
@@ -366,8 +366,8 @@ def _planned(
     ]
     if late := benchmark.protocol.too_late([job.spec for job in jobs]):
         console.print(
-            f"The penalty sets in after the end of most runs of: {', '.join(late)}; take more steps, or set "
-            "these to fewer.",
+            f"A penalty, or what else waits, sets in after the end of most runs of: {', '.join(late)}; take "
+            "more steps, or set these to fewer.",
             highlight=False,
         )
     return jobs
