@@ -32,7 +32,9 @@ def numeric(samples: Samples) -> list[int]:
     return samples.arguments["preprocessing"].transformers[0][2]
 
 
-@pytest.mark.parametrize("sign", ["", " ", "?", "NA", "nan", "NaN", "-", "N/A", "null", ".", "None", "#N/A"])
+@pytest.mark.parametrize(
+    "sign", ["", " ", "?", "NA", "nan", "NaN", "-", "N/A", "null", ".", "None", "#N/A", "<NA>", "NaT"]
+)
 @pytest.mark.parametrize("late", [False, True], ids=["first", "last"])
 def test_signs_of_missing_values_leave_numbers_numbers(tmp_path, sign, late) -> None:
     chol = [sign] * 120 + [str(200 + row) for row in range(ROWS - 120)]

@@ -14,12 +14,13 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from hessalign.datasets.base import MISSING as MISSING_NAMES
 from hessalign.datasets.features_format import SUFFIX, read_features
 from hessalign.datasets.tables import TABLES, read_table
 from hessalign.files import shown
 
 LABEL, DOMAIN = "label", "domain"
-MISSING = ("", "?", "na", "n/a", "#n/a", "nan", "null", "-", "--", ".")
+MISSING = (*MISSING_NAMES, "?", "na", "#n/a", "-", "--", ".")
 """What stands for no value, in small or capital letters, as the common programs write it."""
 NO_NUMBER = (*MISSING, "none")
 """The same among numbers; among words none may be a category."""
