@@ -201,6 +201,15 @@ def test_what_sets_in_after_the_end_is_told(steps: int, fixed: dict, late: list[
     assert protocol.too_late(sweep.plan(ManyDomains(3))) == late
 
 
+def test_whatever_an_algorithm_says_that_it_waits_with_is_told() -> None:
+    waits = [(name, field) for name in algorithm_names() for field, _ in get_algorithm(name).sets_in]
+    algorithms = tuple(dict.fromkeys(name for name, _ in waits))
+    config = RunConfig(steps=1, evaluate_every=1, fixed={"anneal_steps": 5})  # CMA does not wait by default
+    sweep = SweepSpec(algorithms=algorithms, trials=1, hparams=1, targets="singles", config=config)
+    told = [f"{name} ({field}, 3 of 3 runs)" for name, field in sorted(waits)]
+    assert protocol.too_late(sweep.plan(ManyDomains(3))) == told
+
+
 def test_every_algorithm_can_be_planned() -> None:
     specs = SweepSpec(algorithms=algorithm_names(), trials=1, hparams=4).plan(ManyDomains(4))
     assert len(specs) == len(algorithm_names()) * 4 * 10

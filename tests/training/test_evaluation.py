@@ -10,7 +10,7 @@ from torch import nn
 
 from hessalign.benchmark import read_sweep
 from hessalign.diagnostics.curves import read_history
-from hessalign.metrics import evaluate
+from hessalign.metrics import HIGHER_IS_BETTER, evaluate
 from hessalign.runs.records import MEASURED, OF_SOURCES, parse_record, read_records
 from hessalign.training import Machine, load_trained, train, train_together
 from hessalign.training.evaluation import Evaluated, Outputs, make_record, outputs
@@ -18,6 +18,13 @@ from hessalign.training.trainer import evaluation_splits, training_counts
 from tests.training.tiny_features import CLASSES, NAMES, feature_spec, tiny_features
 
 CPU = Machine("cpu")
+
+
+def test_metrics_of_records_are_better_where_those_of_predictions_are() -> None:
+    """The table of records stands apart, since reading them is to cost no scikit-learn."""
+    for name, larger in MEASURED.items():
+        metric = name.removeprefix("worst_group_").removeprefix("mean_group_")
+        assert larger is HIGHER_IS_BETTER[metric]
 
 
 @pytest.mark.parametrize("way", ["alone", "together", "sma"])
