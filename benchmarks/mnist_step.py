@@ -22,7 +22,7 @@ from hessalign.algorithms import DomainBatch
 from hessalign.backbones.networks import MnistCnn
 from hessalign.datasets.mnist import DigitSamples
 from hessalign.memory import keep_freed_memory
-from hessalign.training.evaluation import accuracy
+from hessalign.training.evaluation import outputs
 
 SHAPE, IMAGES = (2, 28, 28), 32
 EVALUATED = 640
@@ -159,7 +159,7 @@ def _evaluation() -> Comparison:
         plain.train()
         return right / EVALUATED
 
-    functions = {"ours": lambda: accuracy(ours, part, torch.device("cpu")), "plain": plain_loop}
+    functions = {"ours": lambda: outputs(ours, part, torch.device("cpu")).accuracy(), "plain": plain_loop}
     seconds = median_seconds(functions, ROUNDS, clock=time.process_time)
     return Comparison(
         f"MNIST network, evaluation of {EVALUATED} images",

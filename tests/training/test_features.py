@@ -14,7 +14,7 @@ from hessalign.datasets.features_file import FeaturesFile, feature_rows, save_fe
 from hessalign.datasets.image_folder import ImageFolderDomains
 from hessalign.training import FeaturesSpec, Machine, RunSpec, extract_features, train
 from hessalign.training.batches import domain_batches
-from hessalign.training.evaluation import accuracy
+from hessalign.training.evaluation import outputs
 from tests.cli.command import hessalign, words
 from tests.datasets.images import write_folder
 from tests.processes import start
@@ -198,7 +198,8 @@ def test_batches_and_accuracies_in_memory_are_those_read_one_by_one(tmp_path: Pa
         for name in ("inputs", "targets", "domains"):
             assert torch.equal(getattr(fast, name), getattr(other, name))
     model = torch.nn.Linear(WIDTH, 3)
-    assert accuracy(model, held[0], torch.device("cpu")) == accuracy(model, slow[0], torch.device("cpu"))
+    fast, late = (outputs(model, samples, torch.device("cpu")) for samples in (held[0], slow[0]))
+    assert fast.accuracy() == late.accuracy()
 
 
 @pytest.mark.filterwarnings("ignore:.* never sets in:hessalign.exceptions.NoEffectWarning")

@@ -15,7 +15,7 @@ from hessalign.training.checkpoint import (
     resume,
     save_checkpoint,
 )
-from hessalign.training.evaluation import accuracy
+from hessalign.training.evaluation import outputs
 from tests.training.tiny_domains import PIXELS, InMemory, TinyDomains
 
 
@@ -77,7 +77,7 @@ def test_accuracy_and_the_mode_it_leaves() -> None:
     model = nn.Sequential(nn.Identity(), nn.Dropout(0.9)).train()
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    assert accuracy(model, samples, torch.device("cpu")) == 0.8
+    assert outputs(model, samples, torch.device("cpu")).accuracy() == 0.8
     assert torch.equal(torch.get_rng_state(), before)
     assert model.training
 

@@ -16,7 +16,7 @@ from hessalign.algorithms import Algorithm, DomainBatch, algorithm_names, get_al
 from hessalign.backbones import Backbone
 from hessalign.loop import gather_samples
 from hessalign.training.batches import domain_batches
-from hessalign.training.evaluation import accuracy, outputs
+from hessalign.training.evaluation import outputs
 from hessalign.training.processes import Processes
 from tests.training.tiny_domains import InMemory, TinyDomains
 
@@ -165,15 +165,17 @@ def accuracies(processes: Processes) -> dict:
     torch.manual_seed(0)
     nn.init.normal_(model.weight)
     return {
-        "shared": accuracy(model, samples, cpu, 0, processes),
-        "alone": accuracy(model, samples, cpu),
+        "shared": outputs(model, samples, cpu, 0, processes).accuracy(),
+        "alone": outputs(model, samples, cpu).accuracy(),
         "same": torch.equal(
             outputs(model, samples, cpu, 0, processes).logits, outputs(model, samples, cpu).logits
         ),
         "none of its own": outputs(
             model, InMemory(samples.images[:3], samples.targets[:3]), cpu, 0, processes
         ).logits.shape,
-        "empty": str(accuracy(model, InMemory(torch.zeros(0, 4), torch.zeros(0)), cpu, 0, processes)),
+        "empty": str(
+            outputs(model, InMemory(torch.zeros(0, 4), torch.zeros(0)), cpu, 0, processes).accuracy()
+        ),
     }
 
 

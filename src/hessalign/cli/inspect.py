@@ -14,12 +14,12 @@ from hessalign.cli.terminal import Console, reported
 from hessalign.grid import NOTHING, Grid
 from hessalign.memory import keep_freed_memory
 
+if TYPE_CHECKING:
+    import polars as pl
+
 MOST_DOMAINS = 15
 """Rows of a table of domains in the terminal, the sharpest."""
 MOST_NOTES = 3
-
-if TYPE_CHECKING:
-    import polars as pl
 
 
 def inspect_command(

@@ -115,17 +115,6 @@ def outputs(
     return Outputs(processes.sum(logits), processes.sum(labels))
 
 
-def accuracy(
-    model: nn.Module,
-    dataset: Dataset[Sample],
-    device: torch.device,
-    workers: int = 0,
-    processes: Processes = ALONE,
-) -> float:
-    """Accuracy of the ``outputs`` of a dataset, which take the same arguments."""
-    return outputs(model, dataset, device, workers, processes).accuracy()
-
-
 @dataclass(frozen=True)
 class Evaluated:
     """What an evaluation of a run found, by domain name and split.
