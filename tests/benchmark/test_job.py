@@ -5,6 +5,7 @@ import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -245,11 +246,13 @@ def test_evaluated_samples_are_limited() -> None:
 
 
 def test_cost_is_that_of_its_parts() -> None:
-    cost = Cost(2.0, 0.5, record_bytes=10, spec_bytes=7, checkpoint_bytes=100)
+    cost = Cost(2.0, 0.5, record_bytes=10, spec_bytes=7, checkpoint_bytes=100, prediction_bytes=3)
     spec = tiny_spec(steps=12, evaluate_every=4)  # 4 evaluations of 60 samples; 2 source domains of 6 samples
     assert cost.seconds(spec, [20, 20, 20]) == 12 * 12 * 2.0 + 4 * 60 * 0.5
-    assert cost.disk_bytes(spec, keep_checkpoint=False) == 4 * 10 + 7
-    assert cost.disk_bytes(spec, keep_checkpoint=True) == 4 * 10 + 7 + 100
+    for checkpoint, predictions in product((False, True), repeat=2):
+        expected = 4 * (10 + 60 * 3 * predictions) + 7 + 100 * checkpoint
+        found = cost.disk_bytes(spec, [20, 20, 20], checkpoint=checkpoint, predictions=predictions)
+        assert found == expected
 
 
 def test_counting_needs_no_weights(monkeypatch: pytest.MonkeyPatch) -> None:

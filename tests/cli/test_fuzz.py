@@ -79,6 +79,7 @@ GOOD = {
     "export": ["of_photos", "--format", "torchscript", "--out", "new.pt"],
     "inspect": ["run", "--dataset", "features.safetensors"],
     "sweep": ["--datasets", "features.safetensors", "--algorithms", "erm,hgp", "--out", "sweep"],
+    "metrics": ["run"],
     "compare": ["features.safetensors", "--heads", "gradient"],
     "collect": ["run"],
     "algorithms": ["irm"],
@@ -115,6 +116,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = [("features.safetensors", name, ()) for name in ("run", "other")]
     for data, out, network in (*runs, ("photos", "of_photos", NETWORK)):
         line = ["train", "--dataset", str(root / data), "--algorithm", "erm", "--target", "0", *network]
+        line.append("--save-predictions")
         result = CliRunner().invoke(app, [*line, *FIXED["train"], "--out", str(root / out)])
         assert result.exit_code == 0, result.output
     (root / "images" / "domain" / "class").mkdir(parents=True)

@@ -28,7 +28,15 @@ from hessalign.experiments.colored_mnist import (
     save_model,
 )
 from hessalign.runs import CHECKPOINTS, layout, read_records
-from hessalign.training import Machine, Progress, RunSpec, load_trained, train, train_together
+from hessalign.training import (
+    Machine,
+    Progress,
+    RunSpec,
+    load_trained,
+    read_predictions,
+    train,
+    train_together,
+)
 from tests.training.tiny_features import feature_spec, tiny_features
 
 CPU = Machine("cpu")
@@ -66,9 +74,9 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> list[Base]:
         if progress.step == 3:
             raise StopError
 
-    train(spec, dataset, root / "finished", CPU)
+    train(spec, dataset, root / "finished", CPU, save_predictions=True)
     with pytest.raises(StopError):
-        train(spec, dataset, root / "interrupted", CPU, stop)
+        train(spec, dataset, root / "interrupted", CPU, stop, save_predictions=True)
     readers = run_readers(dataset)
     resumed = {**readers, "resume": lambda folder: resume(spec, dataset, folder)}
     # As they were before there were seals: damage that changes no structure cannot be seen.
@@ -108,6 +116,7 @@ def run_readers(dataset: FeaturesFile) -> dict[str, Callable[[Path], object]]:
 
     return {
         "records": lambda folder: scalars(read_records(folder)),
+        "predictions": lambda folder: read_predictions(folder).rows(),
         "collect": lambda folder: read_sweep(folder, unfinished=True).accuracies.rows(),
         "predict": predict,
         "curves": curves,

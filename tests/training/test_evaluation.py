@@ -1,5 +1,6 @@
 """What an evaluation measures: every sample seen once, the numbers those of ``hessalign.metrics``."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hessalign.runs.records import MEASURED, OF_SOURCES, parse_record, read_reco
 from hessalign.training import Machine, load_trained, train, train_together
 from hessalign.training.evaluation import Evaluated, Outputs, make_record, outputs
 from hessalign.training.trainer import evaluation_splits, training_counts
+from tests.training.tiny_domains import TinyDomains
 from tests.training.tiny_features import CLASSES, NAMES, feature_spec, tiny_features
 
 CPU = Machine("cpu")
@@ -72,7 +74,8 @@ def test_an_evaluation_sees_every_sample_once() -> None:
     model = Counting(4, 3)
     samples = [(torch.randn(4), index % 3) for index in range(150)]
     found = outputs(model, samples, torch.device("cpu"))
-    Evaluated().add("a", "in", found, None)
+    domain = TinyDomains().domains[0]
+    Evaluated().add(domain, "in", range(150), found, None)
     assert model.seen == len(found.targets) == 150
 
 
@@ -92,10 +95,11 @@ def test_logits_lose_nothing(dtype: torch.dtype, expected: torch.dtype) -> None:
 def test_what_is_not_defined_is_null_with_a_reason() -> None:
     evaluated = Evaluated()
     one_class = Outputs(torch.randn(3, 2), torch.zeros(3, dtype=torch.long))
-    evaluated.add("a", "in", one_class, np.array([0, 4]))
-    evaluated.add("a", "out", None, np.array([0, 4]))
-    evaluated.add("b", "in", one_class, None)
-    evaluated.add("b", "out", one_class, None)
+    a, b = (dataclasses.replace(TinyDomains().domains[0], name=name) for name in "ab")
+    evaluated.add(a, "in", range(3), one_class, np.array([0, 4]))
+    evaluated.add(a, "out", (), None, np.array([0, 4]))
+    evaluated.add(b, "in", range(3), one_class, None)
+    evaluated.add(b, "out", range(3, 6), one_class, None)
     record = make_record(0, {"loss": 1.0}, evaluated, None)
     text = json.dumps(record, allow_nan=False)
     assert parse_record(text.encode(), Path("metrics.jsonl"), 1) == record

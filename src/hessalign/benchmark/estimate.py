@@ -28,6 +28,9 @@ STEPS = 4
 FEW_PER_DOMAIN = 2
 """Samples of a domain in the batches that are measured first."""
 
+BYTES_OF_LOGIT, BYTES_OF_SAMPLE = 4, 4
+"""In a file of predictions; what tells a sample beside its logits repeats itself, and takes little."""
+
 LARGE_INPUT = 3 * 64 * 64
 """Values; with smaller inputs a step is never long."""
 
@@ -45,6 +48,7 @@ class Cost:
         record_bytes: Of the record of an evaluation.
         spec_bytes: Of a run's spec.
         checkpoint_bytes: Of a checkpoint.
+        prediction_bytes: Of a kept prediction of one sample.
     """
 
     image_seconds: float
@@ -52,6 +56,7 @@ class Cost:
     record_bytes: int
     spec_bytes: int
     checkpoint_bytes: int
+    prediction_bytes: int
 
     def seconds(self, spec: RunSpec, sizes: Sequence[int]) -> float:
         """Time of a run on domains of some sizes."""
@@ -59,12 +64,23 @@ class Cost:
         training = spec.steps * per_step * self.image_seconds
         return training + evaluations(spec) * evaluated_samples(spec, sizes) * self.evaluation_seconds
 
-    def disk_bytes(self, spec: RunSpec, keep_checkpoint: bool) -> int:
-        """Space that a finished run takes."""
+    def disk_bytes(self, spec: RunSpec, sizes: Sequence[int], *, checkpoint: bool, predictions: bool) -> int:
+        """Space that a finished run takes.
+
+        Args:
+            spec: The run.
+            sizes: Of its domains.
+            checkpoint: Whether it keeps one.
+            predictions: Whether it keeps those of every evaluation.
+
+        Returns:
+            Bytes.
+        """
+        kept = self.prediction_bytes * evaluated_samples(spec, sizes) if predictions else 0
         return (
-            evaluations(spec) * self.record_bytes
+            evaluations(spec) * (self.record_bytes + kept)
             + self.spec_bytes
-            + (self.checkpoint_bytes if keep_checkpoint else 0)
+            + (self.checkpoint_bytes if checkpoint else 0)
         )
 
 
@@ -136,6 +152,7 @@ def _measured(spec: RunSpec, dataset: DomainDataset, machine: Machine) -> Cost:
             record_bytes=(folder / METRICS).stat().st_size // evaluations(short),
             spec_bytes=(folder / SPEC).stat().st_size,
             checkpoint_bytes=checkpoint_bytes[0],
+            prediction_bytes=BYTES_OF_LOGIT * len(dataset.class_names) + BYTES_OF_SAMPLE,
         )
 
 

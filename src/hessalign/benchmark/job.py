@@ -45,6 +45,7 @@ class Job:
         out: Folder of the sweep.
         machine: Where to compute it.
         keep_checkpoint: Keep the last checkpoint of a finished run.
+        save_predictions: Keep the predictions of every evaluation.
         track: Names of trackers that get the run's scalars; those of a sweep share its folder.
     """
 
@@ -53,6 +54,7 @@ class Job:
     out: Path
     machine: Machine
     keep_checkpoint: bool = False
+    save_predictions: bool = False
     track: tuple[str, ...] = ()
 
     @cached_property
@@ -297,7 +299,15 @@ def _train(jobs: Sequence[Job]) -> None:
     if len(jobs) == 1:
         (job,) = jobs
         with suppress(DivergedError), _tracked(job) as report:
-            train(job.spec, _open(job), job.folder, job.machine, report, keep_checkpoint=job.keep_checkpoint)
+            train(
+                job.spec,
+                _open(job),
+                job.folder,
+                job.machine,
+                report,
+                keep_checkpoint=job.keep_checkpoint,
+                save_predictions=job.save_predictions,
+            )
     elif jobs:
         first = jobs[0]
         train_together(
@@ -306,6 +316,7 @@ def _train(jobs: Sequence[Job]) -> None:
             [job.folder for job in jobs],
             first.machine,
             checkpoints=first.keep_checkpoint,
+            save_predictions=first.save_predictions,
         )
         for job in jobs:
             if job.track:

@@ -5,15 +5,26 @@ import re
 import time
 import warnings
 from collections.abc import Hashable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from hessalign.backbones.weights import FILE_SUFFIXES, file_sha256
 from hessalign.benchmark.job import Engine, Job, Outcome, is_held, outcome_of_former
 from hessalign.benchmark.protocol import RunConfig, SweepSpec
-from hessalign.exceptions import HessalignWarning
+from hessalign.exceptions import HessalignWarning, NoEffectWarning
 from hessalign.files import write_atomically
-from hessalign.runs import SPEC, SWEEP, hold, is_finished
+from hessalign.markup import counted
+from hessalign.runs import (
+    CHECKPOINTS,
+    SPEC,
+    SWEEP,
+    divergence,
+    hold,
+    is_finished,
+    keeps_predictions,
+    read_records,
+)
 from hessalign.training import can_train_together
 
 CONFIG = "settings"
@@ -63,6 +74,8 @@ def perform_all(jobs: Sequence[Job], engine: Engine, most_together: int) -> Iter
     """
     heard: dict[str, list[HessalignWarning]] = {}
     left = []
+    asked = [job for job in jobs if job.keep_checkpoint or job.save_predictions]
+    _check_former([job for job in asked if is_finished(job.folder)])
     for job in jobs:
         if is_finished(job.folder):
             yield outcome_of_former(job)
@@ -111,7 +124,7 @@ def arrange(jobs: Sequence[Job], most_together: int) -> list[tuple[Job, ...]]:
         if alike is None:
             alone.append([job])
             continue
-        key = (alike, job.source, job.machine, job.keep_checkpoint)
+        key = (alike, job.source, job.machine, job.keep_checkpoint, job.save_predictions)
         group = open_groups.get(key)
         if group is None or len(group) == most_together:
             group = []
@@ -119,6 +132,27 @@ def arrange(jobs: Sequence[Job], most_together: int) -> list[tuple[Job, ...]]:
             open_groups[key] = group
         group.append(job)
     return [tuple(group) for group in (*together, *alone)]
+
+
+def _check_former(finished: Sequence[Job]) -> None:
+    """Tell of runs that were done before without what is to be kept of them."""
+    lacking: dict[str, list[Job]] = {"keep_checkpoints": [], "save_predictions": []}
+    for job in finished:
+        with suppress(ValueError, OSError):  # of damaged records the outcomes tell
+            if divergence(read_records(job.folder)) is None:
+                if job.keep_checkpoint and not (job.folder / CHECKPOINTS).is_dir():
+                    lacking["keep_checkpoints"].append(job)
+                if job.save_predictions and not keeps_predictions(job.folder):
+                    lacking["save_predictions"].append(job)
+    for name, jobs in lacking.items():
+        if jobs:
+            runs = f"{counted(len(jobs), 'run')} of the sweep {'were' if len(jobs) > 1 else 'was'}"
+            warnings.warn(
+                f"{name}: {runs} done before without, and nothing is done again; for what is missing remove "
+                f"their folders, such as {jobs[0].folder}, or choose another --out",
+                NoEffectWarning,
+                stacklevel=3,
+            )
 
 
 def _by_content(config: RunConfig) -> dict[str, Any]:

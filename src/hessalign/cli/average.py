@@ -42,6 +42,7 @@ def average_command(
     device: options.Device = "auto",
     loaders: options.Loaders = 0,
     out: Annotated[Path, option(Panel.OUTPUT, "Folder of the new run alone.", file_okay=False)],
+    save_predictions: options.SavePredictions = False,
     as_json: options.Json = False,
 ) -> None:
     """Average the weights of trained runs (DiWA), and write the mean as a run that predict and collect know.
@@ -64,7 +65,13 @@ def average_command(
             return found[0]
 
         record, spec = training.average_runs(
-            folders, out, find, training.Machine(device, workers=loaders), select, wise_ft
+            folders,
+            out,
+            find,
+            training.Machine(device, workers=loaders),
+            select,
+            wise_ft,
+            save_predictions=save_predictions,
         )
     if as_json:
         assert spec.average is not None

@@ -17,6 +17,7 @@ from hessalign.cli.compare import compare_command
 from hessalign.cli.export import export_command
 from hessalign.cli.features import features_command
 from hessalign.cli.inspect import inspect_command
+from hessalign.cli.metrics import metrics_command
 from hessalign.cli.predict import predict_command
 from hessalign.cli.sweep import sweep_command
 from hessalign.cli.train import train_command
@@ -65,6 +66,7 @@ add_command(app, "average", average_command)
 add_command(app, "predict", predict_command)
 add_command(app, "export", export_command)
 add_command(app, "inspect", inspect_command)
+add_command(app, "metrics", metrics_command)
 add_command(app, "compare", compare_command)
 add_command(app, "sweep", sweep_command)
 add_command(app, "collect", collect_command)

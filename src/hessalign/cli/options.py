@@ -405,4 +405,13 @@ Resume = Annotated[
     bool,
     option(Panel.OUTPUT, "Go on with what is unfinished at --out, or start if nothing is.", "--resume"),
 ]
+SavePredictions = Annotated[
+    bool,
+    option(
+        Panel.OUTPUT,
+        "Keep the logits of every evaluated sample, a Parquet file for each evaluation: some 4 bytes for "
+        "each class and sample.",
+        "--save-predictions",
+    ),
+]
 Json = Annotated[bool, option(Panel.OUTPUT, "Print the result as JSON.", "--json")]

@@ -186,6 +186,7 @@ def sweep_command(
         bool,
         option(Panel.OUTPUT, "Keep the last checkpoint of every finished run.", "--keep-checkpoints"),
     ] = False,
+    save_predictions: options.SavePredictions = False,
     track: options.Track = None,
     dry_run: Annotated[
         bool, option(Panel.OUTPUT, "Only count the runs, and estimate time and disk.", "--dry-run")
@@ -289,6 +290,7 @@ def sweep_command(
                     out=out.absolute(),
                     machine=machine,
                     keep_checkpoint=keep_checkpoints,
+                    save_predictions=save_predictions,
                     track=trackers,
                 ),
                 console,

@@ -118,7 +118,10 @@ def _measured(jobs: Sequence[Job], dataset: DomainDataset, most_together: int) -
         algorithm=first.spec.algorithm,
         runs=len(jobs),
         seconds=seconds,
-        disk_bytes=sum(cost.disk_bytes(job.spec, job.keep_checkpoint) for job in jobs),
+        disk_bytes=sum(
+            cost.disk_bytes(job.spec, sizes, checkpoint=job.keep_checkpoint, predictions=job.save_predictions)
+            for job in jobs
+        ),
     )
 
 

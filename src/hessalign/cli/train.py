@@ -112,6 +112,7 @@ def train_command(
     loaders: options.Loaders = 0,
     out: Annotated[Path, option(Panel.OUTPUT, "Folder of this run alone.", file_okay=False)],
     resume: options.Resume = False,
+    save_predictions: options.SavePredictions = False,
     plot: Annotated[
         Path | None,
         option(
@@ -226,7 +227,7 @@ def train_command(
             tracking = training.RunTracking(trackers, out, spec) if trackers else None
             if machine.computes_here:
                 keep_freed_memory()
-            record = _run(spec, data, out, machine, console, tracking)
+            record = _run(spec, data, out, machine, console, tracking, save_predictions)
     except KeyboardInterrupt:
         console.print(f"\nInterrupted. The latest checkpoint is in {out}; go on with --resume.")
         raise typer.Exit(INTERRUPTED if machine.is_first_process else 0) from None
@@ -301,6 +302,7 @@ def _run(
     machine: "training.Machine",
     console: Console,
     tracking: "training.RunTracking | None",
+    save_predictions: bool,
 ) -> dict[str, Any]:
     with progress_bar(console, "state") as bar:
         task = bar.add_task(spec.algorithm, total=spec.steps, state="")
@@ -328,7 +330,7 @@ def _run(
             bar.update(task, completed=progress.step + 1, state=", ".join(values))
 
         try:
-            record = training.train(spec, data, out, machine, report)
+            record = training.train(spec, data, out, machine, report, save_predictions=save_predictions)
         finally:
             if tracking is not None and machine.is_first_process:
                 tracking.close()

@@ -11,10 +11,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hessalign.figures import COLOURS, domain_mark, figure_text, save_figure, save_figures
-from hessalign.runs import METRICS, METRICS_FIELD, SPEC, UNDEFINED, divergence, read_as, read_records
+from hessalign.runs import (
+    METRICS,
+    METRICS_FIELD,
+    PREDICTIONS_FIELD,
+    SPEC,
+    UNDEFINED,
+    divergence,
+    read_as,
+    read_records,
+)
 from hessalign.training import RunSpec
 
-NOT_CURVES = {"step", "accuracies", METRICS_FIELD, UNDEFINED, "step_seconds", "diverged"}
+NOT_CURVES = {"step", "accuracies", METRICS_FIELD, UNDEFINED, PREDICTIONS_FIELD, "step_seconds", "diverged"}
 OBJECTIVE = ("loss", "risk")
 OBJECTIVE_TITLE = "loss (objective) and risk"
 TITLES = {

@@ -4,7 +4,7 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from filelock import FileLock, Timeout
 from hessalign.files import remove_drafts
 
 SPEC, METRICS, CHECKPOINTS, DONE, ERROR = "spec.json", "metrics.jsonl", "checkpoints", "done", "error.json"
+PREDICTIONS = "predictions"
+"""In a run's folder: a file for each evaluation, where they are kept."""
 RUNS, SWEEP = "runs", "sweep.json"
 """In a sweep's folder: the folders of its runs, and what was asked for."""
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "torch-export": ".pt2"}
@@ -235,12 +237,39 @@ def latest_name(checkpoints: Path) -> str | None:
     return name
 
 
+def predictions_path(folder: Path, step: int) -> Path:
+    """File of the predictions of a run's evaluation.
+
+    Args:
+        folder: Of the run.
+        step: Of the evaluation.
+
+    Returns:
+        Its path, whether or not it is there.
+    """
+    return folder / PREDICTIONS / f"step-{step:06d}.parquet"
+
+
+def remove_predictions(folder: Path, steps: Collection[int] = ()) -> None:
+    """Remove predictions of evaluations that a run has no records of.
+
+    Args:
+        folder: Of the run.
+        steps: Of the evaluations whose predictions stay; none by default.
+    """
+    kept = {predictions_path(folder, step) for step in steps}
+    for path in (folder / PREDICTIONS).glob("step-*.parquet"):
+        if path not in kept:
+            path.unlink(missing_ok=True)
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove what killed processes left in a run's folder: drafts, and checkpoints that are not the latest.
 
     Only for whoever holds the folder.
     """
     remove_drafts(folder)
+    remove_drafts(folder / PREDICTIONS)
     checkpoints = folder / CHECKPOINTS
     if not checkpoints.is_dir():
         return

@@ -10,15 +10,16 @@ from typing import Any
 
 from hessalign.exceptions import NoEffectWarning
 from hessalign.files import write_atomically
-from hessalign.runs.layout import METRICS
+from hessalign.runs.layout import METRICS, is_finished, remove_predictions
 from hessalign.runs.seals import read_lines
 
 DIVERGED = "diverged"
 """Field of a record: why the run ended there, in words."""
 SPLITS = ("in", "out")
 """Of each domain: the larger one, which source domains are trained on, and what is held out."""
-METRICS_FIELD, UNDEFINED = "metrics", "undefined"
-"""Fields of a record: numbers beside the accuracies, by name, domain and split; and why some are null."""
+METRICS_FIELD, UNDEFINED, PREDICTIONS_FIELD = "metrics", "undefined", "predictions"
+"""Fields of a record: numbers beside the accuracies, by name, domain and split; why some are null; and the
+SHA-256 of the file of the predictions that all of them are of, where it is kept."""
 MEASURED: Mapping[str, bool] = {
     "balanced_accuracy": True,
     "macro_f1": True,
@@ -138,13 +139,43 @@ def keep_records_before(folder: Path, step: int) -> None:
     """Drop what a killed run wrote after the checkpoint at which it resumes."""
     lines, torn = read_lines(folder)
     whole = lines.split(b"\n")[:-1]
-    kept = [
-        line + b"\n"
-        for number, line in enumerate(whole, start=1)
-        if parse_record(line, folder / METRICS, number)["step"] < step
+    steps = [
+        parse_record(line, folder / METRICS, number)["step"] for number, line in enumerate(whole, start=1)
     ]
+    kept = [line + b"\n" for line, done in zip(whole, steps, strict=True) if done < step]
     if torn or len(kept) < len(whole):
         write_atomically(folder / METRICS, b"".join(kept))
+    remove_predictions(folder, [done for done in steps if done < step])
+
+
+def remove_unrecorded(folder: Path) -> None:
+    """Remove predictions that no record tells of, as those of an evaluation at which the run had diverged."""
+    records = read_records(folder)
+    remove_predictions(folder, [record["step"] for record in records if PREDICTIONS_FIELD in record])
+
+
+def keeps_predictions(folder: Path) -> bool:
+    """Whether the run in a folder has kept predictions so far.
+
+    Returns:
+        False where no run was begun.
+
+    Raises:
+        ValueError: If the records are damaged.
+        OSError: If they cannot be read.
+    """
+    return any(PREDICTIONS_FIELD in record for record in read_records(folder))
+
+
+def check_predictions(folder: Path) -> None:
+    """Tell of a run that was done before without keeping the predictions that are asked for now."""
+    if is_finished(folder) and not keeps_predictions(folder):
+        warnings.warn(
+            f"save_predictions: the run in {folder} was done before without, and nothing is done again; for "
+            "its predictions do it in another folder",
+            NoEffectWarning,
+            stacklevel=3,
+        )
 
 
 def evaluated_steps(steps: int, every: int) -> list[int]:
@@ -203,7 +234,7 @@ def _problem(record: Any) -> str | None:
             wrong = _wrong_accuracy(value) if name == "accuracies" else _wrong_metric(name, value)
             if wrong is not None:
                 return wrong
-        elif name == DIVERGED:
+        elif name in (DIVERGED, PREDICTIONS_FIELD):
             if not isinstance(value, str):
                 return f"{name} must be text, got {value!r:.80}"
         elif not _is_number(value):

@@ -5,6 +5,7 @@ from .checkpoint import (
     is_started,
     latest_checkpoint,
     load_model,
+    read_predictions,
     read_records,
 )
 from .export import Exported, check_export, describe_export, export_model
@@ -65,6 +66,7 @@ __all__ = [
     "open_data",
     "open_recorded",
     "predict",
+    "read_predictions",
     "read_records",
     "read_vectors",
     "target_indices",

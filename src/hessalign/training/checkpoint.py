@@ -38,7 +38,9 @@ from hessalign.runs.layout import (
     is_finished,
     is_started,
     latest_checkpoint,
+    remove_predictions,
 )
+from hessalign.runs.predictions import read_predictions
 from hessalign.runs.records import divergence, evaluated_steps, keep_records_before, read_records
 from hessalign.runs.seals import check_spec, company_of, reopen
 from hessalign.training.averaging import Averaging
@@ -55,6 +57,7 @@ __all__ = [
     "last_record",
     "latest_checkpoint",
     "load_model",
+    "read_predictions",
     "read_records",
     "resume",
     "save_checkpoint",
@@ -327,6 +330,7 @@ def go_on(
     if checkpoint is None:
         if first:
             (folder / METRICS).unlink(missing_ok=True)
+            remove_predictions(folder)
         return 0, {}
     done = resume(checkpoint, algorithm, optimizers)
     written = _run_of(checkpoint)

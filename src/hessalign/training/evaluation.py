@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,18 @@ from torch.utils.data import Dataset
 
 from hessalign.algorithms import Algorithm
 from hessalign.algorithms.base import Metrics, known_as
+from hessalign.datasets.base import Domain
 from hessalign.exceptions import UntrustworthyWarning
 from hessalign.metrics import measure_split
-from hessalign.runs.records import DIVERGED, MEASURED, METRICS_FIELD, OF_SOURCES, UNDEFINED
+from hessalign.runs.predictions import PredictionTable
+from hessalign.runs.records import (
+    DIVERGED,
+    MEASURED,
+    METRICS_FIELD,
+    OF_SOURCES,
+    PREDICTIONS_FIELD,
+    UNDEFINED,
+)
 from hessalign.training.batches import Key, Sample, load
 from hessalign.training.processes import ALONE, Processes
 
@@ -115,7 +125,7 @@ def outputs(
     return Outputs(processes.sum(logits), processes.sum(labels))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Evaluated:
     """What an evaluation of a run found, by domain name and split.
 
@@ -123,23 +133,57 @@ class Evaluated:
         accuracies: From 0 to 1; None of an empty split, NaN where a logit was not finite.
         metrics: The other numbers, by name first; None where one is not defined.
         undefined: Why it is not, in words, by name, domain and split.
+        table: Takes in the predictions; None (default) where they are not kept.
+        predictions: SHA-256 of the file that they were written to; None where they are not kept.
     """
 
     accuracies: dict[str, dict[str, float | None]] = field(default_factory=dict)
     metrics: dict[str, dict[str, dict[str, float | None]]] = field(default_factory=dict)
     undefined: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
+    table: PredictionTable | None = None
+    predictions: str | None = None
 
     def add(
-        self, domain: str, split: str, found: Outputs | None, training_counts: NDArray[np.intp] | None
+        self,
+        domain: Domain,
+        split: str,
+        samples: Sequence[int],
+        found: Outputs | None,
+        training_counts: NDArray[np.intp] | None,
     ) -> None:
         """Take in a split.
 
         Args:
-            domain: Name of its domain.
+            domain: Whose it is.
             split: ``"in"`` or ``"out"``.
+            samples: Which of the domain's.
             found: Of the network; None of an empty split.
             training_counts: Training samples of each class of the domain, ``(C,)``; None of a target domain.
         """
+        self._measure(domain.name, split, found, training_counts)
+        if self.table is not None and found is not None:
+            files = [domain.plain.file_of(sample) for sample in samples]
+            targets, logits = found.targets.numpy(), found.logits.numpy()
+            self.table.add(domain.name, split, np.asarray(samples), targets, logits, files)
+
+    def keep(self, folder: Path, step: int) -> None:
+        """Write the predictions, where there is a table of them and all are finite.
+
+        Args:
+            folder: Of the run.
+            step: Of the evaluation.
+
+        Raises:
+            OSError: If they cannot be written.
+        """
+        known = (value for splits in self.accuracies.values() for value in splits.values())
+        if self.table is not None and not any(value is not None and math.isnan(value) for value in known):
+            self.predictions = self.table.write(folder, step)
+        self.table = None
+
+    def _measure(
+        self, domain: str, split: str, found: Outputs | None, training_counts: NDArray[np.intp] | None
+    ) -> None:
         right = None if found is None else found.accuracy()
         self.accuracies.setdefault(domain, {})[split] = right
         numbers: dict[str, float] = {}
@@ -320,7 +364,8 @@ def make_record(
     if problem is None:
         measured = {"accuracies": evaluated.accuracies, METRICS_FIELD: evaluated.metrics}
         why = {UNDEFINED: evaluated.undefined} if evaluated.undefined else {}
-        return {"step": step, **means, **measured, **why}
+        kept = {} if evaluated.predictions is None else {PREDICTIONS_FIELD: evaluated.predictions}
+        return {"step": step, **means, **measured, **why, **kept}
     none = {domain: dict.fromkeys(splits) for domain, splits in evaluated.accuracies.items()}
     return {"step": step, **means, "accuracies": none, DIVERGED: problem}
 

@@ -29,6 +29,7 @@ from hessalign.runs.layout import (
     of_sweep,
     what_lies_there,
 )
+from hessalign.runs.predictions import PredictionTable
 from hessalign.runs.recipe import MeanOfRuns
 from hessalign.runs.records import append_record, read_records, source_accuracy
 from hessalign.runs.seals import finish
@@ -38,7 +39,12 @@ from hessalign.training.evaluation import Evaluated, Outputs, make_record, outpu
 from hessalign.training.machine import Machine, make_fabric
 from hessalign.training.predictor import load_trained
 from hessalign.training.spec import CheckpointMetadata, RunSpec
-from hessalign.training.trainer import batches_for_statistics, evaluation_splits, training_counts
+from hessalign.training.trainer import (
+    batches_for_statistics,
+    evaluation_splits,
+    prediction_table,
+    training_counts,
+)
 
 Selection = Literal["uniform", "restricted"]
 ALIKE = (
@@ -107,6 +113,8 @@ def average_runs(
     machine: Machine,
     selection: Selection = "uniform",
     wise_ft: float = 1.0,
+    *,
+    save_predictions: bool = False,
 ) -> tuple[dict[str, Any], RunSpec]:
     r"""A network that is the mean of trained ones, as a run of its own.
 
@@ -124,6 +132,7 @@ def average_runs(
         machine: Where to evaluate.
         selection: ``"uniform"`` (default) takes all; or ``"restricted"``.
         wise_ft: ``α``, 0 to 1; 1 (default) for no pretrained part.
+        save_predictions: As [train][hessalign.training.train] takes it.
 
     Returns:
         The record of the mean's evaluation, and the spec of the new run, which names the members. Its
@@ -199,10 +208,11 @@ def average_runs(
             "steps": max(member.metadata.run.steps for member in chosen),
         }
     )
-    evaluated, state = soup.measure(chosen)
-    record = make_record(spec.steps - 1, {}, evaluated, None)
+    evaluated, state = soup.measure(chosen, prediction_table(dataset) if save_predictions else None)
     with hold(out):
         write_atomically(out / SPEC, spec.model_dump_json(indent=1))
+        evaluated.keep(out, spec.steps - 1)
+        record = make_record(spec.steps - 1, {}, evaluated, None)
         append_record(out, record)
         metadata = first.model_copy(update={"run": spec}).model_dump(mode="json")
         algorithm.load_state_dict(state)
@@ -263,7 +273,7 @@ class _Soup:
         return source_accuracy({"accuracies": evaluated.accuracies}, self._spec.target_domains)
 
     def measure(
-        self, members: Sequence[Member], *, only_sources: bool = False
+        self, members: Sequence[Member], table: PredictionTable | None = None, *, only_sources: bool = False
     ) -> tuple[Evaluated, dict[str, Tensor]]:
         """How good the mean is, and its ``state_dict``."""
         mean = Mean()
@@ -276,13 +286,13 @@ class _Soup:
         size = self._algorithm.hparams.batch_size
         batches = batches_for_statistics(self._training, size, self._spec, self._workers)
         renew_statistics(self._algorithm, (inputs.to(self._device) for inputs in batches))
-        evaluated = Evaluated()
+        evaluated = Evaluated(table=table)
         for index, (domain, splits, counts) in enumerate(
             zip(self._dataset.domains, self._evaluated, self._training_counts, strict=True)
         ):
             for split, samples in splits.items():
                 is_left_out = only_sources and (split == "in" or index in self._targets)
-                evaluated.add(domain.name, split, self._outputs(samples, is_left_out), counts)
+                evaluated.add(domain, split, samples.indices, self._outputs(samples, is_left_out), counts)
         return evaluated, {name: value.cpu().clone() for name, value in self._algorithm.state_dict().items()}
 
     @property

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from hessalign.exceptions import NoEffectWarning
-from hessalign.runs.records import METRICS_FIELD, UNDEFINED
+from hessalign.runs.records import METRICS_FIELD, PREDICTIONS_FIELD, UNDEFINED
 from hessalign.trackers import TrackedRun, Tracking
 from hessalign.training.spec import RunSpec
 from hessalign.training.trainer import Progress
 
 STEPS_BETWEEN = 10
-NO_SCALARS = ("step", "accuracies", METRICS_FIELD, UNDEFINED)
+NO_SCALARS = ("step", "accuracies", METRICS_FIELD, UNDEFINED, PREDICTIONS_FIELD)
 
 
 class RunTracking:

@@ -22,8 +22,21 @@ from hessalign.algorithms import Algorithm
 from hessalign.algorithms.base import Metrics
 from hessalign.datasets.base import DomainDataset, Samples, split_indices
 from hessalign.exceptions import NoEffectWarning
-from hessalign.runs.layout import CHECKPOINTS, hold, is_finished, latest_checkpoint, remove_leftovers
-from hessalign.runs.records import DIVERGED, append_record
+from hessalign.runs.layout import (
+    CHECKPOINTS,
+    hold,
+    is_finished,
+    latest_checkpoint,
+    remove_leftovers,
+)
+from hessalign.runs.predictions import PredictionTable
+from hessalign.runs.records import (
+    DIVERGED,
+    append_record,
+    check_predictions,
+    keeps_predictions,
+    remove_unrecorded,
+)
 from hessalign.runs.seals import finish
 from hessalign.training.averaging import RENEWAL_BATCHES, Mean, in_place, make_averaging
 from hessalign.training.batches import check_sizes, domain_batches
@@ -194,6 +207,7 @@ def train(
     report: Callable[[Progress], None] | None = None,
     *,
     keep_checkpoint: bool = True,
+    save_predictions: bool = False,
 ) -> dict[str, Any]:
     """Run a spec from its beginning, or from the latest checkpoint in the folder.
 
@@ -208,6 +222,9 @@ def train(
             processes must come to this call, too, with the same arguments.
         report: Called after every step, in the first process.
         keep_checkpoint: Whether the last checkpoint stays when the run is done.
+        save_predictions: Keep the logits of every evaluated sample, in a Parquet file for each evaluation,
+            which [read_predictions][hessalign.training.read_predictions] reads. A run that was begun with it
+            goes on with it.
 
     Returns:
         The record of the last evaluation.
@@ -219,6 +236,10 @@ def train(
             folder.
         DivergedError: If the loss, a weight or a prediction was not finite at an evaluation. The run ends
             there and is done; its last record says so.
+
+    Warns:
+        NoEffectWarning: If predictions are to be saved of a run that was done before without, or a request of
+            the spec never comes to pass.
 
     Examples:
         >>> import tempfile
@@ -243,11 +264,13 @@ def train(
         >>> record["step"]
         1
     """
-    run = _Run(spec, dataset, folder, machine, keep_checkpoint)
+    run = _Run(spec, dataset, folder, machine, keep_checkpoint, save_predictions)
     with hold(folder) if machine.is_first_process else nullcontext():
         if machine.is_first_process:
             claim_or_lengthen(folder, spec)
             remove_leftovers(folder)
+            if save_predictions:
+                check_predictions(folder)
         if not is_finished(folder):
             with launched(run.fabric) as processes:
                 first_step, sums = run.start(processes)
@@ -260,7 +283,13 @@ class _Run(Computation):
     """One run, whose update several processes may share."""
 
     def __init__(
-        self, spec: RunSpec, dataset: DomainDataset, folder: Path, machine: Machine, keep_checkpoint: bool
+        self,
+        spec: RunSpec,
+        dataset: DomainDataset,
+        folder: Path,
+        machine: Machine,
+        keep_checkpoint: bool,
+        save_predictions: bool,
     ) -> None:
         check_targets(spec, dataset)
         if spec.average is not None:
@@ -270,6 +299,7 @@ class _Run(Computation):
         torch.manual_seed(spec.seed)
         self.specs, self.spec, self.dataset = (spec,), spec, dataset
         self.folder, self.machine, self.keep_checkpoint = folder, machine, keep_checkpoint
+        self.save_predictions = save_predictions or keeps_predictions(folder)
         sources = [index for index in range(len(dataset.domains)) if index not in spec.target_domains]
         self.algorithm = build_algorithm(spec, dataset.input_shape, len(dataset.class_names), len(sources))
         self.training_sets, self.evaluated = evaluation_splits(spec, dataset)
@@ -326,6 +356,7 @@ class _Run(Computation):
                 )
             if not self.keep_checkpoint:
                 shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
+            remove_unrecorded(self.folder)
             finish(self.folder)
 
     @override
@@ -347,10 +378,10 @@ class _Run(Computation):
         mean = self._mean(step)
         if mean is None:
             self.predicting = None
-            return self._measured()
+            return self._measured(step)
         with in_place(self.algorithm, mean.values, self._batches_for_statistics()):
             self.predicting = {name: value.clone() for name, value in self.algorithm.state_dict().items()}
-            return self._measured()
+            return self._measured(step)
 
     def _mean(self, step: int) -> Mean | None:
         """What predicts after a step, where that is a mean."""
@@ -393,13 +424,16 @@ class _Run(Computation):
         for inputs in batches_for_statistics(self.training_sets, size, self.spec, self.machine.workers):
             yield self.fabric.strategy.precision.convert_input(inputs.to(self.fabric.device))
 
-    def _measured(self) -> Sequence[Evaluated]:
-        evaluated = Evaluated()
+    def _measured(self, step: int) -> Sequence[Evaluated]:
+        keeps = self.save_predictions and self.processes.is_first
+        evaluated = Evaluated(table=prediction_table(self.dataset) if keeps else None)
         for domain, splits, counts in zip(
             self.dataset.domains, self.evaluated, self.training_counts, strict=True
         ):
             for name, split in splits.items():
-                evaluated.add(domain.name, name, self._outputs(split), counts)
+                evaluated.add(domain, name, split.indices, self._outputs(split), counts)
+        with self.processes.together():
+            evaluated.keep(self.folder, step)
         return [evaluated]
 
     @override
@@ -451,6 +485,11 @@ def metadata_of(spec: RunSpec, dataset: DomainDataset) -> dict[str, Any]:
         input_shape=dataset.input_shape,
         source_domains=len(dataset.domains) - len(spec.target_domains),
     ).model_dump(mode="json")
+
+
+def prediction_table(dataset: DomainDataset) -> PredictionTable:
+    """An empty one for an evaluation on a dataset."""
+    return PredictionTable([domain.name for domain in dataset.domains], dataset.class_names)
 
 
 def evaluation_splits(spec: RunSpec, dataset: DomainDataset) -> tuple[list[Split], list[dict[str, Split]]]:

@@ -30,8 +30,22 @@ from hessalign.datasets.features_file import FeatureDomains, FeatureSamples
 from hessalign.datasets.registry import DATASETS_OF_FEATURES
 from hessalign.exceptions import DivergedError, NoEffectWarning
 from hessalign.loop import draw_samples
-from hessalign.runs.layout import CHECKPOINTS, hold, is_finished, remove_leftovers
-from hessalign.runs.records import DIVERGED, SPLITS, read_records, write_records
+from hessalign.runs.layout import (
+    CHECKPOINTS,
+    hold,
+    is_finished,
+    remove_leftovers,
+    remove_predictions,
+)
+from hessalign.runs.records import (
+    DIVERGED,
+    SPLITS,
+    check_predictions,
+    keeps_predictions,
+    read_records,
+    remove_unrecorded,
+    write_records,
+)
 from hessalign.runs.seals import finish
 from hessalign.training.batches import check_sizes
 from hessalign.training.checkpoint import claim, last_record, save_checkpoint
@@ -44,7 +58,7 @@ from hessalign.training.evaluation import (
 )
 from hessalign.training.machine import Machine, make_fabric
 from hessalign.training.spec import RunSpec, build_algorithm, check_targets
-from hessalign.training.trainer import Computation, metadata_of, perform, training_counts
+from hessalign.training.trainer import Computation, metadata_of, perform, prediction_table, training_counts
 
 ROWS_AT_ONCE = 1024
 """Of an evaluation, which bounds its memory."""
@@ -115,6 +129,7 @@ def train_together(
     report: Callable[[int], None] | None = None,
     *,
     checkpoints: bool = True,
+    save_predictions: bool = False,
 ) -> list[dict[str, Any]]:
     """Do what [train][hessalign.training.train] does for each of several runs, all at once.
 
@@ -128,6 +143,7 @@ def train_together(
         machine: Where to run them; one device.
         report: Called with the number of each step that is done.
         checkpoints: Leave each run's last checkpoint.
+        save_predictions: As [train][hessalign.training.train] takes it.
 
     Returns:
         The record of the last evaluation of each run, those of runs that diverged among them, which say so.
@@ -173,18 +189,26 @@ def train_together(
     left = [place for place, folder in enumerate(folders) if not is_finished(folder)]
     for place in {*range(len(folders))} - {*left}:
         claim(folders[place], specs[place])
+        if save_predictions:
+            check_predictions(folders[place])
     if left:
-        runs = _Stacked([specs[place] for place in left], dataset, machine)
+        keeping = [
+            folders[place] if save_predictions or keeps_predictions(folders[place]) else None
+            for place in left
+        ]
+        runs = _Stacked([specs[place] for place in left], dataset, machine, keeping)
         with ExitStack() as locks:
             for place in left:
                 locks.enter_context(hold(folders[place]))
                 claim(folders[place], specs[place])
                 remove_leftovers(folders[place])
+                remove_predictions(folders[place])
             steps, meter = range(specs[0].steps), Meter(len(left))
             perform(runs, steps, meter, None if report is None else lambda progress: report(progress.step))
             for number, place in enumerate(left):
                 shutil.rmtree(folders[place] / CHECKPOINTS, ignore_errors=True)
                 write_records(folders[place], runs.records[number])
+                remove_unrecorded(folders[place])
                 if checkpoints and DIVERGED not in runs.records[number][-1]:
                     runs.save(number, folders[place])
             # Together at the very end: what a kill leaves undone is trained in other company the next time,
@@ -245,8 +269,15 @@ def _replaced(algorithm: Algorithm, hparams: Mapping[str, Tensor]) -> Iterator[N
 class _Stacked(Computation):
     """Several runs: their states, stacked, and the data that they draw from."""
 
-    def __init__(self, specs: Sequence[RunSpec], dataset: DomainDataset, machine: Machine) -> None:
+    def __init__(
+        self,
+        specs: Sequence[RunSpec],
+        dataset: DomainDataset,
+        machine: Machine,
+        keeping: Sequence[Path | None],
+    ) -> None:
         self.specs, self.dataset = specs, dataset
+        self.keeping = keeping  # folder of each run whose predictions are kept
         self.fabric = make_fabric(machine)
         self.algorithms = [self._build(spec) for spec in specs]
         self.algorithm = self.algorithms[0]  # whose code computes all
@@ -301,7 +332,13 @@ class _Stacked(Computation):
             runs = range(first, min(first + width, len(self.specs)))
             logits = self._predict(runs)
             classes.append(predicted_classes(logits))
-            evaluated += [self.data.evaluate(run, logits[place]) for place, run in enumerate(runs)]
+            for place, run in enumerate(runs):
+                folder = self.keeping[run]
+                found = Evaluated(table=None if folder is None else prediction_table(self.dataset))
+                self.data.evaluate(run, logits[place], found)
+                if folder is not None:
+                    found.keep(folder, step)
+                evaluated.append(found)
         self.classes = torch.cat(classes)
         return evaluated
 
@@ -473,8 +510,8 @@ class _Features:
         self._table = views.flatten(0, 1)
         self._labels = torch.cat([domain.targets for domain in dataset.domains])
         self.plain = torch.cat([_table(domain.plain)[:, 0] for domain in dataset.domains])
-        starts = np.cumsum([0, *map(len, dataset.domains)]).tolist()
-        self._splits = [self._split(spec, starts) for spec in specs]
+        self._starts = np.cumsum([0, *map(len, dataset.domains)])[:-1].tolist()
+        self._splits = [self._split(spec) for spec in specs]
         self._training_counts = [training_counts(spec, dataset) for spec in specs]
         self._sources = [
             [index for index in range(len(dataset.domains)) if index not in spec.target_domains]
@@ -491,25 +528,25 @@ class _Features:
         inputs = self._table.index_select(0, rows.flatten()).unflatten(0, rows.shape).float()
         return inputs, self._labels[rows // self._views]
 
-    def evaluate(self, run: int, logits: Tensor) -> Evaluated:
+    def evaluate(self, run: int, logits: Tensor, evaluated: Evaluated) -> None:
         """A run on every domain's splits.
 
         Args:
             run: Its number.
             logits: Of all samples, ``(N, C)``.
-
-        Returns:
-            What was found.
+            evaluated: Takes in what is found.
         """
-        evaluated = Evaluated()
-        for domain, splits, counts in zip(
-            self._dataset.domains, self._splits[run], self._training_counts[run], strict=True
+        for domain, start, splits, counts in zip(
+            self._dataset.domains,
+            self._starts,
+            self._splits[run],
+            self._training_counts[run],
+            strict=True,
         ):
             for name, rows in zip(SPLITS, splits, strict=True):
                 chosen = rows[: self._specs[run].evaluation_samples]
                 found = Outputs(logits[chosen], self._labels[chosen]) if len(chosen) else None
-                evaluated.add(domain.name, name, found, counts)
-        return evaluated
+                evaluated.add(domain, name, (chosen - start).tolist(), found, counts)
 
     def in_source_domains(self, predicted: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Of each run: predictions for its training samples, and their classes."""
@@ -530,12 +567,12 @@ class _Features:
             rows.append(inside[indices] * self._views + seeds % self._views)
         return np.concatenate(rows)
 
-    def _split(self, spec: RunSpec, starts: Sequence[int]) -> list[tuple[Numbers, Numbers]]:
+    def _split(self, spec: RunSpec) -> list[tuple[Numbers, Numbers]]:
         """Samples in and out of each domain, counted over the whole dataset."""
         splits = []
         for index, domain in enumerate(self._dataset.domains):
             split = split_indices(len(domain), spec.trial_seed, index, spec.holdout_fraction)
-            inside, outside = (starts[index] + np.array(places, dtype=np.int64) for places in split)
+            inside, outside = (self._starts[index] + np.array(places, dtype=np.int64) for places in split)
             splits.append((inside, outside))
         return splits
 
