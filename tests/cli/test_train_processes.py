@@ -6,13 +6,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hessalign.runs.checkpoints import TRAINED, WEIGHTS
-from hessalign.training import read_records
+from hessalign.training import read_predictions, read_records
 from tests.cli.command import hessalign, run_process, start_process, words
 from tests.cli.small_images import DOMAINS, draw_images
 from tests.training.tiny_features import flat
@@ -31,7 +32,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def alone(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("alone") / "run"
-    result = hessalign("train", "--dataset", str(folder), *EXACT, *STEPS, "--out", str(out))
+    arguments = ("train", "--dataset", str(folder), *EXACT, *STEPS, "--save-predictions")
+    result = hessalign(*arguments, "--out", str(out))
     assert result.returncode == 0, result.stderr
     return out
 
@@ -41,7 +43,9 @@ def assert_equal_records(out: Path, alone: Path) -> None:
     assert len(ours) == len(theirs) == 2
     for mine, other in zip(ours, theirs, strict=True):
         assert mine.pop("accuracies") == other.pop("accuracies")
-        del mine["step_seconds"], other["step_seconds"]
+        for name in ("step_seconds", "predictions"):  # a digest, which tells last bits apart
+            mine.pop(name, None)
+            other.pop(name, None)
         assert mine.pop("undefined", None) == other.pop("undefined", None)
         assert flat(mine.pop("metrics")) == pytest.approx(flat(other.pop("metrics")), rel=1e-6, abs=1e-9)
         assert {"loss", "penalty", "gradient_1", "hessian_1"} <= mine.keys()
@@ -50,12 +54,17 @@ def assert_equal_records(out: Path, alone: Path) -> None:
 
 def test_two_processes_give_the_records_of_one_and_scalars(folder: Path, alone: Path, tmp_path: Path) -> None:
     command = ["train", "--dataset", str(folder), *EXACT, *STEPS, "--devices", "2", "--tensorboard"]
-    result = run_process(*command, "--out", tmp_path / "run", "--json")
+    result = run_process(*command, "--out", tmp_path / "run", "--json", "--save-predictions")
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout) == read_records(tmp_path / "run")[-1]
     assert result.stderr.count("steps") <= 1
     assert "distributed" not in result.stderr
     assert_equal_records(tmp_path / "run", alone)
+
+    ours, theirs = read_predictions(tmp_path / "run"), read_predictions(alone)
+    assert ours.drop("logits").equals(theirs.drop("logits"))
+    np.testing.assert_allclose(ours["logits"].to_numpy(), theirs["logits"].to_numpy(), rtol=1e-6, atol=1e-9)
+    assert all(Path(file).is_file() for file in ours["file"])
 
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
     tags = set(events.Tags()["scalars"])
