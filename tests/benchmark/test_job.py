@@ -14,7 +14,7 @@ import torch
 from filelock import FileLock
 
 from hessalign.backbones import BackboneSpec, make_backbone
-from hessalign.benchmark import estimate
+from hessalign.benchmark import estimate, read_sweep
 from hessalign.benchmark import job as job_module
 from hessalign.benchmark.estimate import Cost, evaluated_samples, evaluations, measure
 from hessalign.benchmark.job import (
@@ -227,6 +227,28 @@ def test_a_folder_is_shared_by_sweeps_of_equal_settings_only(tmp_path: Path) -> 
     (tmp_path / "sweep.json").write_text("[]")
     with pytest.raises(ValueError, match=r"out: .*sweep.json is of another program or version"):
         claim_sweep(tmp_path, sweep, ["pacs"])
+
+
+def test_data_of_ones_own_go_by_their_names_in_tables(tmp_path: Path) -> None:
+    """Two files under one name are told apart by their digests, and a folder from before goes by these alone."""
+    out, sweep = tmp_path / "sweep", SweepSpec(algorithms=("erm",), config=RunConfig(steps=2))
+    digests = {}
+    for place, samples in (("a/[b]é.safetensors", 20), ("c.safetensors", 24), ("d/c.safetensors", 28)):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        dataset = tiny_features(tmp_path / place, samples)
+        digests[place] = dataset.fingerprint[:12]
+        spec = feature_spec(data=dataset.fingerprint, steps=2)
+        job = Job(spec, find_data(str(tmp_path / place)), out, CPU)
+        claim_sweep(out, sweep, [place], [job])
+        assert str(job).startswith(f"erm on {Path(place).name}, target")
+        assert perform_one(job).status == "finished"
+    first, *others = digests.values()
+    assert set(read_sweep(out).settings) == {
+        "data [b]é.safetensors",
+        *(f"data c.safetensors {digest}" for digest in others),
+    }
+    (out / "sweep.json").unlink()
+    assert set(read_sweep(out).settings) == {f"data {digest}" for digest in (first, *others)}
 
 
 @pytest.mark.parametrize(("steps", "every", "count"), [(5001, 300, 18), (5001, 100, 51), (5001, 1000, 6)])

@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnxruntime
@@ -12,6 +13,9 @@ from PIL import Image
 
 from hessalign.algorithms import algorithm_names, get_algorithm
 from hessalign.backbones import BackboneSpec
+from hessalign.benchmark.selection import Rule
+from hessalign.cli import export
+from hessalign.runs.pretrained import RULES, Selection
 from hessalign.training import (
     CheckpointMetadata,
     Recipe,
@@ -267,3 +271,7 @@ def test_a_model_of_the_hub_comes_from_its_cache_without_a_network(
     assert torch.equal(back.algorithm(inputs), algorithm(inputs))
     with pytest.raises(OSError, match="nothing of that name can be fetched from the Hub"):
         TrainedModel.from_pretrained("me/other")
+
+
+def test_cards_know_every_rule_of_selection() -> None:
+    assert set(get_args(Selection)) == set(RULES) == set(get_args(export.RULES)) == {"none", *get_args(Rule)}

@@ -16,7 +16,7 @@ import torch
 from pydantic import BaseModel
 
 from hessalign.datasets import DomainDataset
-from hessalign.datasets.registry import DataSource
+from hessalign.datasets.registry import USERS_OWN, DataSource
 from hessalign.exceptions import DivergedError, HessalignWarning
 from hessalign.files import write_atomically
 from hessalign.memory import keep_freed_memory
@@ -68,6 +68,12 @@ class Job:
         return self.out / RUNS / self.identity
 
     @property
+    def data_name(self) -> str:
+        """What a person calls the data: the name of a folder or a file of one's own, or the dataset's."""
+        root = self.source.root
+        return self.spec.dataset if root is None or self.spec.dataset not in USERS_OWN else root.name
+
+    @property
     def work(self) -> int:
         """What runs of one algorithm on one dataset cost, up to a factor."""
         return self.spec.steps * int(self.spec.hparams["batch_size"])
@@ -90,7 +96,7 @@ class Job:
         spec = self.spec
         targets = ",".join(map(str, spec.target_domains))
         return (
-            f"{spec.algorithm} on {spec.dataset}, target {targets}, trial {spec.trial_seed}, "
+            f"{spec.algorithm} on {self.data_name}, target {targets}, trial {spec.trial_seed}, "
             f"draw {spec.hparams_seed}"
         )
 

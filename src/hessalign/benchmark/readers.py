@@ -9,6 +9,7 @@ import json
 import os
 import re
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -36,6 +37,7 @@ from hessalign.runs import (
     SPLITS,
     UNDEFINED,
     check_spec,
+    data_names_of,
     divergence,
     parse_record,
     read_as,
@@ -833,7 +835,8 @@ def _name_settings(runs: Sequence[Run]) -> tuple[list[str], list[str]]:
     keys = [(run.dataset, run.program, json.dumps(run.config)) for run in runs]
     distinct = dict(zip(keys, runs, strict=True))
     fields = _differing_fields(list(distinct.values()))
-    names = {key: _setting(run.config, fields) for key, run in distinct.items()}
+    data = _data_names(runs) if "data" in fields else {}
+    names = {key: _setting(run.config, fields, data) for key, run in distinct.items()}
     notes = [f"Runs differ in {', '.join(fields)}; those that do share no table: each names its setting."]
     return [names[key] for key in keys], notes if fields else []
 
@@ -857,12 +860,22 @@ def _differing(values: Iterable[tuple[tuple[str, ...], str]]) -> list[tuple[str,
     return [key for key, found in known.items() if len(found) > 1]
 
 
-def _setting(config: Mapping[str, Any], fields: Sequence[str]) -> str:
+def _data_names(runs: Sequence[Run]) -> dict[str, str]:
+    """What data of one's own are called, by fingerprint, as their sweeps noted it."""
+    sweeps = {run.folder.parent.parent for run in runs}
+    noted = {data: name for sweep in sorted(sweeps) for data, name in data_names_of(sweep).items()}
+    shared = {name for name, count in Counter(noted.values()).items() if count > 1}
+    return {data: f"{name} {data[:SHOWN_DIGITS]}" if name in shared else name for data, name in noted.items()}
+
+
+def _setting(config: Mapping[str, Any], fields: Sequence[str], data_names: Mapping[str, str]) -> str:
     shown = {
         field: describe_value(config[field])[: SHOWN_DIGITS if field in HASHES else None]
         for field in fields
         if field in config
     }
+    if "data" in shown:
+        shown["data"] = data_names.get(config["data"], shown["data"])
     return ", ".join(f"{field} {value}" for field, value in shown.items())
 
 

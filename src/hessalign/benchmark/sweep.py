@@ -17,8 +17,10 @@ from hessalign.files import write_atomically
 from hessalign.markup import counted
 from hessalign.runs import (
     CHECKPOINTS,
+    DATA_NAMES,
     SPEC,
     SWEEP,
+    data_names_of,
     divergence,
     hold,
     is_finished,
@@ -35,11 +37,18 @@ SECONDS_BETWEEN_LOOKS = 2.0
 NUMBER = re.compile(r"\d+(\.\d+)?(e[+-]?\d+)?")
 
 
-def claim_sweep(out: Path, sweep: SweepSpec, datasets: Sequence[str]) -> None:
+def claim_sweep(out: Path, sweep: SweepSpec, datasets: Sequence[str], jobs: Sequence[Job] = ()) -> None:
     """Make a folder one of runs with this config, and note what was asked for.
 
     Another sweep may share the folder if only datasets, algorithms, recipe, trials, draws or target domains
     differ: what both ask for is done once. With another config its runs could not stand in one table.
+
+    Args:
+        out: The folder.
+        sweep: What is asked for.
+        datasets: As they were given.
+        jobs: Of the sweep, which tell what data of one's own are called in tables; what an earlier sweep
+            noted of others stays. None by default.
 
     Raises:
         ValueError: If the folder's runs have another config, or it is that of a single run.
@@ -51,8 +60,11 @@ def claim_sweep(out: Path, sweep: SweepSpec, datasets: Sequence[str]) -> None:
     with hold(out, SECONDS_FOR_CLAIMS):
         if (out / SWEEP).exists():
             _compare(out, config)
+        own = {job.spec.data: job.data_name for job in jobs if job.data_name != job.spec.dataset}
+        names = {**data_names_of(out), **own}
         asked = {
             "datasets": list(datasets),
+            **({DATA_NAMES: names} if names else {}),
             **sweep.model_dump(mode="json", exclude={"config"}),
             **({} if sweep.config.recipe is None else {"recipe": sweep.config.recipe.content()}),
             CONFIG: config,

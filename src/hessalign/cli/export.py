@@ -11,7 +11,7 @@ from hessalign.cli.options import Json, Panel, option, require_there
 from hessalign.cli.terminal import Console, reported
 
 Format = Literal["onnx", "torchscript", "torch-export", "pretrained"]
-RULES = Literal["none", "source-validation", "leave-one-domain-out", "oracle"]
+RULES = Literal["none", "source-validation", "leave-one-domain-out", "worst-group", "oracle"]
 
 
 def export_command(
@@ -41,7 +41,7 @@ def export_command(
         option(
             Panel.OUTPUT,
             "Format pretrained: by which rule the run was chosen among others, for the model card: none, "
-            "source-validation, leave-one-domain-out or oracle.",
+            "source-validation, leave-one-domain-out, worst-group or oracle.",
             metavar="RULE",
         ),
     ] = "none",

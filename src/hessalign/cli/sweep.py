@@ -323,7 +323,7 @@ def sweep_command(
                 else make_engine()
             )
             with closing(chosen):
-                benchmark.sweep.claim_sweep(out, sweep, names_between_commas(datasets))
+                benchmark.sweep.claim_sweep(out, sweep, names_between_commas(datasets), planned)
                 overview = _perform(planned, chosen, together, console)
     except KeyboardInterrupt:
         console.print(

@@ -24,7 +24,6 @@ from hessalign.datasets import DomainDataset
 from hessalign.grid import NOTHING, Grid
 from hessalign.markup import counted
 from hessalign.runs import divergence, read_records
-from hessalign.training import RunSpec
 
 SECONDS_BETWEEN_READINGS = 5.0
 SHOWN_FAILURES = 20
@@ -114,7 +113,7 @@ def _measured(jobs: Sequence[Job], dataset: DomainDataset, most_together: int) -
     else:
         seconds = sum(cost.seconds(job.spec, sizes) for job in jobs)
     return _Estimate(
-        dataset=dataset_label(first.spec),
+        dataset=dataset_label(first),
         algorithm=first.spec.algorithm,
         runs=len(jobs),
         seconds=seconds,
@@ -281,11 +280,10 @@ def duration(seconds: float | None) -> str:
     return f"{seconds:.0f} s"
 
 
-def dataset_label(spec: RunSpec) -> str:
-    """A dataset for a person: its name, and as much of its fingerprint as tells it from others."""
-    return f"{spec.dataset} {spec.data[:SHOWN_DIGITS]}" if spec.data else spec.dataset
+def dataset_label(job: Job) -> str:
+    """A job's data for a person: their name, and as much of the fingerprint as tells them from others."""
+    return f"{job.data_name} {job.spec.data[:SHOWN_DIGITS]}" if job.spec.data else job.data_name
 
 
 def _row(job: Job) -> tuple[str, str]:
-    spec = job.spec
-    return dataset_label(spec), spec.algorithm
+    return dataset_label(job), job.spec.algorithm

@@ -1,6 +1,7 @@
 from .checkpoints import check_whole, checkpoint_metadata, write_checkpoint
 from .layout import (
     CHECKPOINTS,
+    DATA_NAMES,
     DONE,
     ERROR,
     LATEST,
@@ -10,6 +11,7 @@ from .layout import (
     SPEC,
     SWEEP,
     HeldError,
+    data_names_of,
     hold,
     is_finished,
     is_started,
@@ -50,6 +52,7 @@ from .seals import Seal, check_spec, finish, read_as, read_lines, reopen, whole_
 
 __all__ = [
     "CHECKPOINTS",
+    "DATA_NAMES",
     "DONE",
     "ERROR",
     "LATEST",
@@ -76,6 +79,7 @@ __all__ = [
     "check_spec",
     "check_whole",
     "checkpoint_metadata",
+    "data_names_of",
     "divergence",
     "finish",
     "hold",

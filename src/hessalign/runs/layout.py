@@ -1,5 +1,6 @@
 """Names in the folders of runs and sweeps, and the lock of whoever writes there."""
 
+import json
 import re
 import shutil
 import threading
@@ -17,6 +18,8 @@ PREDICTIONS = "predictions"
 """In a run's folder: a file for each evaluation, where they are kept."""
 RUNS, SWEEP = "runs", "sweep.json"
 """In a sweep's folder: the folders of its runs, and what was asked for."""
+DATA_NAMES = "data_names"
+"""Field of what was asked for: what data of one's own are called, by fingerprint."""
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "torch-export": ".pt2"}
 """Of exported files, by format."""
 LATEST, LOCK = "latest", ".lock"
@@ -113,6 +116,23 @@ def of_sweep(folder: Path) -> str:
     if not (folder / SWEEP).is_file():
         return ""
     return f"; it is the folder of a sweep, and the folders of its runs lie in {folder / RUNS}"
+
+
+def data_names_of(out: Path) -> dict[str, str]:
+    """What data of one's own are called in a sweep's tables.
+
+    Args:
+        out: Folder of the sweep.
+
+    Returns:
+        The name of a file or a folder by fingerprint; none where the sweep noted none.
+    """
+    try:
+        names = json.loads((out / SWEEP).read_bytes())[DATA_NAMES]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}  # of a sweep from before they were noted, or of a run that belongs to none
+    known = names.items() if isinstance(names, dict) else ()
+    return {fingerprint: name for fingerprint, name in known if isinstance(name, str)}
 
 
 def is_finished(folder: Path) -> bool:

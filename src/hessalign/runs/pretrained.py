@@ -26,13 +26,15 @@ HEADER = "hessalign"
 """Field of the config: what kind of model the folder holds, and the digest of its weights."""
 
 Kind = Literal["run", "estimator"]
-Selection = Literal["none", "source-validation", "leave-one-domain-out", "oracle"]
+Selection = Literal["none", "source-validation", "leave-one-domain-out", "worst-group", "oracle"]
 RULES: dict[Selection, str] = {
     "none": "None: it was not chosen among other runs.",
     "source-validation": "Chosen among others by accuracy on held-out samples of the source domains; the "
     "target domains had no part in it.",
     "leave-one-domain-out": "Chosen among others by accuracy on source domains that were left out in turn; "
     "the target domains had no part in it.",
+    "worst-group": "Chosen among others by the smallest accuracy on a class of a source domain, on held-out "
+    "samples; the target domains had no part in it.",
     "oracle": "Chosen among others by accuracy on the target domains (oracle): its accuracy there is too "
     "good to be expected of data that nobody has labelled.",
 }

@@ -131,7 +131,7 @@ class TrainedModel:
         Args:
             folder: Of the model alone; created where it is missing.
             selection: By which rule it was chosen among other runs, for the card: ``"none"`` (default),
-                ``"source-validation"``, ``"leave-one-domain-out"`` or ``"oracle"``.
+                ``"source-validation"``, ``"leave-one-domain-out"``, ``"worst-group"`` or ``"oracle"``.
 
         Raises:
             ValueError: If the rule is not known, or the folder holds something else.
