@@ -230,7 +230,7 @@ def test_a_folder_is_shared_by_sweeps_of_equal_settings_only(tmp_path: Path) -> 
 
 
 def test_data_of_ones_own_go_by_their_names_in_tables(tmp_path: Path) -> None:
-    """Two files under one name are told apart by their digests, and a folder from before goes by these alone."""
+    """Two under one name are told apart by their digests, and a folder from before goes by these alone."""
     out, sweep = tmp_path / "sweep", SweepSpec(algorithms=("erm",), config=RunConfig(steps=2))
     digests = {}
     for place, samples in (("a/[b]é.safetensors", 20), ("c.safetensors", 24), ("d/c.safetensors", 28)):
