@@ -15,7 +15,7 @@ from jinja2 import Environment, StrictUndefined
 
 from hessalign.experiments.colored_mnist import Setting, fast_setting, label_of, published
 from hessalign.files import write_atomically
-from papers.colored_mnist import evidence, tables
+from papers.colored_mnist import evidence, fresh_seeds, tables
 from papers.colored_mnist.evidence import FIGURES, ROOT, Evidence
 
 DOCS = ROOT / "docs"
@@ -52,6 +52,8 @@ OF_THE_RECORDS: tuple[Callable[..., object], ...] = (
     tables.choose,
     tables.best_alphas,
     tables.beyond,
+    fresh_seeds.fresh_seeds,
+    fresh_seeds.fresh_table,
 )
 """What the template calls by name; each takes the evidence first, which the template does not name."""
 
@@ -113,6 +115,9 @@ def make_page(name: str) -> Page:
         off_diagonals=tables.off_diagonals,
         rises=tables.rises,
         added_by_diagonals=tables.added_by_diagonals,
+        aim=fresh_seeds.AIM,
+        judge=fresh_seeds.judge,
+        judged_table=fresh_seeds.judged_table,
     )
     text = environment.from_string(TEMPLATES[name].read_text(encoding="utf-8")).render()
     return Page("\n\n".join(map(_wrapped, re.split(r"\n{2,}", text.strip()))) + "\n", records)
