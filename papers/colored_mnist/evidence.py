@@ -232,20 +232,6 @@ def name_of(setting: Setting) -> str:
     return describe_reduction(setting) or "the published setting"
 
 
-def marks_of(row: Row, paper: PublishedAccuracy) -> tuple[str, str]:
-    """Whether train and target accuracy lie inside the paper's ±."""
-    return (
-        mark(row.source_accuracy, paper.source, paper.source_std),
-        mark(row.target_accuracy, paper.target, paper.target_std),
-    )
-
-
-def mark(ours: float, paper: float, deviation: float) -> str:
-    """Whether a mean lies inside the paper's ±, at the paper's precision, or how far from its mean."""
-    difference = round(round(ours, 1) - paper, 1)
-    return "inside" if abs(difference) <= deviation else f"off by {difference:+.1f}"
-
-
 def best_of_paper(split: Split) -> tuple[str, PublishedAccuracy]:
     """The row of the paper with the highest target accuracy: its method, and its figures."""
     method, accuracy = max(published(split).items(), key=lambda item: item[1].target)

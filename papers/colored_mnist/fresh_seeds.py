@@ -3,39 +3,18 @@
 What is asked, and what would answer it, stands in ``results/fresh_seeds/README.md``.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev, variance
-
-from scipy import stats
 
 from hessalign.experiments.colored_mnist import RecordStore, RestartRecord, group_restarts, published
 from papers.colored_mnist.evidence import ROOT, Ended, Evidence, best_of_paper, ended
-from papers.colored_mnist.tables import accuracies, grid
+from papers.colored_mnist.intervals import Interval, against_paper, mean_of, paired, welch
+from papers.colored_mnist.tables import accuracies, grid, signed
 
 STORE = RecordStore(ROOT / "results" / "fresh_seeds")
 SEEDS = (100, 101, 102, 103, 104)
-PAPER_RESTARTS = 10
-AIM, CHOSEN_STEP, LEVEL = 70.0, 670, 0.95
-"""Of questions 2 and 3, and of every interval."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean or a difference in points of target accuracy, with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        """As tables print it."""
-        return f"{self.value:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
-
-    def above(self, level: float) -> str:
-        """What the interval says of the claim that the value is above a level."""
-        return "holds" if self.low > level else "refuted" if self.high < level else "open"
+AIM, CHOSEN_STEP = 70.0, 670
+"""Of questions 2 and 3."""
 
 
 @dataclass(frozen=True)
@@ -98,27 +77,6 @@ def fresh_seeds(evidence: Evidence) -> Fresh:
     return found
 
 
-def paired(ours: Ended, theirs: Ended) -> Interval:
-    """Ours minus theirs, seed by seed: the mean, and its t interval."""
-    return mean_of([one - other for one, other in zip(targets(ours), targets(theirs), strict=True)])
-
-
-def mean_of(values: Sequence[float]) -> Interval:
-    """A mean and its t interval."""
-    half = _t(len(values) - 1) * stdev(values) / math.sqrt(len(values))
-    return Interval(fmean(values), fmean(values) - half, fmean(values) + half)
-
-
-def welch(ours: Sequence[float], theirs: Sequence[float]) -> Interval:
-    """Ours minus theirs, of different seeds: Welch's interval."""
-    return _welch(ours, fmean(theirs), variance(theirs), len(theirs))
-
-
-def against_paper(ours: Sequence[float], mean: float, deviation: float) -> Interval:
-    """Ours minus a row of the paper, whose deviation is a population one over ten restarts."""
-    return _welch(ours, mean, deviation**2 * PAPER_RESTARTS / (PAPER_RESTARTS - 1), PAPER_RESTARTS)
-
-
 def targets(run: Ended, step: int | None = None) -> list[float]:
     """Target accuracies in percent by seed, at the last step or at another one."""
     records = sorted(run.restarts, key=lambda record: record.spec.seed)
@@ -137,7 +95,7 @@ def fresh_table(evidence: Evidence, fresh: Fresh) -> str:
                 *accuracies(run),
                 str(old.n),
                 accuracies(old)[1],
-                str(difference),
+                signed(difference),
             ]
         )
     return grid("Fresh seeds | >Train | >Target | >Old seeds | >Target | >New minus old", rows)
@@ -166,7 +124,7 @@ def judge(fresh: Fresh) -> list[Judged]:
     """The questions of the design, in its order, with the intervals that answer them."""
     best, best8 = best_of_paper("script")
     paper = {split: published(split)["hgp"] for split in ("balanced", "script")}
-    above = paired(fresh.diagonal, fresh.hgp)
+    above = paired(targets(fresh.diagonal), targets(fresh.hgp))
     mean = mean_of(targets(fresh.diagonal))
     last, chosen = (
         against_paper(targets(fresh.flat, step), best8.target, best8.target_std)
@@ -191,7 +149,7 @@ def judged_table(answers: Sequence[Judged]) -> str:
         [
             str(answer.question),
             answer.asked,
-            str(answer.points) if answer.is_difference else _absolute(answer.points),
+            signed(answer.points) if answer.is_difference else _absolute(answer.points),
             answer.verdict,
         ]
         for answer in answers
@@ -207,14 +165,3 @@ def _target(record: RestartRecord, step: int | None) -> float:
     if step is None:
         return record.final.target_accuracy
     return next(metrics.target_accuracy for metrics in record.history if metrics.step == step)
-
-
-def _welch(ours: Sequence[float], mean: float, their_variance: float, their_number: int) -> Interval:
-    shares = variance(ours) / len(ours), their_variance / their_number
-    freedom = sum(shares) ** 2 / (shares[0] ** 2 / (len(ours) - 1) + shares[1] ** 2 / (their_number - 1))
-    value, half = fmean(ours) - mean, _t(freedom) * math.sqrt(sum(shares))
-    return Interval(value, value - half, value + half)
-
-
-def _t(freedom: float) -> float:
-    return float(stats.t.ppf((1 + LEVEL) / 2, freedom))

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from hessalign.experiments.colored_mnist.figure import fingerprint
 from hessalign.figures import COLOURS, save_figure
+from papers.colored_mnist.intervals import Interval
 
 LINES = ("-", "--", ":")
 PANELS_IN_A_ROW = 3
@@ -81,6 +82,47 @@ def save_panels(panels: Sequence[Panel], path: Path) -> None:
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), fontsize=8)
     save_figure(figure, path, dpi=110, description=fingerprint(tuple(panels)))
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A row of a table against the paper's.
+
+    Attributes:
+        label: Beside it.
+        train: Ours minus the paper's.
+        target: Likewise.
+    """
+
+    label: str
+    train: Interval
+    target: Interval
+
+
+def save_differences(rows: Sequence[Compared], title: str, path: Path) -> None:
+    """Draw how far each row lies from the paper's, with intervals, for train and target accuracy.
+
+    Args:
+        rows: At least one, from the top.
+        title: Above both panels.
+        path: Output path of the PNG, whose folder must exist; its description is the rows' fingerprint.
+    """
+    figure = Figure(figsize=(9.6, 1.2 + 0.32 * len(rows)), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, name in zip(panels, ("train", "target"), strict=True):
+        for place, row in enumerate(rows):
+            found: Interval = getattr(row, name)
+            agrees = not found.judges or found.above(0) == "open"
+            colour = COLOURS[4] if agrees else COLOURS[5]
+            axes.plot((found.low, found.high), (place, place), color=colour, linewidth=1.6)
+            axes.plot(found.value, place, "o" if agrees else "s", color=colour, markersize=5)
+        axes.axvline(0, color="grey", linewidth=1)
+        axes.set(title=f"{name} accuracy", xlabel="points, 95 % interval")
+        axes.grid(alpha=0.25, axis="x")
+    panels[0].set_yticks(range(len(rows)), [row.label for row in rows])
+    panels[0].invert_yaxis()
+    save_figure(figure, path, dpi=110, description=fingerprint(tuple(rows)))
 
 
 def _draw(panel: Panel, axes: Axes) -> None:

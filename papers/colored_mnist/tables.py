@@ -16,6 +16,7 @@ from hessalign.experiments.colored_mnist import (
     PUBLISHED_PROBES,
     Hutchinson,
     Metrics,
+    PublishedAccuracy,
     RestartRecord,
     RestartSpec,
     Setting,
@@ -25,7 +26,6 @@ from hessalign.experiments.colored_mnist import (
     label_of,
     published,
 )
-from hessalign.experiments.colored_mnist.figure import save_figure
 from hessalign.grid import markdown_table
 from papers.colored_mnist.evidence import (
     FIGURES,
@@ -33,13 +33,13 @@ from papers.colored_mnist.evidence import (
     Evidence,
     Group,
     ended,
-    marks_of,
     name_of,
     on_common_seeds,
     terms_before,
     with_terms,
 )
-from papers.colored_mnist.panels import Curve, Level, Panel
+from papers.colored_mnist.intervals import Interval, against_paper
+from papers.colored_mnist.panels import Compared, Curve, Level, Panel, save_differences
 from papers.colored_mnist.selection import RULES, Candidate, candidate, candidates, choose_by_every_rule
 from papers.colored_mnist.study import STUDIES, plan_study
 
@@ -118,15 +118,40 @@ def paper_table(evidence: Evidence, split: Split) -> str:
             if method in SAME_LOSS:
                 label = f"{METHODS[method].label}: the loss of {label}"
             else:
-                shown.append(run.row)
+                shown.append(Compared(label, *differences(run, paper)))
             cells = (f"{label}{evidence.cite(run)}", str(run.n), *accuracies(run), *theirs)
-            rows.append((*cells, *marks_of(run.row, paper)))
-    table = grid("Method | >n | >Train | >Target | >Paper train | >Paper target | Train | Target", rows)
-    title = TITLES[split]
+            rows.append((*cells, *map(judged, differences(run, paper))))
+    table = grid(
+        "Method | >n | >Train | >Target | >Paper train | >Paper target | >Train − paper | >Target − paper",
+        rows,
+    )
+    title = f"{TITLES[split]}: ours minus the paper's, points"
     figure = evidence.show(
-        f"accuracies-{split}.png", title, lambda path: save_figure(shown, title, None, path), tuple(shown)
+        f"differences-{split}.png", title, lambda path: save_differences(shown, title, path), tuple(shown)
     )
     return f"{table}\n\n{figure}"
+
+
+def differences(run: Ended, paper: PublishedAccuracy) -> tuple[Interval, Interval]:
+    """Ours minus the paper's, train and target accuracy."""
+    finals = [record.final for record in run.restarts]
+    return (
+        against_paper([final.source_accuracy for final in finals], paper.source, paper.source_std),
+        against_paper([final.target_accuracy for final in finals], paper.target, paper.target_std),
+    )
+
+
+def signed(found: Interval) -> str:
+    """A difference and its interval."""
+    return f"{found.value:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
+
+
+def judged(found: Interval) -> str:
+    """A difference from the paper: bold where its interval leaves out 0; one restart has no interval."""
+    if not found.judges:
+        return f"{found.value:+.1f}"
+    text = f"{found.value:+.1f} [{found.low:+.1f}, {found.high:+.1f}]"
+    return text if found.above(0) == "open" else f"**{text}**"
 
 
 @dataclass(frozen=True)
@@ -135,12 +160,14 @@ class Reproduced:
 
     Attributes:
         runs: One for each row; rows with the loss of another are left out.
-        inside: Number of rows inside the paper's ± with both accuracies.
+        agree: Number of rows whose differences from the paper, train and target, have 0 in both intervals.
+        apart: Mean distance from the paper's accuracies in points, over rows and both accuracies.
         restarts: Their numbers of restarts, each once, in words.
     """
 
     runs: tuple[Ended, ...]
-    inside: int
+    agree: int
+    apart: float
     restarts: str
 
 
@@ -148,13 +175,18 @@ def reproduced(evidence: Evidence, split: Split) -> Reproduced:
     """How many rows of a table lie where the paper's do."""
     methods = [method for method in published(split) if method not in SAME_LOSS]
     runs = {method: _runs_of_row(evidence, split, method) for method in methods}
-    inside = sum(
-        marks_of(run.row, published(split)[method]) == ("inside", "inside")
-        for method, of_row in runs.items()
-        for run in of_row
-    )
+    found = [differences(run, published(split)[method]) for method, of_row in runs.items() for run in of_row]
     every = tuple(run for of_row in runs.values() for run in of_row)
-    return Reproduced(every, inside, " or ".join(map(str, sorted({run.n for run in every}))))
+    return Reproduced(
+        every,
+        sum(_agree(*row) for row in found),
+        fmean(abs(each.value) for row in found for each in row),
+        " or ".join(map(str, sorted({run.n for run in every}))),
+    )
+
+
+def _agree(train: Interval, target: Interval) -> bool:
+    return all(each.judges and each.above(0) == "open" for each in (train, target))
 
 
 def _runs_of_row(evidence: Evidence, split: Split, method: str) -> list[Ended]:
@@ -684,9 +716,8 @@ def probes_figure(evidence: Evidence, caption: str) -> str:
 
 
 def repeats(evidence: Evidence, split: Split, method: str) -> bool:
-    """Whether both accuracies of a method lie inside the paper's ±."""
-    marks = marks_of(evidence.run(split, method).row, published(split)[method])
-    return marks == ("inside", "inside")
+    """Whether the differences of a method from the paper, train and target, have 0 in both intervals."""
+    return _agree(*differences(evidence.run(split, method), published(split)[method]))
 
 
 def off_diagonals(runs: Sequence[Ended]) -> list[float]:

@@ -173,14 +173,14 @@ def test_a_dry_run_needs_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert json.loads(counted.stdout)["runs"] == 6
 
 
-def test_a_features_dataset_is_told_by_a_few_digits(features: Path, tmp_path: Path) -> None:
+def test_a_features_dataset_is_told_by_its_file_and_a_few_digits(features: Path, tmp_path: Path) -> None:
     shown = hessalign(
         *("sweep", "--datasets", features, "--algorithms", "erm", "--set", "batch_size=4", "--hparams", "1"),
         *("--trials", "1", "--steps", "2", "--dry-run", "--out", tmp_path / "sweep"),
         COLUMNS="80",
     )
     assert shown.returncode == 0, shown.stderr
-    assert re.search(r"features_file [0-9a-f]{12} ", shown.stdout), shown.stdout
+    assert re.search(rf"{re.escape(features.name)} [0-9a-f]{{12}} ", shown.stdout), shown.stdout
     assert not re.search(r"[0-9a-f]{13}", shown.stdout)
 
 

@@ -6,7 +6,8 @@ from scipy import stats
 
 from papers.colored_mnist import fresh_seeds
 from papers.colored_mnist.evidence import Evidence
-from papers.colored_mnist.fresh_seeds import Interval, against_paper, judge, mean_of, paired, targets, welch
+from papers.colored_mnist.fresh_seeds import judge, targets
+from papers.colored_mnist.intervals import Interval, against_paper, mean_of, paired, welch
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +17,7 @@ def fresh() -> fresh_seeds.Fresh:
 
 def test_intervals_are_scipys(fresh: fresh_seeds.Fresh) -> None:
     ours, theirs = targets(fresh.diagonal), targets(fresh.hgp)
-    found, expected = paired(fresh.diagonal, fresh.hgp), stats.ttest_rel(ours, theirs).confidence_interval()
+    found, expected = paired(ours, theirs), stats.ttest_rel(ours, theirs).confidence_interval()
     assert (found.low, found.high) == pytest.approx(tuple(expected))
     found, expected = mean_of(ours), stats.ttest_1samp(ours, 0).confidence_interval()
     assert (found.low, found.high) == pytest.approx(tuple(expected))
@@ -29,6 +30,12 @@ def test_the_papers_deviation_is_a_population_one_over_ten() -> None:
     ours, theirs = np.random.default_rng(0).normal(size=5), np.random.default_rng(1).normal(size=10)
     found = against_paper(list(ours), theirs.mean(), theirs.std())
     assert vars(found) == pytest.approx(vars(welch(list(ours), list(theirs))))
+
+
+def test_one_restart_is_not_judged() -> None:
+    found = against_paper([71.0], 69.4, 1.3)
+    assert found.value == pytest.approx(1.6)
+    assert not found.judges
 
 
 @pytest.mark.parametrize(("low", "high", "verdict"), [(1, 3, "holds"), (-3, -1, "refuted"), (-1, 3, "open")])

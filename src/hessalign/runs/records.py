@@ -5,6 +5,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -158,18 +159,16 @@ def keeps_predictions(folder: Path) -> bool:
     """Whether the run in a folder has kept predictions so far.
 
     Returns:
-        False where no run was begun.
-
-    Raises:
-        ValueError: If the records are damaged.
-        OSError: If they cannot be read.
+        False where no run was begun, and where the records are damaged, of which whoever goes on tells.
     """
-    return any(PREDICTIONS_FIELD in record for record in read_records(folder))
+    with suppress(ValueError, OSError):
+        return any(PREDICTIONS_FIELD in record for record in read_records(folder))
+    return False
 
 
 def check_predictions(folder: Path) -> None:
     """Tell of a run that was done before without keeping the predictions that are asked for now."""
-    if is_finished(folder) and not keeps_predictions(folder):
+    if is_finished(folder) and not any(PREDICTIONS_FIELD in record for record in read_records(folder)):
         warnings.warn(
             f"save_predictions: the run in {folder} was done before without, and nothing is done again; for "
             "its predictions do it in another folder",
