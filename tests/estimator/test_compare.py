@@ -81,6 +81,8 @@ def test_what_several_heads_ask_for_is_solved_once_and_changes_nothing(monkeypat
     assert counts[BASELINE, True] == counts[BASELINE, False]
     for name in names[1:]:
         assert counts[name, True] < counts[name, False]
+    # AFR compares no domains; its plain heads are those of logistic regression all the same.
+    assert counts["AFR", True] <= counts["AFR", False] - counts[BASELINE, False] + 2
     # All that "gradient" tries "diagonal" tries as well.
     assert counts["diagonal", True] <= counts["diagonal", False] - counts["gradient", False] + 2
 

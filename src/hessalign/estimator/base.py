@@ -101,6 +101,8 @@ class HeadEstimator(Persistent):
     _uses_groups: ClassVar[bool] = False
     # Whether the head is where one objective is flat; else it comes of several steps.
     _has_objective: ClassVar[bool] = True
+    # Whether the head is a function of the samples' logits and ‖W‖ alone; L1 is not, it knows the axes.
+    _has_no_axes: ClassVar[bool] = True
 
     fit_intercept: bool
     domain_weight: DomainWeight
@@ -358,7 +360,10 @@ class HeadEstimator(Persistent):
                 held_out = samples.rows(units == unit).without_views()
                 scores[unit] = partial(self._score_held_out, samples=held_out)
             rest = samples.rows(~np.isin(units, fold))
-            folds.append(Fold(self._problem(rest, outputs, settings), scores))
+            problem = self._problem(rest, outputs, settings)
+            if self._has_no_axes:
+                problem = replace(problem, data=problem.data.rotated())
+            folds.append(Fold(problem, scores))
         strengths = self._strengths(scale) if settings.strength == "auto" else [float(settings.strength)]
         grids = {
             name: self._hyper[name].grid if value == "auto" else (float(value),)

@@ -16,6 +16,8 @@ from hessalign.head import HeadLoss
 
 # Features and targets whose squares, and the squares of these, are finite numbers other than zero.
 LARGEST = {"float64": 1e75, "float32": 1e9}
+# Rows for each feature up to which rotated ones, of as many columns as rows, are worth what they cost.
+FEW_ROWS = 0.9
 
 Head = NDArray[np.float64]
 
@@ -79,9 +81,11 @@ class HeadData:
             are equal.
         sizes: Samples of each domain.
         scale: Root mean square of all features.
-        width: ``d``, without the constant.
+        width: Columns of the rows, without the constant: ``d``, unless they are rotated.
         total: Sum of the weights.
         ids: Sample that each row is a view of, ``(n,)``; None where each row is a sample.
+        basis: Of rotated rows what their columns are of the features, orthonormal, ``(d, r)``; else None.
+        unrotated: Of rotated rows what they were, ``(n, p)``; else None.
     """
 
     rows: Tensor
@@ -94,6 +98,8 @@ class HeadData:
     width: int
     total: float
     ids: NDArray[np.intp] | None = None
+    basis: Tensor | None = None
+    unrotated: Tensor | None = None
 
     @classmethod
     def of(
@@ -165,10 +171,18 @@ class HeadData:
     @cached_property
     def digest(self) -> bytes:
         """What a fit depends on, in short."""
-        found = blake2b(repr((self.sizes, self.scale, self.width, str(self.rows.dtype))).encode())
-        for values in (self.rows, self.targets, self.shares, self.within):
-            found.update(np.ascontiguousarray(values.cpu().numpy()).data)
-        return found.digest()
+        return _digest(self.plain_digest, self.sizes, self.within)
+
+    @cached_property
+    def plain_digest(self) -> bytes:
+        """What a fit depends on that does not tell domains apart, in short."""
+        about = (self.scale, self.width, str(self.rows.dtype))
+        return _digest(about, self.rows_by_axis, self.targets, self.shares)
+
+    @property
+    def rows_by_axis(self) -> Tensor:
+        """The rows with a column for each feature, rotated or not, ``(n, d)`` and the constant."""
+        return self.rows if self.unrotated is None else self.unrotated
 
     @cached_property
     def counts(self) -> list[int]:
@@ -181,6 +195,18 @@ class HeadData:
     def weighted_rows(self) -> Tensor:
         """The rows times the square roots of their weights within domains."""
         return self.rows if self.roots is None else self.rows * self.roots
+
+    @cached_property
+    def weighted_rows_by_axis(self) -> Tensor:
+        """The same with a column for each feature."""
+        if self.unrotated is None:
+            return self.weighted_rows
+        return self.unrotated if self.roots is None else self.unrotated * self.roots
+
+    @cached_property
+    def squares_by_axis(self) -> Tensor:
+        """Squares of the rows with a column for each feature."""
+        return self.rows_by_axis.square()
 
     @cached_property
     def domain_of_row(self) -> Tensor:
@@ -221,11 +247,55 @@ class HeadData:
     def head(self, theta: Head) -> Head:
         """``[W | b]``, ``(C, d+1)``, on the features as they were, of a head on the scaled ones."""
         intercept = theta[:, self.width :] if theta.shape[1] > self.width else np.zeros((len(theta), 1))
-        return np.hstack([theta[:, : self.width] / self.scale, intercept])
+        return np.hstack([self._by_axis(theta) / self.scale, intercept])
 
     def theta(self, head: Head) -> Head:
-        """The inverse of ``head``."""
-        return np.hstack([head[:, :-1] * self.scale, head[:, -1:]])[:, : self.shape[1]]
+        """The inverse of ``head``; of rotated rows the head without what they cannot tell."""
+        own = head[:, :-1] * self.scale
+        own = own if self.basis is None else own @ self.basis.cpu().double().numpy()
+        return np.hstack([own, head[:, -1:]])[:, : self.shape[1]]
+
+    def rotated(self) -> "HeadData":
+        """The same samples in a basis of the space that their features span, exactly, where that is smaller.
+
+        ``Z = R Qᵀ`` with orthonormal ``Q``: what depends on products of samples alone, such as logits,
+        ``‖W‖²`` and distances of gradients, is the same for ``W Q`` on ``R``. A head that starts at 0 or in
+        that space stays there.
+
+        Returns:
+            Samples with as many columns as rows; these where they are not few.
+        """
+        if self.basis is not None or len(self.rows) > FEW_ROWS * self.width:
+            return self
+        features, constant = self.rows.split([self.width, self.rows.shape[1] - self.width], dim=1)
+        basis, triangle = torch.linalg.qr(features.T)
+        rows = torch.cat([triangle.T, constant], dim=1)
+        return replace(self, rows=rows, width=basis.shape[1], basis=basis, unrotated=self.rows)
+
+    def steepest(self, gradient: NDArray[np.float64]) -> float:
+        """Largest absolute element of a gradient by the head ``(C p,)``, with an element for each feature."""
+        slopes = gradient.reshape(self.shape)
+        largest = float(np.abs(gradient).max())
+        if self.basis is None:
+            return largest
+        return max(_largest(self._by_axis(slopes)), _largest(slopes[:, self.width :]))
+
+    def is_flat(self, gradient: NDArray[np.float64], tolerance: float) -> bool:
+        """Whether the steepest element is within a tolerance; of rotated rows its length mostly tells."""
+        if self.basis is None:
+            return self.steepest(gradient) <= tolerance
+        slopes = gradient.reshape(self.shape)
+        length = float(np.linalg.norm(slopes[:, : self.width], axis=1).max())
+        if length > tolerance * np.sqrt(len(self.basis)) or _largest(slopes[:, self.width :]) > tolerance:
+            return False
+        return length <= tolerance or self.steepest(gradient) <= tolerance
+
+    def _by_axis(self, theta: Head) -> Head:
+        """Of a head, or a gradient by it, an element for each feature, ``(C, d)``."""
+        own = theta[:, : self.width]
+        if self.basis is None:
+            return own
+        return product(torch.from_numpy(own).to(self.basis), self.basis.T).cpu().double().numpy()
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
@@ -233,6 +303,21 @@ def product(left: Tensor, right: Tensor) -> Tensor:
     if left.device.type != "cpu":
         return left @ right
     return torch.from_numpy(left.detach().numpy() @ right.detach().numpy())
+
+
+def _digest(*parts: object) -> bytes:
+    """Of tensors what they hold, of all else how it is written."""
+    found = blake2b()
+    for part in parts:
+        if isinstance(part, Tensor):
+            found.update(np.ascontiguousarray(part.cpu().numpy()).data)
+        else:
+            found.update(repr(part).encode())
+    return found.digest()
+
+
+def _largest(values: NDArray[np.float64]) -> float:
+    return float(np.abs(values).max(initial=0.0))
 
 
 def _numbered(codes: NDArray[np.intp]) -> NDArray[np.intp]:

@@ -74,7 +74,8 @@ class Objective:
             return None
         weighed = (penalty, sorted(self.weights.items())) if self.is_penalised else ()
         anchor = None if self.anchor is None else self.anchor.tobytes()
-        return self.data.digest, repr(self.loss), self.decay, repr(weighed), self.size, anchor
+        data = self.data.digest if self.is_penalised else self.data.plain_digest
+        return data, repr(self.loss), self.decay, repr(weighed), self.size, anchor
 
     def terms(self, theta: Head) -> tuple[float, float, float]:
         """Mean loss, penalty and ``(decay / 2) ‖W − W₀‖²`` at a head ``(C, p)``."""

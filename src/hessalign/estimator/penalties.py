@@ -21,6 +21,8 @@ from hessalign.head.statistics import Centre
 
 # Domains whose squared distance is below this share of their squared size agree, but for rounding.
 AGREEMENT = 1e-14
+# Methods whose distance of Hessians changes where the features are rotated.
+BY_AXIS = ("diagonal", "hutchinson")
 
 Terms = dict[str, Tensor]
 
@@ -53,7 +55,8 @@ class Penalty(ABC):
         """The wanted terms as numbers; 0 where only rounding keeps the domains apart."""
         if not wanted:
             return {}
-        found = self.terms(data, loss, logits, wanted)
+        # One by one: the same number, to the last bit, whatever else is wanted.
+        found = {name: self.terms(data, loss, logits, [name])[name] for name in wanted}
         sizes = self.sizes(data, loss, logits)
         precision = max(AGREEMENT, (100 * torch.finfo(logits.dtype).eps) ** 2)
         return {name: float(v) if float(v) > precision * sizes[name] else 0.0 for name, v in found.items()}
@@ -101,14 +104,17 @@ class Alignment(Penalty):
             detach_centre=False,
             loss=loss,
         )
-        found = penalty.distances(DomainDerivatives(derivatives(data, loss, logits), data.sizes))
+        # Axes matter where elements of Hessians are compared: on the diagonal, or by probes of signs.
+        by_axis = "alpha" in wanted and self.method in BY_AXIS
+        rows = data.weighted_rows_by_axis if by_axis else data.weighted_rows
+        found = penalty.distances(DomainDerivatives(derivatives(data, loss, logits, rows), data.sizes))
         names = {"gradient": "beta", "hessian": "alpha"}
         return {names[key]: value @ data.domain_shares.to(value.dtype) for key, value in found.items()}
 
     def sizes(self, data: HeadData, loss: HeadLoss, logits: Tensor) -> Mapping[str, float]:
         """Squared sizes; the mean square of the scaled features is 1."""
         residual, curvature = loss.derivatives(logits, data.targets)
-        width = data.rows.shape[1]
+        width = data.rows_by_axis.shape[1]
         squares = width * residual.square().sum(1).mean().item()
         diagonal = width * curvature.diagonal().mean(0).square().sum().item()
         return {"beta": squares, "alpha": diagonal * squares if self.method == "hgp" else diagonal}
@@ -168,11 +174,14 @@ class GradientVariance(Penalty):
         residual, _ = loss.derivatives(logits, data.targets)
         weighted = residual * data.within.unsqueeze(1)
         first = [
-            r.T @ z for r, z in zip(weighted.split(data.sizes), data.rows.split(data.sizes), strict=True)
+            r.T @ z
+            for r, z in zip(weighted.split(data.sizes), data.rows_by_axis.split(data.sizes), strict=True)
         ]
         second = [
-            r.T @ z.square()
-            for r, z in zip((weighted * residual).split(data.sizes), data.rows.split(data.sizes), strict=True)
+            r.T @ z
+            for r, z in zip(
+                (weighted * residual).split(data.sizes), data.squares_by_axis.split(data.sizes), strict=True
+            )
         ]
         return torch.stack(second) - torch.stack(first).square()
 
@@ -222,7 +231,7 @@ class WorstGroup(Penalty):
         return float(risks.max() - weights @ risks), weights
 
 
-def derivatives(data: HeadData, loss: HeadLoss, logits: Tensor) -> HeadDerivatives:
+def derivatives(data: HeadData, loss: HeadLoss, logits: Tensor, rows: Tensor) -> HeadDerivatives:
     """Head derivatives of all samples; weights within domains go half into each of a product's factors.
 
     HeadDerivatives.from_logits would check all features at every step; here they do not change.
@@ -233,4 +242,4 @@ def derivatives(data: HeadData, loss: HeadLoss, logits: Tensor) -> HeadDerivativ
     residual, curvature = loss.derivatives(logits, data.targets)
     if data.roots is not None:
         residual = residual * data.roots
-    return HeadDerivatives(data.weighted_rows, residual, curvature, bias=False)
+    return HeadDerivatives(rows, residual, curvature, bias=False)

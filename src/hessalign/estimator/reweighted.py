@@ -313,7 +313,9 @@ class AFRClassifier(ReweightedClassifier):
         again = replace(
             objective, data=data.reweighted(factors), decay=2 * values["pull"], anchor=first.theta
         )
-        second = solve(again, first.theta, tol, problem.max_iter, Coordinates(again))
+        second = solve(
+            again, first.theta if start is None else start, tol, problem.max_iter, Coordinates(again)
+        )
         done = first.converged and second.converged
         return replace(second, iterations=first.iterations + second.iterations, is_complete=done)
 
@@ -396,6 +398,7 @@ class DFRClassifier(ReweightedClassifier):
         "C": Hyper((0.01, 0.03, 0.07, 0.1, 0.3, 0.7, 1.0), None, {"above": 0})
     }
     _own_strength: ClassVar[bool] = False
+    _has_no_axes: ClassVar[bool] = False
     _uses_groups: ClassVar[bool] = True
 
     def __init__(

@@ -215,16 +215,16 @@ def _solve(
         search.go_on(max_iter if plain_steps is None else min(plain_steps, max_iter), None)
     if not search.is_flat and search.iterations < max_iter and plain_steps is not None:
         search.go_on(max_iter - search.iterations, coordinates.metric(search.theta))
-    theta, gradient = search.theta.ravel(), search.gradient
+    theta, gradient, steepest = search.theta.ravel(), search.gradient, objective.data.steepest
     if search.iterations < max_iter and not search.is_flat:
         metric = None if plain_steps is None else coordinates.metric(search.theta)
         theta, gradient = _newton(objective, theta, gradient, tolerance, metric)
-    return Solution(theta.reshape(objective.shape), _largest(gradient), tolerance, search.iterations)
+    return Solution(theta.reshape(objective.shape), steepest(gradient), tolerance, search.iterations)
 
 
 def _solve_directly(objective: Objective, theta: Vector, gradient: Vector, tolerance: float) -> Solution:
     """The minimum of a quadratic objective; a second step takes off what rounding left of the first."""
-    shape, steps = objective.shape, 0
+    shape, steps, steepest = objective.shape, 0, objective.data.steepest
     matrix = objective.normal_matrix()
     try:
         factor = cho_factor(matrix, check_finite=False)
@@ -236,13 +236,13 @@ def _solve_directly(objective: Objective, theta: Vector, gradient: Vector, toler
         def solved(rows: Vector) -> Vector:
             return np.asarray(lstsq(matrix, rows.T, check_finite=False)[0].T)
 
-    while steps < NEWTON_STEPS and (steps == 0 or _largest(gradient) > tolerance):
+    while steps < NEWTON_STEPS and (steps == 0 or steepest(gradient) > tolerance):
         closer = theta - solved(gradient.reshape(shape)).ravel()
         _, next_gradient = objective.value_and_gradient(closer)
-        if steps and not _largest(next_gradient) < _largest(gradient):
+        if steps and not steepest(next_gradient) < steepest(gradient):
             break
         theta, gradient, steps = closer, next_gradient, steps + 1
-    return Solution(theta.reshape(shape), _largest(gradient), tolerance, steps)
+    return Solution(theta.reshape(shape), steepest(gradient), tolerance, steps)
 
 
 class _Search:
@@ -258,7 +258,7 @@ class _Search:
 
     @property
     def is_flat(self) -> bool:
-        return _largest(self.gradient) <= self._tolerance
+        return self._objective.data.is_flat(self.gradient, self._tolerance)
 
     def go_on(self, steps: int, metric: Metric | None) -> None:
         """Make at most so many steps."""
@@ -287,7 +287,7 @@ class _Search:
 
         def stop_when_flat(intermediate_result: OptimizeResult) -> None:
             evaluate(intermediate_result.x)
-            if _largest(last["gradient"]) <= self._tolerance:
+            if self._objective.data.is_flat(last["gradient"], self._tolerance):
                 raise StopIteration
 
         if self.is_flat:
@@ -331,17 +331,13 @@ def _newton(
             dtype=np.float64,
         )
     for _ in range(NEWTON_STEPS):
-        if _largest(gradient) <= tolerance:
+        if objective.data.is_flat(gradient, tolerance):
             break
         step, _ = minres(
             objective.hessian(theta), gradient, maxiter=PRODUCTS_PER_NEWTON_STEP, M=preconditioner
         )
         _, next_gradient = objective.value_and_gradient(theta - step)
-        if not _largest(next_gradient) < _largest(gradient):
+        if not objective.data.steepest(next_gradient) < objective.data.steepest(gradient):
             break
         theta, gradient = theta - step, next_gradient
     return theta, gradient
-
-
-def _largest(gradient: Vector) -> float:
-    return float(np.abs(gradient).max())
