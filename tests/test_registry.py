@@ -1,8 +1,10 @@
 """Classes by name: known by the files in which they register, imported when they are asked for."""
 
+import os
 import sys
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
 
 import pytest
@@ -63,3 +65,30 @@ def test_a_name_is_given_once(registry: Registry) -> None:
         registry.register("mug")(Other)
     with pytest.raises(ValueError, match="thing: 'jug' is not known; allowed are cup, mug"):
         registry.get("jug")
+
+
+def test_installed_packages_are_searched_once_and_again_where_one_is_added(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep asks for a name a record, and a search reads the metadata of every package there is."""
+    searches = []
+
+    def counted(**given: str) -> EntryPoints:
+        searches.append(given)
+        return entry_points(**given)
+
+    monkeypatch.setattr("hessalign.registry.entry_points", counted)
+    monkeypatch.syspath_prepend(tmp_path)
+    registry: Registry = Registry("algorithm", "hessalign.algorithms")
+    names = registry.names()
+    for _ in range(3):
+        assert registry.require("HGP") == "hgp"
+        assert registry.names() == names
+    assert len(searches) == 1
+    package = tmp_path / "flowers-1.dist-info"
+    package.mkdir()
+    os.utime(tmp_path, (0, 0))  # a file system's clock may stand still between two changes
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: flowers\nVersion: 1\n")
+    (package / "entry_points.txt").write_text("[hessalign.algorithms]\nflowers = flowers\n")
+    assert set(registry.names()) - set(names) == {"flowers"}
+    assert len(searches) == 2

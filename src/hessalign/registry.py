@@ -1,8 +1,11 @@
 """Classes by name: a package's own, each in the module of its name, and those of installed plug-ins."""
 
+import os
+import sys
 from collections.abc import Callable
+from functools import lru_cache
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoints, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -73,7 +76,7 @@ class Registry(Generic[Registered]):
 
     def names(self) -> list[str]:
         """All names, those of installed plug-ins included."""
-        return sorted({*self.built_in, *self._classes, *entry_points(group=self.package).names})
+        return sorted({*self.built_in, *self._classes, *_plug_ins(self.package).names})
 
     def require(self, name: str) -> str:
         """Refuse an unknown name, importing nothing.
@@ -128,12 +131,33 @@ class Registry(Generic[Registered]):
         if name in self.built_in and name not in self._classes:
             import_module(f"{self.package}.{name}")
         if name not in self._classes:
-            for entry in entry_points(group=self.package, name=name):
+            for entry in _plug_ins(self.package).select(name=name):
                 entry.load()
         if name not in self._classes:
             raise ValueError(f"{self.kind}: the plug-in of {name!r} holds no {self.kind} of that name")
         registered: Registered = self._classes[name]
         return registered
+
+
+def _plug_ins(group: str) -> EntryPoints:
+    places = [os.path.abspath(place) for place in sys.path]
+    return _entry_points(
+        group, tuple((place, os.path.getmtime(place)) for place in places if os.path.exists(place))
+    )
+
+
+@lru_cache(maxsize=8)
+def _entry_points(group: str, places: tuple[tuple[str, float], ...]) -> EntryPoints:
+    """Entry points of a group, which takes a look into every installed package; a sweep has a name a record.
+
+    Args:
+        group: The group.
+        places: Folders of ``sys.path`` and when each last changed, as it does where a package is installed.
+
+    Returns:
+        The entry points.
+    """
+    return entry_points(group=group)
 
 
 def spelling(name: str) -> str:
