@@ -22,22 +22,16 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 @pytest.hookimpl(tryfirst=True)  # before -m leaves the default cases out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start the main job first, or it is what all others wait for; measure no lines that others reach.
+    """Start the main job first, or it is what all others wait for; measure the default tests alone.
 
-    Slow cases of a default test, properties and odd values go over the same lines with other values, and
-    measuring costs a third of their time.
+    Slow ones, properties and odd values go over the same lines with other values, and measuring costs a third
+    of their time.
     """
     items.sort(key=lambda item: item.path.name != "test_main_job.py")
-    default = {_function(item) for item in items if item.get_closest_marker("slow") is None}
     for item in items:
-        is_slow_case = item.get_closest_marker("slow") is not None and _function(item) in default
         is_property = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
-        if is_slow_case or is_property or "fuzz" in item.path.name:
+        if item.get_closest_marker("slow") or is_property or "fuzz" in item.path.name:
             item.add_marker("no_cover")
-
-
-def _function(item: pytest.Item) -> str:
-    return item.nodeid.partition("[")[0]
 
 
 def _devices() -> list[str]:
