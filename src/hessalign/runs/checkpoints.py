@@ -32,7 +32,7 @@ TRAINED, AVERAGE = "trained.safetensors", "average.safetensors"
 
 
 def write_checkpoint(
-    folder: Path, step: int, files: Mapping[str, bytes | memoryview], metadata: Mapping[str, Any]
+    folder: Path, step: int, files: Mapping[str, bytes], metadata: Mapping[str, Any]
 ) -> Path:
     """Write a checkpoint and make it the latest one.
 

@@ -82,12 +82,12 @@ class PredictionTable:
             OSError: If it cannot be written.
         """
         # Made in memory first: on a full disk Polars does not say what is wrong.
-        content = BytesIO()
-        pl.concat(self._parts).write_parquet(content)
-        path = predictions_path(folder, step)
+        file = BytesIO()
+        pl.concat(self._parts).write_parquet(file)
+        content, path = file.getvalue(), predictions_path(folder, step)
         path.parent.mkdir(exist_ok=True)
-        write_atomically(path, content.getvalue())
-        return sha256(content.getbuffer())
+        write_atomically(path, content)
+        return sha256(content)
 
 
 def _logits_type(logits: NDArray[np.floating[Any]]) -> pl.Array:

@@ -60,7 +60,7 @@ def seal(folder: Path, files: dict[str, str] | None = None, together: int | None
     )
 
 
-def sha256(content: bytes | memoryview) -> str:
+def sha256(content: bytes) -> str:
     """Digest in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 

@@ -95,9 +95,9 @@ def save_checkpoint(
     # Made in memory first: on a full disk the libraries' own writers do not say what is wrong.
     states = BytesIO()
     torch.save({name: optimizer.state_dict() for name, optimizer in optimizers.items()}, states)
-    files: dict[str, bytes | memoryview] = {
+    files: dict[str, bytes] = {
         WEIGHTS: _weights(model.state_dict() if predicting is None else predicting),
-        OPTIMIZERS: states.getbuffer(),
+        OPTIMIZERS: states.getvalue(),
         RANDOM: save(_random_states()),
     }
     if sums:
