@@ -229,6 +229,19 @@ def test_a_folder_is_shared_by_sweeps_of_equal_settings_only(tmp_path: Path) -> 
         claim_sweep(tmp_path, sweep, ["pacs"])
 
 
+@pytest.mark.parametrize(
+    ("root", "name"),
+    [(".", "here"), ("../here/", "here"), ("sub", "sub"), ("\udcff", "\\xff"), ("/", "image_folder")],
+)
+def test_a_folder_has_a_name_however_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str, name: str
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    job = Job(tiny_spec(dataset="image_folder"), DataSource("image_folder", Path(root)), tmp_path, CPU)
+    assert job.data_name == name
+
+
 def test_data_of_ones_own_go_by_their_names_in_tables(tmp_path: Path) -> None:
     """Two under one name are told apart by their digests, and a folder from before goes by these alone."""
     out, sweep = tmp_path / "sweep", SweepSpec(algorithms=("erm",), config=RunConfig(steps=2))

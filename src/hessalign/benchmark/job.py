@@ -1,6 +1,7 @@
 """Runs of a sweep: each done in a folder of its own, by one process at a time."""
 
 import math
+import os
 import time
 import traceback
 import warnings
@@ -18,7 +19,7 @@ from pydantic import BaseModel
 from hessalign.datasets import DomainDataset
 from hessalign.datasets.registry import USERS_OWN, DataSource
 from hessalign.exceptions import DivergedError, HessalignWarning
-from hessalign.files import write_atomically
+from hessalign.files import shown, write_atomically
 from hessalign.memory import keep_freed_memory
 from hessalign.runs import (
     ERROR,
@@ -71,7 +72,9 @@ class Job:
     def data_name(self) -> str:
         """What a person calls the data: the name of a folder or a file of one's own, or the dataset's."""
         root = self.source.root
-        return self.spec.dataset if root is None or self.spec.dataset not in USERS_OWN else root.name
+        if root is None or self.spec.dataset not in USERS_OWN:
+            return self.spec.dataset
+        return shown(os.path.basename(os.path.abspath(root))) or self.spec.dataset
 
     @property
     def work(self) -> int:
