@@ -22,9 +22,9 @@ from hessalign.runs import (
     SWEEP,
     data_names_of,
     divergence,
+    have_predictions,
     hold,
     is_finished,
-    keeps_predictions,
     read_records,
 )
 from hessalign.training import can_train_together
@@ -151,10 +151,11 @@ def _check_former(finished: Sequence[Job]) -> None:
     lacking: dict[str, list[Job]] = {"keep_checkpoints": [], "save_predictions": []}
     for job in finished:
         with suppress(ValueError, OSError):  # of damaged records the outcomes tell
-            if divergence(read_records(job.folder)) is None:
+            records = read_records(job.folder)
+            if divergence(records) is None:
                 if job.keep_checkpoint and not (job.folder / CHECKPOINTS).is_dir():
                     lacking["keep_checkpoints"].append(job)
-                if job.save_predictions and not keeps_predictions(job.folder):
+                if job.save_predictions and not have_predictions(records):
                     lacking["save_predictions"].append(job)
     for name, jobs in lacking.items():
         if jobs:

@@ -133,7 +133,7 @@ def measure_saved(run: Path, step: int | None, part: str, groups: Path | None, b
         table = table.filter(split=part)
         if table.is_empty():
             raise ValueError(f"part: no sample of {run} is in the part {part!r}; allowed is the other one")
-    names = table["domain"].dtype.categories.to_list()  # type: ignore[attr-defined]
+    names = _categories(table["domain"])
     spec = read_as(RunSpec, run / SPEC)
     present = set(table["domain"])
     found = evaluate(
@@ -141,7 +141,7 @@ def measure_saved(run: Path, step: int | None, part: str, groups: Path | None, b
         logits=table["logits"].to_numpy(),
         domains=table["domain"].cast(pl.String),
         groups=None if groups is None else _group_of_each(groups, table),
-        classes=table["target"].dtype.categories,  # type: ignore[attr-defined]
+        classes=_categories(table["target"]),
         bins=bins,
     )
     return Measured(
@@ -184,6 +184,12 @@ def _group_of_each(path: Path, table: pl.DataFrame) -> pl.Series:
             f"{_sample_name(missing[0], keys)}"
         )
     return joined[GROUP]
+
+
+def _categories(column: pl.Series) -> list[str]:
+    """Names in their order, those without a sample among them."""
+    assert isinstance(column.dtype, pl.Enum)  # as they were written
+    return column.dtype.categories.to_list()
 
 
 def _sample_name(row: pl.DataFrame, keys: tuple[str, ...]) -> str:

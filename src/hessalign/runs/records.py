@@ -162,13 +162,18 @@ def keeps_predictions(folder: Path) -> bool:
         False where no run was begun, and where the records are damaged, of which whoever goes on tells.
     """
     with suppress(ValueError, OSError):
-        return any(PREDICTIONS_FIELD in record for record in read_records(folder))
+        return have_predictions(read_records(folder))
     return False
+
+
+def have_predictions(records: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether the predictions of any of some evaluations were kept."""
+    return any(PREDICTIONS_FIELD in record for record in records)
 
 
 def check_predictions(folder: Path) -> None:
     """Tell of a run that was done before without keeping the predictions that are asked for now."""
-    if is_finished(folder) and not any(PREDICTIONS_FIELD in record for record in read_records(folder)):
+    if is_finished(folder) and not have_predictions(read_records(folder)):
         warnings.warn(
             f"save_predictions: the run in {folder} was done before without, and nothing is done again; for "
             "its predictions do it in another folder",

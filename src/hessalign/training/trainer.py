@@ -356,7 +356,8 @@ class _Run(Computation):
                 )
             if not self.keep_checkpoint:
                 shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
-            remove_unrecorded(self.folder)
+            if self.save_predictions:
+                remove_unrecorded(self.folder)
             finish(self.folder)
 
     @override

@@ -208,7 +208,8 @@ def train_together(
             for number, place in enumerate(left):
                 shutil.rmtree(folders[place] / CHECKPOINTS, ignore_errors=True)
                 write_records(folders[place], runs.records[number])
-                remove_unrecorded(folders[place])
+                if keeping[number] is not None:
+                    remove_unrecorded(folders[place])
                 if checkpoints and DIVERGED not in runs.records[number][-1]:
                     runs.save(number, folders[place])
             # Together at the very end: what a kill leaves undone is trained in other company the next time,
