@@ -52,6 +52,9 @@ LIGHT = [
     "hessalign.experiments.colored_mnist.config",
     "hessalign.experiments.colored_mnist.table",
 ]
+# What every process of a run loads, PyTorch among it, and what it does without: seconds of each start.
+TRAINING = ["hessalign.training.trainer", "hessalign.training.vectorised", "hessalign.training.processes"]
+WITHOUT = ("matplotlib", "polars", "scipy", "sklearn", "timm", "torchvision")
 IMPORTS_IN_FUNCTIONS = {
     "training/export.py": "an extra that may be missing; its absence is a sentence",
     "trackers.py": "an extra that may be missing; its absence is a sentence",
@@ -79,7 +82,7 @@ def command_modules() -> list[str]:
     return sorted(f"hessalign.cli.{name}" for name in names - lazily)
 
 
-def test_the_command_line_and_what_reads_disks_load_no_heavy_library() -> None:
+def test_no_module_loads_a_library_that_its_work_does_not_need() -> None:
     """One process: module by module, so that the first to break the rule is named."""
     modules = [*LIGHT, *COMMAND_LINE, *command_modules()]
     code = (
@@ -95,6 +98,10 @@ def test_the_command_line_and_what_reads_disks_load_no_heavy_library() -> None:
         "    assert result.exit_code in (0, 2), (arguments, result.output)\n"
         f"    found = [name for name in {HEAVY} if name in sys.modules]\n"
         "    assert not found, f'{arguments} loads {found}'\n"
+        f"for module in {TRAINING}:\n"
+        "    importlib.import_module(module)\n"
+        f"    found = [name for name in {WITHOUT} if name in sys.modules]\n"
+        "    assert not found, f'{module} loads {found}'\n"
     ).replace("ARGUMENTS", repr(WITHOUT_WORK))
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

@@ -40,7 +40,6 @@ from hessalign.runs.layout import (
     latest_checkpoint,
     remove_predictions,
 )
-from hessalign.runs.predictions import read_predictions
 from hessalign.runs.records import divergence, evaluated_steps, keep_records_before, read_records
 from hessalign.runs.seals import check_spec, company_of, reopen
 from hessalign.training.averaging import Averaging
@@ -57,7 +56,6 @@ __all__ = [
     "last_record",
     "latest_checkpoint",
     "load_model",
-    "read_predictions",
     "read_records",
     "resume",
     "save_checkpoint",

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from hessalign import runs
 from hessalign.algorithms import Algorithm
 from hessalign.algorithms.base import Metrics, known_as
 from hessalign.datasets.base import Domain
 from hessalign.exceptions import UntrustworthyWarning
-from hessalign.metrics import measure_split
-from hessalign.runs.predictions import PredictionTable
+from hessalign.metrics.measures import measure_split
 from hessalign.runs.records import (
     DIVERGED,
     MEASURED,
@@ -140,7 +140,7 @@ class Evaluated:
     accuracies: dict[str, dict[str, float | None]] = field(default_factory=dict)
     metrics: dict[str, dict[str, dict[str, float | None]]] = field(default_factory=dict)
     undefined: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
-    table: PredictionTable | None = None
+    table: "runs.PredictionTable | None" = None
     predictions: str | None = None
 
     def add(

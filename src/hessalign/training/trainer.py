@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 from typing_extensions import override
 
+from hessalign import runs
 from hessalign.algorithms import Algorithm
 from hessalign.algorithms.base import Metrics
 from hessalign.datasets.base import DomainDataset, Samples, split_indices
@@ -29,7 +30,6 @@ from hessalign.runs.layout import (
     latest_checkpoint,
     remove_leftovers,
 )
-from hessalign.runs.predictions import PredictionTable
 from hessalign.runs.records import (
     DIVERGED,
     append_record,
@@ -488,9 +488,9 @@ def metadata_of(spec: RunSpec, dataset: DomainDataset) -> dict[str, Any]:
     ).model_dump(mode="json")
 
 
-def prediction_table(dataset: DomainDataset) -> PredictionTable:
+def prediction_table(dataset: DomainDataset) -> "runs.PredictionTable":
     """An empty one for an evaluation on a dataset."""
-    return PredictionTable([domain.name for domain in dataset.domains], dataset.class_names)
+    return runs.PredictionTable([domain.name for domain in dataset.domains], dataset.class_names)
 
 
 def evaluation_splits(spec: RunSpec, dataset: DomainDataset) -> tuple[list[Split], list[dict[str, Split]]]:

@@ -1,42 +1,22 @@
-r"""How good predictions are: over all samples, for each domain and for each group; the worst, and the mean.
-
-| metric | of one slice of the samples |
-|---|---|
-| ``accuracy`` | share of samples whose most probable class is theirs |
-| ``balanced_accuracy`` | mean over the classes present of the share of each that is found |
-| ``macro_f1`` | mean over the classes present of ``2 hits / (true + predicted)`` |
-| ``auroc`` | area under the ROC curve; mean over the classes present, each against the rest; needs two |
-| ``log_loss`` | mean of ``−log p`` of the samples' classes |
-| ``ece`` | expected calibration error ``Σ_b (n_b / n) abs(accuracy_b − confidence_b)`` of equal bins |
-
-A class is present in a slice if a sample of it is; so a domain without a class is not blamed for it.
-
-There are two means over groups, and publications mix them up: every group counts the same
-(``mean_group_accuracy``), or each by its share of the *training* samples (``training_mean_group_accuracy``;
-Sagawa et al., "Distributionally Robust Neural Networks", ICLR 2020, and most that follow). The plain
-``accuracy`` is a third number: each group by its share of the samples at hand.
-
-Records of runs hold these numbers for each domain and split, see
-[measure_split][hessalign.metrics.measure_split].
-"""
+"""What is measured of predictions: over all samples, for each domain and for each group."""
 
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
-import polars as pl
 import torch
+import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import log_expit, log_softmax
-from sklearn.base import BaseEstimator
-from sklearn.metrics import roc_auc_score
-from sklearn.utils.metadata_routing import MetadataRequest
 
+from hessalign import metrics
 from hessalign.checks import require_choice, require_number, require_whole
 from hessalign.exceptions import UntrustworthyWarning
 from hessalign.inputs import as_tensor, read_domains
+
+if TYPE_CHECKING:
+    import polars as pl
 
 HIGHER_IS_BETTER: Mapping[str, bool] = {
     "accuracy": True,
@@ -99,18 +79,9 @@ class Slices:
             return float("nan")
         return self._mean(metric, self.training_shares)
 
-    def to_frame(self) -> pl.DataFrame:
+    def to_frame(self) -> "pl.DataFrame":
         """A row for each slice: its id, ``samples``, ``training_share`` if known, and every metric."""
-        columns: dict[str, Any] = {}
-        if self.names and isinstance(self.names[0], tuple):
-            columns["domain"] = [name[0] for name in self.names if isinstance(name, tuple)]
-            columns["class"] = [name[1] for name in self.names if isinstance(name, tuple)]
-        else:
-            columns[self.kind] = list(self.names)
-        columns["samples"] = self.counts
-        if self.training_shares is not None:
-            columns["training_share"] = self.training_shares
-        return pl.DataFrame(columns | dict(self.values))
+        return metrics.slices_frame(self)
 
     def _worst(self, metric: str) -> int | None:
         require_choice("metric", metric, tuple(self.values))
@@ -344,87 +315,21 @@ def count_groups(
     return dict(zip(names, np.bincount(codes).tolist(), strict=True))
 
 
-class Scorer(BaseEstimator):  # type: ignore[misc]
-    """A number of [Evaluation.summary][hessalign.metrics.Evaluation.summary] as a scorer of scikit-learn.
-
-    The higher the better: losses count with their sign changed. Domains and groups reach it as
-    ``sample_domain`` and ``sample_group``; through searches and ``cross_validate`` with
-    ``sklearn.set_config(enable_metadata_routing=True)``. What is about groups needs one of them.
-
-    Args:
-        name: ``"worst_group_accuracy"``, ``"mean_domain_log_loss"``, ``"ece"``, ...; hyphens may stand for
-            underscores.
-
-    Examples:
-        >>> from hessalign import HessianAlignedClassifier
-        >>> from hessalign.metrics import Scorer
-        >>> X, y, clinic = [[-1.0], [1.0], [-2.0], [3.0]], [0, 1, 0, 1], ["a", "a", "b", "b"]
-        >>> classifier = HessianAlignedClassifier("none").fit(X, y)
-        >>> Scorer("worst_group_accuracy")(classifier, X, y, sample_domain=clinic)
-        1.0
-    """
-
-    def __init__(self, name: str = "worst_group_accuracy") -> None:
-        self.name = name
-
-    def __call__(
-        self,
-        estimator: Any,
-        X: ArrayLike,  # noqa: N803 (scikit-learn's name)
-        y: ArrayLike,
-        *,
-        sample_weight: ArrayLike | None = None,
-        sample_domain: ArrayLike | None = None,
-        sample_group: ArrayLike | None = None,
-    ) -> float:
-        """Score a fitted classifier.
-
-        Returns:
-            The number, the higher the better.
-
-        Raises:
-            ValueError: If the name is not known, or is about domains or groups that are not given.
-        """
-        _, kind = _parse(self.name)
-        if kind == "domain" and sample_domain is None:
-            raise ValueError(f"sample_domain: {self.name!r} needs the domain of each sample, got none")
-        if kind == "group" and sample_domain is None and sample_group is None:
-            raise ValueError(
-                f"sample_group, sample_domain: {self.name!r} needs one of them for each sample, got neither"
-            )
-        found = evaluate(
-            y,
-            estimator.predict_proba(X),
-            domains=sample_domain,
-            groups=sample_group,
-            classes=estimator.classes_,
-            sample_weight=sample_weight,
-        )
-        return value_for_scoring(found, self.name)
-
-    def get_metadata_routing(self) -> MetadataRequest:
-        """Searches pass domains and groups on without being asked for it."""
-        requests = MetadataRequest(owner=self)
-        for name in ("sample_domain", "sample_group"):
-            requests.score.add_request(param=name, alias=True)
-        return requests
-
-
 def value_for_scoring(found: Evaluation, name: str) -> float:
     """A number of an evaluation, the higher the better: losses with their sign changed."""
     value = found.value(name)
-    return value if HIGHER_IS_BETTER[_parse(name)[0]] else -value
+    return value if HIGHER_IS_BETTER[parse_metric(name)[0]] else -value
 
 
 def is_metric(name: object) -> bool:
     """Whether this is the name of a number that only this module has: of domains or groups, or ``"ece"``."""
     try:
-        return isinstance(name, str) and (_parse(name)[1] is not None or name == "ece")
+        return isinstance(name, str) and (parse_metric(name)[1] is not None or name == "ece")
     except ValueError:
         return False
 
 
-def _parse(name: str) -> tuple[str, Kind | None]:
+def parse_metric(name: str) -> tuple[str, Kind | None]:
     """The metric of a name, and what it is summarised over, if anything."""
     key = str(name).replace("-", "_")
     if key in HIGHER_IS_BETTER:
@@ -497,32 +402,28 @@ class _Measure:
 
     def _mean_area(self, rows: NDArray[np.intp], classes: NDArray[np.intp]) -> float:
         """Mean over classes of the area of each against the rest."""
-        weight, labels = self.weight[rows], self.labels[rows]
-        if np.ptp(weight) > 0:
-            return float(
-                np.mean(
-                    [
-                        roc_auc_score(labels == c, self.log_probabilities[rows, c], sample_weight=weight)
-                        for c in classes
-                    ]
-                )
-            )
         width = max(1, ENTRIES_AT_ONCE // len(rows))
         parts = np.split(classes, range(width, len(classes), width))
-        return float(np.concatenate([self._areas(rows, labels, part) for part in parts]).mean())
+        return float(np.concatenate([self._areas(rows, part) for part in parts]).mean())
 
-    def _areas(
-        self, rows: NDArray[np.intp], labels: NDArray[np.intp], classes: NDArray[np.intp]
-    ) -> NDArray[np.float64]:
+    def _areas(self, rows: NDArray[np.intp], classes: NDArray[np.intp]) -> NDArray[np.float64]:
         """Of each class against the rest, from the ranks of its samples (Mann and Whitney)."""
-        scores = np.sort(self.log_probabilities[np.ix_(rows, classes)].T, axis=1)
+        scores = self.log_probabilities[np.ix_(rows, classes)].T
+        orders = np.argsort(scores, axis=1)
+        weight, labels = self.weight[rows], self.labels[rows]
+        total = weight.sum()
         areas = np.empty(len(classes))
-        for place, (c, known) in enumerate(zip(classes, scores, strict=True)):
-            own = self.log_probabilities[rows[labels == c], c]
-            # Equal scores share the mean of their ranks.
-            ranks = (np.searchsorted(known, own, "left") + np.searchsorted(known, own, "right") + 1) / 2
-            size = len(own)
-            areas[place] = (ranks.sum() - size * (size + 1) / 2) / (size * (len(rows) - size))
+        for place, (c, order) in enumerate(zip(classes, orders, strict=True)):
+            known = scores[place, order]
+            below = np.concatenate([[0.0], np.cumsum(weight[order])])
+            own = labels == c
+            first = np.searchsorted(known, scores[place, own], "left")
+            last = np.searchsorted(known, scores[place, own], "right")
+            size = weight[own].sum()
+            # Weight of the pairs of an own sample and any that it outranks, a draw counting half; of those
+            # among its own half are won.
+            won = weight[own] @ (below[first] + below[last]) / 2 - size**2 / 2
+            areas[place] = won / (size * (total - size))
         return areas
 
 
@@ -625,12 +526,13 @@ def _read_logits(logits: ArrayLike | None) -> Scores:
         _refuse_classes("logits", tensor)
     if is_single:
         single = array.reshape(-1)
-        return np.column_stack([log_expit(-single), log_expit(single)]), (single > 0).astype(np.intp)
+        both = np.column_stack([-single, single])
+        return F.logsigmoid(torch.from_numpy(both)).numpy(), (single > 0).astype(np.intp)
     return _log_softmax(array), array.argmax(1)
 
 
 def _log_softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = log_softmax(np.asarray(logits, dtype=np.float64), axis=1)
+    found: NDArray[np.float64] = torch.from_numpy(logits.astype(np.float64)).log_softmax(1).numpy()
     return found
 
 

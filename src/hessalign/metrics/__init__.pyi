@@ -1,0 +1,27 @@
+from .frames import slices_frame
+from .measures import (
+    HIGHER_IS_BETTER,
+    OF_ONE_CLASS,
+    Evaluation,
+    Slices,
+    count_groups,
+    evaluate,
+    is_metric,
+    measure_split,
+    value_for_scoring,
+)
+from .scorer import Scorer
+
+__all__ = [
+    "HIGHER_IS_BETTER",
+    "OF_ONE_CLASS",
+    "Evaluation",
+    "Scorer",
+    "Slices",
+    "count_groups",
+    "evaluate",
+    "is_metric",
+    "measure_split",
+    "slices_frame",
+    "value_for_scoring",
+]
