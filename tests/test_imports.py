@@ -269,5 +269,6 @@ def test_ctrl_c_during_imports_ends_without_a_traceback(tmp_path: Path) -> None:
             break
     _, errors = process.communicate(timeout=60)
     said = [line for line in errors.splitlines() if not line.startswith("import time:")]
-    assert process.returncode == 130, said
+    # What PyTorch runs from C leaves a mark at which Python ends itself by the signal: the same to a shell.
+    assert process.returncode in (130, -signal.SIGINT), said
     assert not [line for line in said if "Traceback" in line or "Error" in line], said
