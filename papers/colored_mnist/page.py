@@ -15,7 +15,7 @@ from jinja2 import Environment, StrictUndefined
 
 from hessalign.experiments.colored_mnist import Setting, fast_setting, label_of, published
 from hessalign.files import write_atomically
-from papers.colored_mnist import evidence, fresh_seeds, tables
+from papers.colored_mnist import devices, evidence, fresh_seeds, tables
 from papers.colored_mnist.evidence import FIGURES, ROOT, Evidence
 
 DOCS = ROOT / "docs"
@@ -32,6 +32,7 @@ OF_THE_RECORDS: tuple[Callable[..., object], ...] = (
     tables.paper_table,
     tables.reproduced,
     tables.aligned_table,
+    tables.added_table,
     tables.variants_table,
     tables.left_gradients_table,
     tables.histories,
@@ -47,6 +48,7 @@ OF_THE_RECORDS: tuple[Callable[..., object], ...] = (
     tables.over_probes,
     tables.probes_figure,
     tables.repeats,
+    tables.others_that_differ,
     tables.as_flat,
     tables.runs_of,
     tables.choose,
@@ -91,6 +93,9 @@ def make_page(name: str) -> Page:
     environment.filters["signed"] = lambda points: f"{points:+.1f}"
     environment.filters["short"] = lambda value: f"{value:.2g}"
     environment.filters["power"] = lambda value: f"{value:.1e}"
+    environment.filters["interval"] = tables.interval
+    environment.filters["hundredths"] = tables.signed
+    environment.filters["apart"] = devices.apart
     environment.filters["one"] = lambda value: f"{value:.1f}"
     environment.globals.update({of.__name__: partial(of, records) for of in OF_THE_RECORDS})
     environment.globals.update(
@@ -114,7 +119,13 @@ def make_page(name: str) -> Page:
         nearest_step=tables.nearest_step,
         off_diagonals=tables.off_diagonals,
         rises=tables.rises,
-        added_by_diagonals=tables.added_by_diagonals,
+        gains=tables.gains,
+        beside=tables.beside,
+        left_gradients=tables.left_gradients,
+        devices=devices.devices,
+        devices_table=devices.devices_table,
+        apart=devices.apart,
+        swing=devices.swing,
         aim=fresh_seeds.AIM,
         judge=fresh_seeds.judge,
         judged_table=fresh_seeds.judged_table,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
-from typing import get_args
+from typing import Literal, get_args
 
 from scipy.stats import spearmanr
 
@@ -38,7 +38,7 @@ from papers.colored_mnist.evidence import (
     terms_before,
     with_terms,
 )
-from papers.colored_mnist.intervals import Interval, against_paper
+from papers.colored_mnist.intervals import Interval, against_paper, mean_of
 from papers.colored_mnist.panels import Compared, Curve, Level, Panel, save_differences
 from papers.colored_mnist.selection import RULES, Candidate, candidate, candidates, choose_by_every_rule
 from papers.colored_mnist.study import STUDIES, plan_study
@@ -143,14 +143,19 @@ def differences(run: Ended, paper: PublishedAccuracy) -> tuple[Interval, Interva
 
 def signed(found: Interval) -> str:
     """A difference and its interval."""
-    return f"{found.value:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
+    return f"{found.value:+z.2f} [{found.low:+z.2f}, {found.high:+z.2f}]"
+
+
+def interval(found: Interval) -> str:
+    """A difference and its interval, to a tenth."""
+    return f"{found.value:+z.1f} [{found.low:+z.1f}, {found.high:+z.1f}]"
 
 
 def judged(found: Interval) -> str:
     """A difference from the paper: bold where its interval leaves out 0; one restart has no interval."""
     if not found.judges:
-        return f"{found.value:+.1f}"
-    text = f"{found.value:+.1f} [{found.low:+.1f}, {found.high:+.1f}]"
+        return f"{found.value:+z.1f}"
+    text = interval(found)
     return text if found.above(0) == "open" else f"**{text}**"
 
 
@@ -206,6 +211,20 @@ def aligned_table(evidence: Evidence, runs: Sequence[Ended]) -> str:
     return grid("Aligned | >n | >Train | >Target", rows)
 
 
+def added_table(evidence: Evidence, runs: Sequence[Ended], to: Ended) -> str:
+    """What configurations add to another one on the seeds that both have."""
+    rows = [
+        (
+            f"{run.row.label}{evidence.cite(run)}",
+            str(len(gains(run, to))),
+            interval(beside(run, to, "train")),
+            interval(beside(run, to)),
+        )
+        for run in runs
+    ]
+    return grid("Aligned | >Seeds | >Train | >Target", rows)
+
+
 def variants_table(evidence: Evidence, runs: dict[str, Ended]) -> str:
     """How far each variant of Hutchinson ends from the paper's row, the nearest first."""
     paper = published("balanced")["hutchinson"]
@@ -225,6 +244,27 @@ def variants_table(evidence: Evidence, runs: dict[str, Ended]) -> str:
 def by_target(run: Ended) -> list[RestartRecord]:
     """Restarts with terms, by target accuracy."""
     return sorted(with_terms(run.restarts), key=lambda record: record.final.target_accuracy)
+
+
+@dataclass(frozen=True)
+class RankCorrelation:
+    """Spearman's.
+
+    Attributes:
+        value: From -1 to 1.
+        p: How often so far from 0 by chance.
+    """
+
+    value: float
+    p: float
+
+
+def left_gradients(run: Ended) -> RankCorrelation:
+    """Over restarts, of the target accuracy with the distance of the gradients that is left."""
+    ordered = by_target(run)
+    targets = [record.final.target_accuracy for record in ordered]
+    found = spearmanr(targets, [record.terms[-1].gradient_distance for record in ordered])
+    return RankCorrelation(float(found.statistic), float(found.pvalue))
 
 
 def left_gradients_table(evidence: Evidence, run: Ended) -> str:
@@ -637,11 +677,6 @@ class AsFlat:
         """By how many points accuracies differ at most."""
         return max(abs(self.probed.train - self.flat.train), abs(self.probed.target - self.flat.target))
 
-    @property
-    def seeds(self) -> str:
-        """That both have."""
-        return ", ".join(str(record.spec.seed) for record in self.probed.restarts)
-
 
 def as_flat(evidence: Evidence, setting: Setting) -> list[AsFlat]:
     """Every number of probes in a setting that has both, aligned diagonals beside the flat head preferred."""
@@ -715,9 +750,20 @@ def probes_figure(evidence: Evidence, caption: str) -> str:
     raise ValueError("probes: the page needs the records of this sweep in the published setting")
 
 
-def repeats(evidence: Evidence, split: Split, method: str) -> bool:
-    """Whether the differences of a method from the paper, train and target, have 0 in both intervals."""
-    return _agree(*differences(evidence.run(split, method), published(split)[method]))
+def repeats(evidence: Evidence, split: Split, method: str, **wanted: object) -> bool:
+    """Whether the differences of a row from the paper's, train and target, have 0 in both intervals."""
+    return _agree(*differences(evidence.run(split, method, **wanted), published(split)[method]))
+
+
+def others_that_differ(evidence: Evidence, split: Split) -> list[Compared]:
+    """The rows that do not agree with the paper's, without that of Hutchinson in expectation."""
+    expected = evidence.run(split, "hutchinson").restarts[0].spec.configuration()
+    found = [
+        Compared(run.row.label, *differences(run, published(split)[run.row.method]))
+        for run in reproduced(evidence, split).runs
+        if run.restarts[0].spec.configuration() != expected
+    ]
+    return [row for row in found if not _agree(row.train, row.target)]
 
 
 def off_diagonals(runs: Sequence[Ended]) -> list[float]:
@@ -814,13 +860,19 @@ def beyond(evidence: Evidence, split: Split) -> Beyond:
     return Beyond(groups, pool, chosen[rule], chosen["oracle"], rule)
 
 
-def added_by_diagonals(gradient: Ended, diagonal: Ended) -> list[float]:
-    """Points of target accuracy that aligned diagonals add to aligned gradients, seed by seed."""
-    alone, exact = on_common_seeds(gradient.restarts, diagonal.restarts)
+def gains(run: Ended, other: Ended, accuracy: Literal["train", "target"] = "target") -> list[float]:
+    """Points of accuracy that a configuration has above another one, seed by seed."""
+    ours, theirs = on_common_seeds(run.restarts, other.restarts)
+    name = {"train": "source_accuracy", "target": "target_accuracy"}[accuracy]
     return [
-        theirs.final.target_accuracy - ours.final.target_accuracy
-        for ours, theirs in zip(alone, exact, strict=True)
+        getattr(one.final, name) - getattr(another.final, name)
+        for one, another in zip(ours, theirs, strict=True)
     ]
+
+
+def beside(run: Ended, other: Ended, accuracy: Literal["train", "target"] = "target") -> Interval:
+    """The mean of these, with its t interval."""
+    return mean_of(gains(run, other, accuracy))
 
 
 def _exact_at_full_size(evidence: Evidence, setting: Setting) -> list[list[RestartRecord]]:
