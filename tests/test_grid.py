@@ -46,6 +46,14 @@ def test_a_narrow_terminal_cuts_nothing() -> None:
     assert lines[0][0].strip() == "label"
 
 
+def test_figures_stay_whole_beside_a_long_label() -> None:
+    label = "Exact diagonal + flat head, off-diagonal, γ = 0.0133"
+    grid = Grid(("Method", "n", "Train", "Target"), [(label, "10", "58.0 ± 2.6", "71.3 ± 4.1")])
+    lines = [line.split("│")[1:-1] for line in shown(grid, width=50).splitlines() if "│" in line]
+    assert [cell.strip() for cell in lines[0][1:]] == ["10", "58.0 ± 2.6", "71.3 ± 4.1"]
+    assert " ".join(name.strip() for name, *_ in lines) == label
+
+
 def test_markdown() -> None:
     assert (
         GRID.to_markdown()

@@ -19,6 +19,9 @@ from hessalign.pages import render
 NOTHING = "–"
 """Stands in a cell where there is nothing to tell."""
 
+LONGEST_LABEL = 30
+"""Labels with more characters than these are broken between words before the figures beside them are."""
+
 Role = Literal["best", "second", "published"]
 
 
@@ -122,14 +125,16 @@ class Grid:
         return [part(group, number) for number, group in enumerate(groups)]
 
     def to_rich(self) -> Table:
-        """For the terminal. Where it is too narrow, cells are broken, never cut: labels last."""
+        """For the terminal. Where it is too narrow, cells are broken, never cut: labels last, unless long."""
+        labels = max((_width(row[0]) for row in (*self.rows, *self.totals) if row), default=0)
         table = Table(
             title=Text(visible(self.title)) if self.title else None,
             caption=Text("\n".join(map(visible, self.notes)), justify="left") if self.notes else None,
         )
         for place, (header, side) in enumerate(zip(self.headers, self.sides, strict=True)):
             justify: Literal["left", "right"] = "right" if side == "r" else "left"
-            table.add_column(_rich_cell(header), justify=justify, no_wrap=not place, overflow="fold")
+            whole = place == 0 and labels <= LONGEST_LABEL
+            table.add_column(_rich_cell(header), justify=justify, no_wrap=whole, overflow="fold")
         for row in self.rows:
             table.add_row(*map(_rich_cell, row))
         table.add_section()
