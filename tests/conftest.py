@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start the main job first, or it is what all others wait for; measure the default tests alone.
 
     Slow ones, properties and odd values go over the same lines with other values, and measuring costs a third
-    of their time.
+    of their time; tests of every algorithm that others measure are marked where they stand.
     """
     items.sort(key=lambda item: item.path.name != "test_main_job.py")
     for item in items:

@@ -26,7 +26,6 @@ from hessalign.experiments.colored_mnist import (
     Setting,
     Split,
     describe_reduction,
-    fast_setting,
     group_restarts,
     label_of,
     run_restart,
@@ -35,7 +34,7 @@ from hessalign.grid import Grid
 from papers.colored_mnist.page import write
 from papers.colored_mnist.selection import RULES, Candidate, candidate, choose_by_every_rule
 from papers.colored_mnist.sized_adam import make_update
-from papers.colored_mnist.study import STUDIES, plan_study
+from papers.colored_mnist.study import STUDIES, plan_study, reduced_setting
 
 app = typer.Typer(
     name="papers.colored_mnist",
@@ -148,7 +147,7 @@ def study_command(
 
 
 def _setting(split: Split, subsample: int | None, fast: bool, steps: int) -> Setting:
-    setting = (fast_setting(split) if fast else Setting(split=split)).with_steps(steps)
+    setting = (reduced_setting(split) if fast else Setting(split=split)).with_steps(steps)
     return setting.model_copy(update={"subsample": parse_subsample(subsample)})
 
 

@@ -13,10 +13,11 @@ from statistics import fmean
 
 from jinja2 import Environment, StrictUndefined
 
-from hessalign.experiments.colored_mnist import Setting, fast_setting, label_of, published
+from hessalign.experiments.colored_mnist import Setting, label_of, published
 from hessalign.files import write_atomically
 from papers.colored_mnist import devices, evidence, fresh_seeds, tables
 from papers.colored_mnist.evidence import FIGURES, ROOT, Evidence
+from papers.colored_mnist.study import reduced_setting
 
 DOCS = ROOT / "docs"
 STORY, RECORDS = "colored-mnist.md", "colored-mnist-records.md"
@@ -109,7 +110,7 @@ def make_page(name: str) -> Page:
         published=published,
         best_of_paper=evidence.best_of_paper,
         setting=Setting,
-        reduced=fast_setting,
+        reduced=reduced_setting,
         label_of=label_of,
         titles=tables.TITLES,
         questions=tables.questions(),

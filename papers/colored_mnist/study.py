@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from typing import get_args
 
 from hessalign.experiments.colored_mnist import (
+    PUBLISHED_STEPS,
     Hutchinson,
     RestartSpec,
     Setting,
+    Split,
+    fast_setting,
     implied_gamma,
     plan_restarts,
 )
@@ -32,6 +35,11 @@ class Study:
 
     question: str
     plan: Callable[[Setting, int], list[RestartSpec]]
+
+
+def reduced_setting(split: Split) -> Setting:
+    """The network of ``hessalign cmnist --fast``, over as many steps as published."""
+    return fast_setting(split).with_steps(PUBLISHED_STEPS)
 
 
 def plan_study(name: str, setting: Setting, probes: int, seeds: Iterable[int]) -> list[RestartSpec]:

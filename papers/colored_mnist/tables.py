@@ -21,7 +21,6 @@ from hessalign.experiments.colored_mnist import (
     RestartSpec,
     Setting,
     Split,
-    fast_setting,
     implied_gamma,
     label_of,
     published,
@@ -41,7 +40,7 @@ from papers.colored_mnist.evidence import (
 from papers.colored_mnist.intervals import Interval, against_paper, mean_of
 from papers.colored_mnist.panels import Compared, Curve, Level, Panel, save_differences
 from papers.colored_mnist.selection import RULES, Candidate, candidate, candidates, choose_by_every_rule
-from papers.colored_mnist.study import STUDIES, plan_study
+from papers.colored_mnist.study import STUDIES, plan_study, reduced_setting
 
 TITLES: dict[Split, str] = {
     "balanced": "Table 7: balanced domains",
@@ -778,7 +777,7 @@ def rises(values: Sequence[float]) -> bool:
 
 def runs_of(evidence: Evidence, name: str) -> list[Ended]:
     """Where the configurations of a study end in the reduced network on balanced domains."""
-    plan = plan_study(name, fast_setting("balanced"), FAST_PROBES, [0])
+    plan = plan_study(name, reduced_setting("balanced"), FAST_PROBES, [0])
     return [ended(group) for group in evidence.groups if group[0].spec.configuration() in plan]
 
 

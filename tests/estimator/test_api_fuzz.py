@@ -87,7 +87,7 @@ def bad(random: Random, X: np.ndarray, y: np.ndarray, domains: np.ndarray) -> tu
 def test_the_same_samples_in_other_containers_give_the_same_head() -> None:
     random = np.random.default_rng(0)
     samples = shifted_classes(samples=60)
-    for _ in range(CALLS // 3):
+    for _ in range(CALLS // 9):
         method = random.choice(["none", "gradient", "hgp", "diagonal"])
         reference = ha.HessianAlignedClassifier(method, 0.1, 0.1)
         reference.fit(samples.X, samples.y, sample_domain=samples.domains)

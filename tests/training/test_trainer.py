@@ -82,6 +82,7 @@ def small_hparams(algorithm: str) -> dict:
     return hparams | WAITS.get(algorithm, {})
 
 
+@pytest.mark.no_cover  # those of one algorithm are measured
 @pytest.mark.parametrize("algorithm", algorithm_names())
 def test_every_algorithm_resumes_to_the_same_bits(tmp_path: Path, algorithm: str) -> None:
     hparams = small_hparams(algorithm)
@@ -89,6 +90,8 @@ def test_every_algorithm_resumes_to_the_same_bits(tmp_path: Path, algorithm: str
         hparams |= {"alpha": 1.0, "beta": 1.0}
     if algorithm == "iga":
         hparams["penalty_weight"] = 0.1
+    if algorithm == "ib_irm":
+        hparams |= {"irm_weight": 1.0, "ib_weight": 1.0}
     spec = tiny_spec(algorithm=algorithm, hparams=hparams, steps=6, evaluate_every=2)
     train(spec, TinyDomains(), tmp_path / "whole", CPU)
 

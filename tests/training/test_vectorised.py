@@ -130,6 +130,7 @@ BACKBONES = [
 @pytest.mark.filterwarnings("ignore::hessalign.exceptions.UntrustworthyWarning")  # Fishr's default weight
 @pytest.mark.filterwarnings("ignore:.* depends on the features alone:hessalign.exceptions.NoEffectWarning")
 @pytest.mark.filterwarnings("ignore:ib_weight:hessalign.exceptions.NoEffectWarning")
+@pytest.mark.no_cover  # the next one is measured
 @pytest.mark.parametrize(("algorithm", "backbone"), BACKBONES)
 def test_together_is_as_one_by_one(tmp_path: Path, algorithm: str, backbone: str) -> None:
     dataset = tiny_features(tmp_path / "f.safetensors", views=2)

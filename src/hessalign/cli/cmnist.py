@@ -39,6 +39,7 @@ from hessalign.experiments import colored_mnist
 from hessalign.experiments.colored_mnist import (
     FAST_METHODS,
     FAST_PROBES,
+    FAST_STEPS,
     METHODS,
     PUBLISHED_ANNEAL_STEP,
     PUBLISHED_PROBES,
@@ -86,7 +87,7 @@ def cmnist(
     ] = None,
     fast: Annotated[
         bool,
-        option(Panel.TRAINING, "A reduced setting that shows the ranking in about three minutes.", "--fast"),
+        option(Panel.TRAINING, "A reduced setting that shows the ranking in about two minutes.", "--fast"),
     ] = False,
     restarts: Annotated[
         int | None,
@@ -102,7 +103,11 @@ def cmnist(
     ] = 0,
     steps: Annotated[
         int | None,
-        option(Panel.TRAINING, f"Updates of a restart. Default: {PUBLISHED_STEPS}.", callback=whole(1)),
+        option(
+            Panel.TRAINING,
+            f"Steps of a restart. Default: {PUBLISHED_STEPS}; with --fast {FAST_STEPS}.",
+            callback=whole(1),
+        ),
     ] = None,
     anneal_step: Annotated[
         int | None,

@@ -10,7 +10,13 @@ import typer
 from hessalign import cli
 from hessalign.cli.terminal import INTERRUPTED, Console, bad_parameter, progress_bar
 from hessalign.experiments import colored_mnist
-from hessalign.experiments.colored_mnist import SOURCE_IMAGES, RestartSpec, Setting
+from hessalign.experiments.colored_mnist import (
+    FAST_STEPS,
+    PUBLISHED_STEPS,
+    SOURCE_IMAGES,
+    RestartSpec,
+    Setting,
+)
 from hessalign.grid import NOTHING, Grid, markdown_table
 from hessalign.markup import counted
 from hessalign.memory import keep_freed_memory
@@ -242,7 +248,7 @@ def file_name_of(setting: Setting, fast: bool) -> str:
     words = [setting.split if setting.split == "balanced" else f"imbalanced-{setting.split}"]
     if fast:
         words.append("fast")
-    if setting.steps != Setting().steps:
+    if setting.steps != (FAST_STEPS if fast else PUBLISHED_STEPS):
         words.append(f"{setting.steps}-steps")
     if setting.anneal_step != Setting().with_steps(setting.steps).anneal_step:
         words.append(f"annealed-at-{setting.anneal_step}")

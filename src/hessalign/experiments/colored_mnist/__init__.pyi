@@ -2,6 +2,7 @@ from . import figure
 from .config import (
     FAST_METHODS,
     FAST_PROBES,
+    FAST_STEPS,
     METHODS,
     PLAIN_HUTCHINSON,
     PUBLISHED_ANNEAL_STEP,
@@ -28,6 +29,7 @@ from .table import PublishedAccuracy, Row, group_restarts, label_of, published, 
 __all__ = [
     "FAST_METHODS",
     "FAST_PROBES",
+    "FAST_STEPS",
     "METHODS",
     "PLAIN_HUTCHINSON",
     "PUBLISHED_ANNEAL_STEP",
