@@ -268,7 +268,7 @@ def test_a_command_that_is_wrong_does_not_parse(line: str, problem: str) -> None
 
 
 SHORTER = {
-    "cmnist": ["--fast", "--steps", "4", "--subsample", "100", "--restarts", "1"],
+    "cmnist": ["--fast", "--steps", "4", "--subsample", "100", "--restarts", "1", "--device", "cpu"],
     "train": ["--steps", "2", "--evaluate-samples", "20", "--device", "cpu"],
     "inspect": ["--per-domain", "20", "--replicates", "20"],
 }
