@@ -120,6 +120,7 @@ def make_page(name: str) -> Page:
         nearest_step=tables.nearest_step,
         off_diagonals=tables.off_diagonals,
         rises=tables.rises,
+        differences=tables.differences,
         gains=tables.gains,
         beside=tables.beside,
         left_gradients=tables.left_gradients,
