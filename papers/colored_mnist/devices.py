@@ -8,7 +8,7 @@ from itertools import pairwise
 from statistics import fmean
 
 from hessalign.experiments.colored_mnist import RecordStore, RestartRecord, group_restarts
-from papers.colored_mnist.evidence import ROOT, STORES, ended
+from papers.colored_mnist.evidence import ROOT, Evidence, ended
 from papers.colored_mnist.intervals import Interval, mean_of
 from papers.colored_mnist.tables import TITLES, grid, place
 
@@ -28,8 +28,8 @@ class Devices:
         pairs: On a GPU, and on a processor.
         train: GPU minus processor, train accuracy in points: the mean difference over pairs.
         target: The same of target accuracy.
-        on_gpu: Number of the tables' restarts that were run on a GPU.
-        in_all: Number of the tables' restarts.
+        on_gpu: Number of restarts of the tables and sweeps that were run on a GPU.
+        in_all: Number of restarts of the tables and sweeps.
     """
 
     pairs: tuple[Pair, ...]
@@ -66,17 +66,20 @@ def swing(record: RestartRecord) -> float:
     return fmean(abs(after - before) for before, after in pairwise(late))
 
 
-def devices() -> Devices:
+def devices(evidence: Evidence) -> Devices:
     """The records of both devices.
+
+    Args:
+        evidence: Has those on processors.
 
     Returns:
         All pairs, and what they say.
 
     Raises:
-        ValueError: If a restart on a GPU has no record on a processor, or the other way round.
+        ValueError: If a restart is not of a GPU, or has no record of its seed on a processor.
     """
-    tables = STORES[0].load_all()
-    processors = {record.spec: record for record in tables if record.environment["device"] == "cpu"}
+    shown = [record for group in evidence.groups for record in group]
+    processors = {record.spec: record for record in shown if record.environment["device"] == "cpu"}
     pairs = []
     for record in STORE.load_all():
         if record.environment["device"] == "cpu" or record.spec not in processors:
@@ -90,8 +93,8 @@ def devices() -> Devices:
         tuple(pairs),
         train=mean_of([train for train, _ in differences]),
         target=mean_of([target for _, target in differences]),
-        on_gpu=sum(record.environment["device"] != "cpu" for record in tables),
-        in_all=len(tables),
+        on_gpu=sum(record.environment["device"] != "cpu" for record in shown),
+        in_all=len(shown),
     )
 
 

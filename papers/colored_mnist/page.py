@@ -57,6 +57,7 @@ OF_THE_RECORDS: tuple[Callable[..., object], ...] = (
     tables.beyond,
     fresh_seeds.fresh_seeds,
     fresh_seeds.fresh_table,
+    devices.devices,
 )
 """What the template calls by name; each takes the evidence first, which the template does not name."""
 
@@ -124,9 +125,7 @@ def make_page(name: str) -> Page:
         gains=tables.gains,
         beside=tables.beside,
         left_gradients=tables.left_gradients,
-        devices=devices.devices,
         devices_table=devices.devices_table,
-        apart=devices.apart,
         swing=devices.swing,
         aim=fresh_seeds.AIM,
         judge=fresh_seeds.judge,

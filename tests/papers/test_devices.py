@@ -7,12 +7,13 @@ from scipy import stats
 
 from papers.colored_mnist import devices
 from papers.colored_mnist.devices import Devices, apart, devices_table, swing
+from papers.colored_mnist.evidence import Evidence
 from papers.colored_mnist.intervals import Interval
 
 
 @pytest.fixture(scope="module")
 def found() -> Devices:
-    return devices.devices()
+    return devices.devices(Evidence(has_notes=False))
 
 
 def test_every_pair_is_one_restart_on_two_devices(found: Devices) -> None:
@@ -61,8 +62,8 @@ def test_the_table_has_a_row_for_each_configuration(found: Devices) -> None:
     assert len(devices_table(found).splitlines()) == 2 + 20
 
 
-def test_a_restart_without_its_pair_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    _, theirs = devices.devices().pairs[0]
+def test_a_restart_without_its_pair_is_refused(found: Devices, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, theirs = found.pairs[0]
     monkeypatch.setattr(devices.STORE, "load_all", lambda: [theirs])
     with pytest.raises(ValueError, match="must be of a GPU"):
-        devices.devices()
+        devices.devices(Evidence(has_notes=False))

@@ -11,15 +11,7 @@ from .export import Exported, check_export, describe_export, export_model
 from .features import ExtractionProgress, FeaturesSpec, extract_features
 from .machine import Machine, make_fabric
 from .predictions import read_predictions
-from .predictor import (
-    Asked,
-    Prediction,
-    asked_about,
-    image_paths,
-    load_trained,
-    predict,
-    read_vectors,
-)
+from .predictor import Asked, Prediction, asked_about, image_paths, load_trained, predict, read_vectors
 from .pretrained import TrainedModel
 from .recipe import Recipe, check_recipe, make_recipe
 from .rerun import open_data, open_recorded

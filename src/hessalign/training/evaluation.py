@@ -20,7 +20,7 @@ from hessalign.algorithms import Algorithm
 from hessalign.algorithms.base import Metrics, known_as
 from hessalign.datasets.base import Domain
 from hessalign.exceptions import UntrustworthyWarning
-from hessalign.metrics.measures import measure_split
+from hessalign.metrics import measure_split
 from hessalign.runs.records import (
     DIVERGED,
     MEASURED,
