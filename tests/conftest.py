@@ -2,9 +2,11 @@
 
 import os
 import signal
+from functools import cache
 
 import pytest
 import torch
+import typer.testing
 from hypothesis import settings
 
 settings.register_profile("default", deadline=None, max_examples=10, print_blob=True)
@@ -14,6 +16,9 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 if "PYTEST_XDIST_WORKER" in os.environ:  # each core has a worker, which keeps to it, its subprocesses too
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
+
+# Its runner builds all commands anew for each call, which takes longer than most calls.
+typer.testing._get_command = cache(typer.testing._get_command)
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # A shell's background jobs ignore Ctrl-C, and so would the commands that tests start and interrupt.

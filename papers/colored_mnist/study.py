@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from hessalign.experiments.colored_mnist import (
+    PUBLISHED_ANNEAL_STEP,
     PUBLISHED_STEPS,
     Hutchinson,
     RestartSpec,
@@ -39,7 +40,8 @@ class Study:
 
 def reduced_setting(split: Split) -> Setting:
     """The network of ``hessalign cmnist --fast``, over as many steps as published."""
-    return fast_setting(split).with_steps(PUBLISHED_STEPS)
+    schedule = {"steps": PUBLISHED_STEPS, "anneal_step": PUBLISHED_ANNEAL_STEP}
+    return fast_setting(split).model_copy(update=schedule)
 
 
 def plan_study(name: str, setting: Setting, probes: int, seeds: Iterable[int]) -> list[RestartSpec]:

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from hessalign.benchmark.engines import LocalEngine
 from hessalign.benchmark.job import Job, last_failure, perform
 from hessalign.benchmark.protocol import RunConfig, SweepSpec
 from hessalign.benchmark.sweep import perform_all
+from hessalign.datasets import DomainDataset
 from hessalign.datasets.registry import DataSource
 from hessalign.training import Machine, read_records
 
@@ -79,3 +81,20 @@ def test_a_run_that_kills_its_workers_is_given_up(job: Job) -> None:
     failure = last_failure(job)
     assert failure is not None
     assert (failure.attempts, failure.traceback) == (2, "")
+
+
+class Telling(DataSource):
+    """Fails with what the environment holds."""
+
+    def open(self, seed: int) -> DomainDataset:
+        raise RuntimeError(f"it is {os.environ.get('TOLD')}")
+
+
+def test_a_worker_has_the_environment_of_its_start(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not that of the process that all are forked from, which is as old as the first of them."""
+    telling = replace(job, source=Telling("colored_mnist"))
+    for told in ("day", "night"):
+        monkeypatch.setenv("TOLD", told)
+        with closing(LocalEngine(workers=1, threads=1, retries=0)) as engine:
+            (outcome,) = engine.perform([[telling]])
+        assert outcome.error == f"RuntimeError: it is {told}"

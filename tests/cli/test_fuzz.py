@@ -25,7 +25,7 @@ from papers.colored_mnist.__main__ import study_command
 from tests.cli.small_images import draw_images
 from tests.training.tiny_features import tiny_features
 
-CALLS = 48 if os.environ.get("CI") == "true" else 4
+CALLS = 32 if os.environ.get("CI") == "true" else 4
 SECONDS = 60
 """After which a call counts as hanging."""
 
@@ -124,16 +124,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def written(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Paths outside the folder that a call has opened to write, made, moved or removed."""
+@pytest.fixture(scope="module")
+def heard(place: Path) -> Iterator[list[str]]:
+    """Paths outside the folder that anything has opened to write, made, moved or removed."""
     outside: list[str] = []
-    monkeypatch.chdir(place)
-    monkeypatch.setattr(tempfile, "tempdir", str(place))
     listening = True
 
     def listen(event: str, arguments: tuple[Any, ...]) -> None:
-        if not listening or event not in CHANGES:
+        if event not in CHANGES or not listening:
             return
         if event == "open" and not (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
             return
@@ -143,9 +141,18 @@ def written(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]
                 if not absolute.startswith((str(place), *NO_DISK)) and "__pycache__" not in absolute:
                     outside.append(f"{event}: {absolute}")
 
-    sys.addaudithook(listen)
+    sys.addaudithook(listen)  # for good, so that there is one, which every later test waits for
     yield outside
     listening = False
+
+
+@pytest.fixture
+def written(heard: list[str], place: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Those that a call has, from within the folder."""
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    heard.clear()
+    return heard
 
 
 CHANGES = {

@@ -52,11 +52,17 @@ def wait_for_records(out: Path, process: "subprocess.Popen[str]") -> None:
         time.sleep(0.05)
 
 
+def children_of(pid: int) -> list[int]:
+    return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
 def workers_of(process: "subprocess.Popen[str]") -> list[int]:
-    """The processes that do its runs."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    lines = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
-    return [pid for pid, line in lines.items() if b"spawn_main" in line]
+    """The processes that do its runs, and the one that they are forked from."""
+    is_server = {
+        pid: b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children_of(process.pid)
+    }
+    (server,) = (pid for pid, found in is_server.items() if found)
+    return [server, *children_of(server)]
 
 
 def is_alive(pid: int) -> bool:

@@ -457,7 +457,7 @@ def test_fast_setting_says_what_it_changes() -> None:
     assert describe_reduction(Setting(subsample=1000)) == "1000 source images instead of 50000"
     description = describe_reduction(fast_setting("balanced"), 2000)
     assert description == (
-        "steps 301 instead of 501, anneal step 114 instead of 190, "
+        "steps 211 instead of 501, anneal step 80 instead of 190, "
         "hidden 64 instead of 390, learning rate 0.001959 instead of 0.0004899, "
         "Hutchinson probes 2000 instead of 150"
     )

@@ -290,5 +290,5 @@ def test_large_domains_take_one_pass_for_the_derivative_of_hgp(
     found = values(*given)
     torch.testing.assert_close(found, expected, **EXACT)
     torch.testing.assert_close(torch.autograd.grad(found.sum(), given), slopes, rtol=1e-11, atol=1e-11)
-    assert gradcheck(lambda *both: values(*both)[[0, 1, 3]], given)
-    assert gradgradcheck(lambda *both: values(*both)[1].sum(), given)
+    assert gradcheck(lambda *both: values(*both)[[0, 1, 3]], given, fast_mode=True)
+    assert gradgradcheck(lambda *both: values(*both)[1].sum(), given, fast_mode=True)

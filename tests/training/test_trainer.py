@@ -124,7 +124,7 @@ def test_a_lengthened_run_is_one_long_run(tmp_path: Path, algorithm: str) -> Non
         hparams["variant"] = "domainbed"  # which draws
     spec = tiny_spec(algorithm=algorithm, hparams=hparams, steps=9, evaluate_every=3)
     train(spec, TinyDomains(), tmp_path / "whole", CPU)
-    for steps in (2, 4, 6, 9):
+    for steps in (2, 4, 9):
         train(spec.with_steps(steps), TinyDomains(), tmp_path / "parts", CPU)
     assert_same(tmp_path / "whole", tmp_path / "parts")
     ours, theirs = (read_records(tmp_path / name) for name in ("parts", "whole"))

@@ -1,4 +1,4 @@
-"""Three small domains of 8-pixel images, with an augmentation that draws random numbers."""
+"""Three small domains of 4-pixel images, with an augmentation that draws random numbers."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from hessalign.datasets.base import Domain, DomainDataset, Samples
 from hessalign.training import RunSpec
 
 NAMES = ("bright", "middle", "dark")
-PIXELS = 8
+PIXELS = 4
 
 
 class InMemory(Samples):

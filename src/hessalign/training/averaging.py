@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from typing_extensions import override
 
 from hessalign.runs.recipe import Recipe
+from hessalign.training.batches import seeded
 
 Values = dict[str, Tensor]
 RENEWAL_BATCHES = 100
@@ -292,8 +293,7 @@ def renew_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
         (norm.momentum, {name: value.clone() for name, value in norm.named_buffers()}) for norm in norms
     ]
     device = next(model.parameters()).device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(0)
+    with seeded(0, device):
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None

@@ -29,7 +29,7 @@ from hessalign.runs.records import (
     PREDICTIONS_FIELD,
     UNDEFINED,
 )
-from hessalign.training.batches import Key, Sample, load
+from hessalign.training.batches import Key, Sample, load, seeded
 from hessalign.training.processes import ALONE, Processes
 
 BATCH_SIZE = 64
@@ -250,8 +250,7 @@ def predicted_classes(logits: Tensor) -> Tensor:
 
 def _logits(model: nn.Module, inputs: Tensor, device: torch.device, seed: int) -> Tensor:
     """The draws of a model that predicts by chance are the seed's and not training's."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+    with seeded(seed, device):
         logits: Tensor = model(inputs.to(device, _dtype(model.parameters())))
     return logits
 

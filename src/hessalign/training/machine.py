@@ -20,6 +20,11 @@ from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from hessalign.training.processes import Processes
 
+if not torch.cuda.is_available():
+    # Lightning lets PyTorch ask the driver's library for devices. Without a driver that is looked for anew at
+    # each step of an optimizer, which takes longer than the step of a head.
+    os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
+
 Strategy = Literal["auto", "ddp"]
 NUMBERED = ("cuda", "gpu", "mps")
 """Accelerators of which there may be several."""

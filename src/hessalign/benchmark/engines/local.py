@@ -2,22 +2,33 @@
 
 Each worker is a process with a pipe, rather than a member of ``concurrent.futures``' pool. There, one worker
 that is killed takes all others with it, workers cannot be stopped at work, and they outlive a killed parent.
+
+Workers are forked from a server that has imported PyTorch and done nothing else, so that only the first one
+waits for that, and what replaces a worker is there at once.
 """
 
 import os
 import signal
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import NamedTuple
 
 from hessalign.benchmark.job import Job, Outcome, outcome_of_death, perform_as_worker
 
 RUNS_PER_WORKER = 100
 """After so many a worker is replaced, which bounds what its memory may lose."""
+
+SECONDS_FOR_SERVER = 5
+"""How long a server that was killed may take to die."""
+
+_server = get_context("forkserver")
+_server.set_forkserver_preload([perform_as_worker.__module__])
 
 
 class LocalEngine:
@@ -98,11 +109,11 @@ class _Worker:
     """The parent's view of a worker process."""
 
     def __init__(self, threads: int, device: str | None) -> None:
-        context = get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, threads, device))
+        environment = {**os.environ, **({} if device is None else {"CUDA_VISIBLE_DEVICES": device})}
+        self.connection, theirs = _server.Pipe()
+        self.process = _server.Process(target=_serve, args=(theirs, threads, environment))
         with _no_interrupts():
-            self.process.start()
+            _start(self.process)
         theirs.close()  # so that the pipe ends when the process does
         self.attempt: _Attempt | None = None
         self._runs = 0
@@ -138,6 +149,16 @@ class _Worker:
         self.connection.close()
 
 
+def _start(process: BaseProcess) -> None:
+    """Start a process; the server is there anew in the moment after its own death."""
+    for _ in range(SECONDS_FOR_SERVER * 10):
+        with suppress(EOFError, ConnectionError):
+            process.start()
+            return
+        time.sleep(0.1)
+    process.start()
+
+
 def _death(exit_code: int | None) -> str:
     if exit_code is not None and exit_code < 0:
         name = signal.Signals(-exit_code).name
@@ -145,11 +166,11 @@ def _death(exit_code: int | None) -> str:
     return f"the worker process ended with exit code {exit_code}"
 
 
-def _serve(connection: Connection, threads: int, device: str | None) -> None:
-    """A worker's life: jobs in, outcomes out."""
+def _serve(connection: Connection, threads: int, environment: Mapping[str, str]) -> None:
+    """A worker's life: jobs in, outcomes out. The environment would be that of the server's start."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    if device is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = device
+    os.environ.clear()
+    os.environ.update(environment)
     while True:
         connection.send(perform_as_worker(connection.recv(), threads))
 
