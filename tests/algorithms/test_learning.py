@@ -26,6 +26,7 @@ FASTER = {
 }
 
 
+@pytest.mark.no_cover  # updates are measured elsewhere
 @pytest.mark.parametrize("name", algorithm_names())
 def test_learns_and_carries_over_to_an_unseen_domain(name: str) -> None:
     torch.manual_seed(0)

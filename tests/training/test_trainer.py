@@ -82,8 +82,15 @@ def small_hparams(algorithm: str) -> dict:
     return hparams | WAITS.get(algorithm, {})
 
 
-@pytest.mark.no_cover  # those of one algorithm are measured
-@pytest.mark.parametrize("algorithm", algorithm_names())
+TELLING = ("dann", "fishr", "group_dro", "hutchinson")
+"""Two optimisers, a reset of Adam and moving averages, weights of domains, drawn probes."""
+EVERY_ALGORITHM = pytest.mark.parametrize(
+    "algorithm",
+    [pytest.param(name, marks=() if name in TELLING else pytest.mark.slow) for name in algorithm_names()],
+)
+
+
+@EVERY_ALGORITHM
 def test_every_algorithm_resumes_to_the_same_bits(tmp_path: Path, algorithm: str) -> None:
     hparams = small_hparams(algorithm)
     if algorithm == "cma":  # its published weights swamp the loss of so small a network, and say so
@@ -105,14 +112,7 @@ def test_every_algorithm_resumes_to_the_same_bits(tmp_path: Path, algorithm: str
     assert_same(tmp_path / "whole", tmp_path / "parts")
 
 
-LENGTHENED = ("dann", "fishr", "group_dro", "hutchinson")
-"""Two optimisers, a reset of Adam and moving averages, weights of domains, drawn probes."""
-
-
-@pytest.mark.parametrize(
-    "algorithm",
-    [pytest.param(name, marks=() if name in LENGTHENED else pytest.mark.slow) for name in algorithm_names()],
-)
+@EVERY_ALGORITHM
 @pytest.mark.filterwarnings("ignore:.* never sets in:hessalign.exceptions.NoEffectWarning")
 @pytest.mark.filterwarnings("ignore::hessalign.exceptions.UntrustworthyWarning")
 def test_a_lengthened_run_is_one_long_run(tmp_path: Path, algorithm: str) -> None:

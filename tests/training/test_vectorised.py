@@ -120,7 +120,7 @@ def assert_same(together: Path, alone: Path, tolerance: float) -> None:
 
 
 BACKBONES = [
-    (algorithm, backbone)
+    pytest.param(algorithm, backbone, marks=pytest.mark.slow if backbone == "adapter:linear" else ())
     for algorithm in TOGETHER
     for backbone in ("identity", "adapter:linear", "adapter:mlp")
     if backbone != "identity" or not get_algorithm(algorithm).needs_trainable_backbone

@@ -112,8 +112,9 @@ class SweepSpec(BaseModel):
         _check_fixed(self.config.fixed, algorithms)
         target_sets = choose_targets(len(dataset.domains), self.targets, dataset.name)
         backbone = cache(partial(self._backbone, dataset))  # a weights file is read once
+        hparams = cache(partial(self._hparams, dataset))  # all target domains share them
         specs = [
-            self._run(dataset, algorithm, targets, hparams_seed, trial_seed, backbone)
+            self._run(dataset, algorithm, targets, hparams_seed, trial_seed, hparams, backbone)
             for trial_seed in range(self.trials)
             for algorithm in algorithms
             for targets in target_sets
@@ -142,6 +143,13 @@ class SweepSpec(BaseModel):
             normalization=config.normalization,
         )
 
+    def _hparams(
+        self, dataset: DomainDataset, algorithm: type[Algorithm], hparams_seed: int, trial_seed: int
+    ) -> dict[str, Any]:
+        known = algorithm.hparams_class.model_fields
+        fixed = {name: value for name, value in self.config.fixed.items() if name in known}
+        return draw_hparams(algorithm, dataset.search_space, hparams_seed, trial_seed, fixed)
+
     def _run(
         self,
         dataset: DomainDataset,
@@ -149,12 +157,11 @@ class SweepSpec(BaseModel):
         targets: tuple[int, ...],
         hparams_seed: int,
         trial_seed: int,
+        draw: Callable[[type[Algorithm], int, int], dict[str, Any]],
         backbone: Callable[[float], BackboneSpec],
     ) -> RunSpec:
         config = self.config
-        known = algorithm.hparams_class.model_fields
-        fixed = {name: value for name, value in config.fixed.items() if name in known}
-        hparams = draw_hparams(algorithm, dataset.search_space, hparams_seed, trial_seed, fixed)
+        hparams = draw(algorithm, hparams_seed, trial_seed)
         return RunSpec(
             dataset=dataset.name,
             data=dataset.fingerprint,
@@ -258,8 +265,10 @@ def draw_hparams(
     if hparams_seed > 0:
         seed = seed_hash(hparams_seed, trial_seed)
         names = hparams_class.reference_names()
+        generator = np.random.RandomState()  # made once: it is seeded in a fraction of that time
         for name, space in hparams_class.spaces(search_space).items():
-            drawn[name] = space.search.draw(np.random.RandomState(seed_hash(seed, names[name])))
+            generator.seed(seed_hash(seed, names[name]))
+            drawn[name] = space.search.draw(generator)
     return hparams_class.with_defaults(search_space, {**drawn, **(fixed or {})}).model_dump()
 
 
