@@ -52,6 +52,7 @@ def assert_equal_records(out: Path, alone: Path) -> None:
         assert mine == pytest.approx(other, rel=1e-6, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_records_of_one_and_scalars(folder: Path, alone: Path, tmp_path: Path) -> None:
     command = ["train", "--dataset", str(folder), *EXACT, *STEPS, "--devices", "2", "--tensorboard"]
     result = run_process(*command, "--out", tmp_path / "run", "--json", "--save-predictions")
