@@ -84,17 +84,20 @@ def test_a_run_that_kills_its_workers_is_given_up(job: Job) -> None:
 
 
 class Telling(DataSource):
-    """Fails with what the environment holds."""
+    """Fails with what a worker is like."""
 
     def open(self, seed: int) -> DomainDataset:
-        raise RuntimeError(f"it is {os.environ.get('TOLD')}")
+        raise RuntimeError(f"{os.environ.get('TOLD')}, GPUs lost: {torch.cuda._is_in_bad_fork()}")
 
 
-def test_a_worker_has_the_environment_of_its_start(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And not that of the process that all are forked from, which is as old as the first of them."""
+def test_a_worker_is_as_one_that_was_started_by_itself(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has the environment of its start, not of what all are forked from, which has asked for no GPU.
+
+    Whoever is forked from a process that has cannot use any.
+    """
     telling = replace(job, source=Telling("colored_mnist"))
     for told in ("day", "night"):
         monkeypatch.setenv("TOLD", told)
         with closing(LocalEngine(workers=1, threads=1, retries=0)) as engine:
             (outcome,) = engine.perform([[telling]])
-        assert outcome.error == f"RuntimeError: it is {told}"
+        assert outcome.error == f"RuntimeError: {told}, GPUs lost: False"

@@ -3,13 +3,15 @@
 import pytest
 import torch
 
-import hessalign.training.machine  # noqa: F401  # which imports Lightning
+from hessalign.training import Machine, make_fabric
 from hessalign.training.batches import seeded
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a driver")
 def test_without_a_driver_no_step_looks_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lightning's import alone lets each step of an optimizer do so."""
+    monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    make_fabric(Machine("cpu"))
 
     def look() -> int:
         raise AssertionError("a step looked for a driver")

@@ -20,11 +20,6 @@ from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from hessalign.training.processes import Processes
 
-if not torch.cuda.is_available():
-    # Lightning lets PyTorch ask the driver's library for devices. Without a driver that is looked for anew at
-    # each step of an optimizer, which takes longer than the step of a head.
-    os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
-
 Strategy = Literal["auto", "ddp"]
 NUMBERED = ("cuda", "gpu", "mps")
 """Accelerators of which there may be several."""
@@ -81,6 +76,11 @@ def make_fabric(machine: Machine) -> Fabric:
         >>> make_fabric(Machine("cpu")).device
         device(type='cpu')
     """
+    if not torch.cuda.is_available():
+        # Lightning lets PyTorch ask the driver's library for devices. Without a driver that is looked for at
+        # each step of an optimizer, which takes longer than the step of a head. Not done where this is
+        # imported: who asks for a GPU there keeps the processes that are forked from it from any.
+        os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
     if machine.devices < 1:
         raise ValueError(f"devices: must be a whole number of at least 1, got {machine.devices!r}")
     if machine.strategy not in get_args(Strategy):
