@@ -58,10 +58,8 @@ def children_of(pid: int) -> list[int]:
 
 def workers_of(process: "subprocess.Popen[str]") -> list[int]:
     """The processes that do its runs, and the one that they are forked from."""
-    is_server = {
-        pid: b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children_of(process.pid)
-    }
-    (server,) = (pid for pid, found in is_server.items() if found)
+    children = children_of(process.pid)
+    (server,) = (pid for pid in children if b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes())
     return [server, *children_of(server)]
 
 

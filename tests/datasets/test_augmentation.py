@@ -12,7 +12,7 @@ from hessalign.datasets.features_file import FeaturesFile
 from hessalign.datasets.image_folder import ImageFolderDomains
 from hessalign.datasets.image_reading import IMAGENET_MEAN, IMAGENET_STD, RESIZE
 from hessalign.exceptions import NoEffectWarning
-from hessalign.training.batches import seeded
+from hessalign.training.seeds import seeded
 from tests.datasets.images import write_folder
 from tests.training.tiny_domains import TinyDomains
 from tests.training.tiny_features import tiny_features

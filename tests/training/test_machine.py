@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hessalign.training import Machine, make_fabric
-from hessalign.training.batches import seeded
+from hessalign.training.seeds import seeded
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a driver")

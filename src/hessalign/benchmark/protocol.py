@@ -114,7 +114,15 @@ class SweepSpec(BaseModel):
         backbone = cache(partial(self._backbone, dataset))  # a weights file is read once
         hparams = cache(partial(self._hparams, dataset))  # all target domains share them
         specs = [
-            self._run(dataset, algorithm, targets, hparams_seed, trial_seed, hparams, backbone)
+            self._run(
+                dataset,
+                algorithm,
+                targets,
+                hparams_seed,
+                trial_seed,
+                hparams(algorithm, hparams_seed, trial_seed),
+                backbone,
+            )
             for trial_seed in range(self.trials)
             for algorithm in algorithms
             for targets in target_sets
@@ -157,11 +165,10 @@ class SweepSpec(BaseModel):
         targets: tuple[int, ...],
         hparams_seed: int,
         trial_seed: int,
-        draw: Callable[[type[Algorithm], int, int], dict[str, Any]],
+        hparams: dict[str, Any],
         backbone: Callable[[float], BackboneSpec],
     ) -> RunSpec:
         config = self.config
-        hparams = draw(algorithm, hparams_seed, trial_seed)
         return RunSpec(
             dataset=dataset.name,
             data=dataset.fingerprint,

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from typing_extensions import override
 
 from hessalign.runs.recipe import Recipe
-from hessalign.training.batches import seeded
+from hessalign.training.seeds import seeded
 
 Values = dict[str, Tensor]
 RENEWAL_BATCHES = 100

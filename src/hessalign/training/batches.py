@@ -6,7 +6,6 @@ sample is drawn from a seed of its own, in this process or in workers.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -18,6 +17,7 @@ from hessalign.algorithms import DomainBatch
 from hessalign.datasets.base import BatchedSamples
 from hessalign.loop import draw_samples
 from hessalign.training.processes import rows_of
+from hessalign.training.seeds import seeded
 
 Sample = tuple[Tensor, int]
 Loaded = tuple[Tensor, Tensor, Tensor]
@@ -142,26 +142,6 @@ def in_memory(dataset: Dataset[Sample]) -> InMemory | None:
     if isinstance(dataset, Subset) and isinstance(dataset.dataset, BatchedSamples):
         return InMemory(dataset.dataset, torch.as_tensor(dataset.indices, dtype=torch.long))
     return None
-
-
-@contextmanager
-def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Draws on a device, by default the processor, begin at a seed; the global generators are put back after.
-
-    On the processor the seed is set without ``torch.manual_seed``, which writes down for each kind of device
-    that is not in use from where it was called: milliseconds at each evaluation of each split.
-    """
-    if device is None or device.type == "cpu":
-        state = torch.get_rng_state()
-        torch.default_generator.manual_seed(seed)
-        try:
-            yield
-        finally:
-            torch.set_rng_state(state)
-    else:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            yield
 
 
 class _SeededSamples(Dataset[tuple[int, Sample] | OSError]):

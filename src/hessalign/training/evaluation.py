@@ -1,11 +1,8 @@
-"""What is known of a run at an evaluation: means, accuracies, and what speaks against it."""
+"""What is known of a run at an evaluation: accuracies, other metrics, and whether it has diverged."""
 
 import math
-import time
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from hessalign import runs
-from hessalign.algorithms import Algorithm
-from hessalign.algorithms.base import Metrics, known_as
 from hessalign.datasets.base import Domain
-from hessalign.exceptions import UntrustworthyWarning
 from hessalign.metrics import measure_split
 from hessalign.runs.records import (
     DIVERGED,
@@ -29,24 +23,16 @@ from hessalign.runs.records import (
     PREDICTIONS_FIELD,
     UNDEFINED,
 )
-from hessalign.training.batches import Key, Sample, load, seeded
+from hessalign.training.batches import Key, Sample, load
 from hessalign.training.processes import ALONE, Processes
+from hessalign.training.seeds import seeded
 
 BATCH_SIZE = 64
 NO_CLASS = -1
 """Where logits are not finite, and tell nothing."""
-SWAMPED = 100.0
-"""Weighted penalty in units of the risk from which it is said to swamp it."""
-HUGE = 1000.0
-"""Loss in units of that of guessing from which a run is said to be as good as diverged."""
-PATIENCE, LEAST_PATIENCE = 50, 20
-"""Updates that every network may need before it predicts more than one class. A short run is looked at after
-its last update, if it has as many updates as the smaller number."""
 
 Accuracies = Mapping[str, Mapping[str, float | None]]
 """From 0 to 1, by domain name and split; None of an empty one."""
-Predicted = tuple[Sequence[Tensor], Sequence[Tensor]]
-"""Of each run: predicted classes of samples of its source domains, ``(n,)``, and their true classes."""
 
 
 @dataclass(frozen=True)
@@ -260,73 +246,6 @@ def _dtype(values: Iterable[Tensor]) -> torch.dtype:
     return next((value.dtype for value in values), torch.float32)
 
 
-class Meter:
-    """Means of the reported scalars, and speed, since the last evaluation.
-
-    Nothing is read from the device before means are asked for, so that no step waits for it.
-
-    Args:
-        runs: Number of runs whose scalars are reported; those of several are ``(R,)``.
-        sums: As ``sums`` made them, of a run that goes on between two
-            evaluations; none by default.
-    """
-
-    def __init__(self, runs: int = 1, sums: Mapping[str, Tensor] | None = None) -> None:
-        self._runs = runs
-        self.restart()
-        for key, value in sorted((sums or {}).items(), key=itemgetter(0)):  # in order of their first report
-            _, kind, name = key.split(" ", maxsplit=2)
-            if kind == "sum":
-                self._sums[name] = value
-            else:
-                self._counts[name] = int(value)
-
-    def restart(self) -> None:
-        """Begin anew, now."""
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
-        self._steps = self._samples = 0
-        self._started = time.perf_counter()
-
-    def add(self, metrics: Metrics, samples: int) -> None:
-        """Count a step; its scalars stay on their device."""
-        for name, value in metrics.items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-            self._counts[name] = self._counts.get(name, 0) + 1
-        self._steps += 1
-        self._samples += samples
-
-    def means(self) -> list[dict[str, float]]:
-        """Of each run: means over the steps that reported a scalar, and its share of a step's seconds."""
-        means = {name: _mean(total, self._counts[name]) for name, total in self._sums.items()}
-        # The scalars have been read, so the device has done all that the clock is asked about.
-        seconds = (time.perf_counter() - self._started) / max(1, self._steps) / self._runs
-        return [
-            {
-                **{name: values[run] for name, values in means.items()},
-                "step_seconds": seconds,
-            }
-            for run in range(self._runs)
-        ]
-
-    def sums(self, run: int = 0) -> dict[str, Tensor]:
-        """What a run needs to go on between two evaluations as if there had been none."""
-        sums = {}
-        for place, (name, total) in enumerate(self._sums.items()):
-            sums[f"{place:04d} sum {name}"] = total.reshape(-1)[run].cpu().clone()
-            sums[f"{place:04d} count {name}"] = torch.tensor(self._counts[name])
-        return sums
-
-    def samples_per_second(self) -> float:
-        """Of all processes together, loading included."""
-        return self._samples / max(1e-9, time.perf_counter() - self._started)
-
-
-def _mean(total: Tensor, count: int) -> list[float]:
-    """Of each run; those of several are divided where they are, in their own precision."""
-    return (total / count).tolist() if total.ndim else [float(total) / count]
-
-
 def what_diverged(
     means: Mapping[str, float],
     state: Mapping[str, Tensor],
@@ -367,90 +286,3 @@ def make_record(
         return {"step": step, **means, **measured, **why, **kept}
     none = {domain: dict.fromkeys(splits) for domain, splits in evaluated.accuracies.items()}
     return {"step": step, **means, "accuracies": none, DIVERGED: problem}
-
-
-class Doubts:
-    """The doubts about a run, or about runs of one algorithm that are trained together, each told once.
-
-    A huge loss is doubted of every algorithm; a penalty that swamps the risk, and a constant prediction, of
-    those with a penalty, which name its weights.
-
-    Args:
-        algorithm: Of the runs.
-        steps: Of each run.
-        class_names: By class id.
-        speak: Whether this process is the one that warns.
-    """
-
-    def __init__(self, algorithm: Algorithm, steps: int, class_names: Sequence[str], *, speak: bool) -> None:
-        self._algorithm, self._class_names = algorithm, class_names
-        self._patience = min(PATIENCE, max(LEAST_PATIENCE, steps) - 1)
-        self._weights = " or ".join(algorithm.penalty_weights)
-        kinds = {"loss", "penalty", "predictions"} if algorithm.penalty_weights else {"loss"}
-        self._left = kinds if speak else set()
-
-    def look(
-        self, step: int, means: Sequence[Mapping[str, float]], predicted: Callable[[], Predicted]
-    ) -> None:
-        """Look at an evaluation.
-
-        Args:
-            step: Of the evaluation.
-            means: Of each run: means of its metrics since the last one.
-            predicted: Makes predictions for samples of the source domains; called only if they are needed.
-        """
-        if "loss" in self._left:
-            self._of_losses(step, means)
-        if "penalty" in self._left:
-            self._of_penalties(step, means)
-        if "predictions" in self._left and step >= self._patience:
-            self._of_predictions(step, *predicted())
-
-    def _of_losses(self, step: int, means: Sequence[Mapping[str, float]]) -> None:
-        guessing = math.log(max(2, self._algorithm.classes))
-        risks = [mean.get("risk", mean.get("loss", 0.0)) for mean in means]
-        huge = [risk for risk in risks if HUGE * guessing < risk < math.inf]
-        if huge:
-            self._tell(
-                "loss",
-                f"loss: at step {step}{_runs(huge, means)} the loss of {known_as(self._algorithm)} is "
-                f"{max(huge):.3g}, {max(huge) / guessing:.3g} times that of guessing: finite, but as good as "
-                "diverged; choose a smaller lr",
-            )
-
-    def _of_penalties(self, step: int, means: Sequence[Mapping[str, float]]) -> None:
-        # A risk that has been trained away is no reason to doubt the penalty: that of guessing counts.
-        guessing = math.log(max(2, self._algorithm.classes))
-        ratios = [abs(mean["loss"] - mean["risk"]) / max(mean["risk"], guessing) for mean in means]
-        swamped = [ratio for ratio in ratios if SWAMPED < ratio < math.inf]
-        if swamped:
-            self._tell(
-                "penalty",
-                f"penalty: at step {step}{_runs(swamped, means)} the weighted penalty of "
-                f"{self._algorithm.name} is {max(swamped):.3g} times the risk, which hardly counts beside "
-                f"it; a smaller {self._weights} lets it count",
-            )
-
-    def _of_predictions(self, step: int, predicted: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
-        constant = [
-            int(classes[0])
-            for classes, right in zip(predicted, targets, strict=True)
-            if int(classes[0]) >= 0  # a run that has diverged predicts none
-            and bool((classes == classes[0]).all())
-            and bool((right != right[0]).any())
-        ]
-        if constant:
-            self._tell(
-                "predictions",
-                f"predictions: at step {step}{_runs(constant, predicted)} all samples of the source domains "
-                f"are predicted as {self._class_names[constant[0]]!r}: a constant prediction aligns all "
-                f"domains and tells nothing; a smaller {self._weights}, or more steps, may mend it",
-            )
-
-    def _tell(self, kind: str, words: str) -> None:
-        self._left.discard(kind)
-        warnings.warn(words, UntrustworthyWarning, stacklevel=6)
-
-
-def _runs(some: Sequence[object], every: Sequence[object]) -> str:
-    return f" in {len(some)} of {len(every)} runs" if len(every) > 1 else ""

@@ -43,8 +43,8 @@ from hessalign.datasets.features_format import (
 from hessalign.datasets.registry import Augmentation
 from hessalign.files import remove_drafts, write_atomically
 from hessalign.runs import hold
-from hessalign.training.batches import seeded
 from hessalign.training.machine import Machine, make_fabric
+from hessalign.training.seeds import seeded
 
 BATCHES_IN_CHUNK = 8
 ABOUT = "about.json"

@@ -30,6 +30,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from hessalign.algorithms import Algorithm, DomainBatch
 from hessalign.algorithms.base import known_as
 from hessalign.backbones import Backbone
+from hessalign.training.seeds import seeded
 
 
 @dataclass(frozen=True)
@@ -250,8 +251,9 @@ def _draws_of_its_own(rank: int, device: torch.device) -> Iterator[None]:
     The global random state moves on, by one draw, only where something was drawn, so that a network without
     randomness leaves it as one process would.
     """
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(int(torch.randint(2**62, ())) + rank)
+    with torch.random.fork_rng([]):
+        seed = int(torch.randint(2**62, ())) + rank
+    with seeded(seed, device):
         before = _random_state(device)
         yield
         drawn = not torch.equal(before, _random_state(device))

@@ -47,18 +47,17 @@ from hessalign.training.checkpoint import (
     resume_average,
     save_checkpoint,
 )
+from hessalign.training.doubts import Doubts, Predicted
 from hessalign.training.evaluation import (
-    Doubts,
     Evaluated,
-    Meter,
     Outputs,
-    Predicted,
     cross_entropy,
     make_record,
     outputs,
     what_diverged,
 )
 from hessalign.training.machine import Machine, launched, make_fabric
+from hessalign.training.meter import Meter
 from hessalign.training.processes import ALONE, Processes, check_spreadable
 from hessalign.training.recipe import Practice
 from hessalign.training.spec import (

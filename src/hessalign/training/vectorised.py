@@ -49,14 +49,14 @@ from hessalign.runs.records import (
 from hessalign.runs.seals import finish
 from hessalign.training.batches import check_sizes
 from hessalign.training.checkpoint import claim, last_record, save_checkpoint
+from hessalign.training.doubts import Predicted
 from hessalign.training.evaluation import (
     Evaluated,
-    Meter,
     Outputs,
-    Predicted,
     predicted_classes,
 )
 from hessalign.training.machine import Machine, make_fabric
+from hessalign.training.meter import Meter
 from hessalign.training.spec import RunSpec, build_algorithm, check_targets
 from hessalign.training.trainer import Computation, metadata_of, perform, prediction_table, training_counts
 

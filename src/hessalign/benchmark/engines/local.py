@@ -28,7 +28,6 @@ SECONDS_FOR_SERVER = 5
 """How long a server that was killed may take to die."""
 
 _server = get_context("forkserver")
-_server.set_forkserver_preload([perform_as_worker.__module__])
 
 
 class LocalEngine:
@@ -113,7 +112,7 @@ class _Worker:
         self.connection, theirs = _server.Pipe()
         self.process = _server.Process(target=_serve, args=(theirs, threads, environment))
         with _no_interrupts():
-            _start(self.process)
+            _start_from_server(self.process)
         theirs.close()  # so that the pipe ends when the process does
         self.attempt: _Attempt | None = None
         self._runs = 0
@@ -149,8 +148,9 @@ class _Worker:
         self.connection.close()
 
 
-def _start(process: BaseProcess) -> None:
+def _start_from_server(process: BaseProcess) -> None:
     """Start a process; the server is there anew in the moment after its own death."""
+    _server.set_forkserver_preload([perform_as_worker.__module__])
     for _ in range(SECONDS_FOR_SERVER * 10):
         with suppress(EOFError, ConnectionError):
             process.start()
