@@ -34,6 +34,7 @@ HPARAMS: dict[str, list[dict]] = {
 CASES = [(name, hparams) for name in algorithm_names() for hparams in HPARAMS.get(name, [{}])]
 
 
+@pytest.mark.no_cover  # test_steps is measured
 @pytest.mark.parametrize(("name", "hparams"), CASES)
 def test_no_update_reads_a_value_or_mixes_devices(name: str, hparams: dict) -> None:
     algorithm = make_on_images(name, hparams).to(META)

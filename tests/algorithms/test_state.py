@@ -7,6 +7,7 @@ import torch
 
 from hessalign.algorithms import Algorithm, DomainBatch, algorithm_names
 from hessalign.algorithms.base import Optimizers
+from hessalign.training.seeds import seeded
 from tests.algorithms.images import WAITS, draw_batch, drawn_hparams, make_on_images
 from tests.algorithms.tiny import make_algorithm, make_batch
 
@@ -19,9 +20,9 @@ DRAWS = [
 
 
 def train(algorithm: Algorithm, optimizers: Optimizers, batches: list[DomainBatch]) -> None:
-    torch.manual_seed(1)
-    for batch in batches:
-        algorithm.update(batch, optimizers)
+    with seeded(1):
+        for batch in batches:
+            algorithm.update(batch, optimizers)
 
 
 @pytest.mark.parametrize("draws", DRAWS)
@@ -30,8 +31,8 @@ def test_every_parameter_moves_and_the_state_is_whole(name: str, draws: range) -
     """A fresh algorithm with the state of a trained one goes on to the same bits."""
     for hparams_seed in draws:
         hparams = {**drawn_hparams(name, hparams_seed), **WAITS.get(name, {})}
-        torch.manual_seed(hparams_seed)
-        first = make_on_images(name, hparams)
+        with seeded(hparams_seed):
+            first = make_on_images(name, hparams)
         optimizers = first.make_optimizers()
         before = {key: value.clone() for key, value in first.named_parameters()}
         generator = torch.Generator().manual_seed(hparams_seed)

@@ -19,7 +19,7 @@ from tests.cli.small_images import DOMAINS, draw_images
 from tests.training.tiny_features import flat
 
 # A network without BatchNorm; five samples in two domains do not divide by two.
-RUN = ["--algorithm", "hgp", "--target", "vivid", "--backbone", "timm:test_mambaout", "--weights", "none"]
+RUN = ["--algorithm", "hgp", "--target", "vivid", "--backbone", "timm:test_vit", "--weights", "none"]
 EXACT = [*RUN, "--set", "batch_size=5", "--device", "cpu", "--precision", "64-true"]
 STEPS = ["--steps", "5", "--evaluate-every", "4"]
 

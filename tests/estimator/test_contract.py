@@ -14,6 +14,7 @@ from hessalign.exceptions import NoEffectWarning
 from tests.estimator.samples import coloured, shifted_classes
 
 
+@pytest.mark.no_cover  # the other tests are measured
 @pytest.mark.filterwarnings("ignore::hessalign.exceptions.NoEffectWarning")  # the checks know no domains
 @parametrize_with_checks([ha.HessianAlignedClassifier(), ha.HessianAlignedRegressor()])
 def test_scikit_learns_checks(estimator, check) -> None:

@@ -374,6 +374,7 @@ def test_auto_finds_the_weight_that_helps_held_out_domains() -> None:
     assert not hasattr(found, "auto_results_")
 
 
+@pytest.mark.no_cover  # others measure a search
 @pytest.mark.parametrize("scoring", [None, "accuracy", "balanced_accuracy", get_scorer("neg_brier_score")])
 def test_auto_stays_at_zero_where_alignment_only_seems_to_help(scoring) -> None:
     random = np.random.default_rng(0)

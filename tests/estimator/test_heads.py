@@ -39,6 +39,7 @@ REWEIGHTED = [AFRClassifier, DFRClassifier, JTTClassifier]
 ALL = [*COMPARING, *REWEIGHTED]
 
 
+@pytest.mark.no_cover  # the other tests are measured
 @pytest.mark.filterwarnings("ignore::hessalign.exceptions.HessalignWarning")  # the checks know no domains
 @parametrize_with_checks([IRMClassifier(), GroupDROClassifier(), JTTClassifier()])
 def test_scikit_learns_checks(estimator, check) -> None:
@@ -169,6 +170,7 @@ def test_an_unseen_domain_gains_where_colour_misleads(head: type) -> None:
     assert fitted.score(target.X, target.y) > plain.score(target.X, target.y) + 0.05
 
 
+@pytest.mark.no_cover  # others measure a search
 @pytest.mark.parametrize("head", ALL)
 def test_auto_falls_back_to_the_plain_head_and_says_so(head: type) -> None:
     random = np.random.default_rng(0)
@@ -206,6 +208,7 @@ def test_auto_chooses_by_the_worst_group() -> None:
     assert found.auto_results_["scores"].shape[1] == 5
 
 
+@pytest.mark.no_cover  # test_persistence is measured
 @pytest.mark.parametrize("head", ALL)
 def test_a_head_comes_back_whole(head: type, tmp_path: Path) -> None:
     samples = shifted_classes()

@@ -117,6 +117,7 @@ SEARCHES: dict[str, tuple[Callable[[], Any], bool]] = {
 }  # fmt: skip
 
 
+@pytest.mark.no_cover  # others measure a search
 @pytest.mark.parametrize("name", SEARCHES)
 def test_a_search_finds_the_same(name: str, monkeypatch) -> None:
     make, is_rotated = SEARCHES[name]

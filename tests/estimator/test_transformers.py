@@ -25,6 +25,7 @@ ALL += [DomainInformedFeatures(2, interactions=True)]
 Random = np.random.Generator
 
 
+@pytest.mark.no_cover  # the other tests are measured
 @pytest.mark.filterwarnings("ignore::hessalign.exceptions.HessalignWarning")  # the checks know no domains
 @parametrize_with_checks(ALL)
 def test_scikit_learns_checks(estimator, check) -> None:

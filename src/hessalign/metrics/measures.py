@@ -85,17 +85,16 @@ class Slices:
 
     def _worst(self, metric: str) -> int | None:
         require_choice("metric", metric, tuple(self.values))
-        values = self.values[metric]
-        if np.isnan(values).all():
-            return None
-        return int(np.nanargmin(values) if HIGHER_IS_BETTER[metric] else np.nanargmax(values))
+        losses = -self.values[metric] if HIGHER_IS_BETTER[metric] else self.values[metric]
+        unknown = np.isnan(losses)
+        return None if unknown.all() else int(np.where(unknown, -np.inf, losses).argmax())
 
     def _mean(self, metric: str, weight: NDArray[np.float64]) -> float:
         require_choice("metric", metric, tuple(self.values))
         values = self.values[metric]
         weight = np.where(np.isnan(values), 0.0, weight)
         total = weight.sum()
-        return float(np.nan_to_num(values) @ weight / total) if total > 0 else float("nan")
+        return float(np.where(weight > 0, values, 0.0) @ weight / total) if total > 0 else float("nan")
 
 
 @dataclass(frozen=True, eq=False)
@@ -276,7 +275,7 @@ def measure_split(
         "group",
         groups.tolist(),
         np.bincount(positions),
-        measure.slices(positions, len(groups)),
+        measure.of_one_class(positions, len(groups)),
         shares,
     )
     return {
@@ -358,31 +357,49 @@ class _Measure:
 
     def slices(self, codes: NDArray[np.intp], count: int) -> dict[str, NDArray[np.float64]]:
         """Each metric of each slice, ``(m,)``."""
-        samples, classes = self.log_probabilities.shape
-        rows, weight = np.arange(samples), self.weight
-
-        def table(columns: NDArray[np.intp], width: int, values: NDArray[np.float64]) -> NDArray[np.float64]:
-            sums: NDArray[Any] = np.bincount(codes * width + columns, values, minlength=count * width)
-            return sums.reshape(count, width)
-
-        total = np.bincount(codes, weight, count)
-        predicted = self.predicted
-        right = weight * (predicted == self.labels)
-        true = table(self.labels, classes, weight)
-        hits, guessed = table(self.labels, classes, right), table(predicted, classes, weight)
-        confidence = np.exp(self.log_probabilities[rows, predicted])
-        places = np.clip(np.ceil(confidence * self.bins).astype(np.intp) - 1, 0, self.bins - 1)
-        gaps = np.abs(table(places, self.bins, right - weight * confidence)).sum(1)
-        losses = -weight * self.log_probabilities[rows, self.labels]
-        with np.errstate(divide="ignore", invalid="ignore"):  # slices and classes without weight are NaN
-            return {
-                "accuracy": np.bincount(codes, right, count) / total,
+        classes = self.log_probabilities.shape[1]
+        true = self._table(codes, count, self.labels, classes, self.weight)
+        hits = self._table(codes, count, self.labels, classes, self._right())
+        guessed = self._table(codes, count, self.predicted, classes, self.weight)
+        with np.errstate(divide="ignore", invalid="ignore"):  # classes without weight are NaN
+            found = {
+                **self.of_one_class(codes, count),
                 "balanced_accuracy": _mean_present(hits / true, true),
                 "macro_f1": _mean_present(2 * hits / (true + guessed), true),
                 "auroc": self._auroc(codes, true),
-                "log_loss": np.bincount(codes, losses, count) / total,
-                "ece": gaps / total,
             }
+        return {metric: found[metric] for metric in HIGHER_IS_BETTER}
+
+    def of_one_class(self, codes: NDArray[np.intp], count: int) -> dict[str, NDArray[np.float64]]:
+        """Those that need no second class, of each slice, ``(m,)``."""
+        weight, right = self.weight, self._right()
+        rows = np.arange(len(weight))
+        confidence = np.exp(self.log_probabilities[rows, self.predicted])
+        places = np.clip(np.ceil(confidence * self.bins).astype(np.intp) - 1, 0, self.bins - 1)
+        gaps = self._table(codes, count, places, self.bins, right - weight * confidence)
+        losses = -weight * self.log_probabilities[rows, self.labels]
+        total = np.bincount(codes, weight, count)
+        with np.errstate(divide="ignore", invalid="ignore"):  # slices without weight are NaN
+            return {
+                "accuracy": np.bincount(codes, right, count) / total,
+                "log_loss": np.bincount(codes, losses, count) / total,
+                "ece": np.abs(gaps).sum(1) / total,
+            }
+
+    def _right(self) -> NDArray[np.float64]:
+        return self.weight * (self.predicted == self.labels)
+
+    @staticmethod
+    def _table(
+        codes: NDArray[np.intp],
+        count: int,
+        columns: NDArray[np.intp],
+        width: int,
+        values: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
+        """Sums of values by slice and column, ``(m, width)``."""
+        sums: NDArray[Any] = np.bincount(codes * width + columns, values, minlength=count * width)
+        return sums.reshape(count, width)
 
     def _auroc(self, codes: NDArray[np.intp], true: NDArray[np.float64]) -> NDArray[np.float64]:
         areas = np.full(len(true), np.nan)
