@@ -35,14 +35,13 @@ def pytest_collection_finish() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start the main job first, or it is what all others wait for; measure the default tests alone.
 
-    Slow ones, properties, odd values and what pages show go over the same lines with other values, and
-    measuring costs a third of their time; single tests that others measure are marked where they stand.
+    Slow ones, properties and odd values go over the same lines with other values, and measuring costs a third
+    of their time; tests of every algorithm that others measure are marked where they stand.
     """
     items.sort(key=lambda item: item.path.name != "test_main_job.py")
     for item in items:
         is_property = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
-        again = any(word in item.path.name for word in ("fuzz", "documentation", "gallery"))
-        if item.get_closest_marker("slow") or is_property or again:
+        if item.get_closest_marker("slow") or is_property or "fuzz" in item.path.name:
             item.add_marker("no_cover")
 
 
