@@ -387,7 +387,8 @@ class _Measure:
             }
 
     def _right(self) -> NDArray[np.float64]:
-        return self.weight * (self.predicted == self.labels)
+        right: NDArray[np.float64] = self.weight * (self.predicted == self.labels)
+        return right
 
     @staticmethod
     def _table(
