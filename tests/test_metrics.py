@@ -301,7 +301,7 @@ def test_many_classes_are_ranked_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch
     random = np.random.default_rng(0)
     labels, logits = random.integers(0, 7, 50), random.normal(size=(50, 7)).round(1)
     expected = measure_split(labels, logits)
-    monkeypatch.setattr("hessalign.metrics.measures.ENTRIES_AT_ONCE", 100)
+    monkeypatch.setattr("hessalign.metrics.slicing.ENTRIES_AT_ONCE", 100)
     assert measure_split(labels, logits) == expected | {
         name: pytest.approx(np.nan, nan_ok=True) for name, value in expected.items() if np.isnan(value)
     }

@@ -1,7 +1,5 @@
 from .frames import slices_frame
 from .measures import (
-    HIGHER_IS_BETTER,
-    OF_ONE_CLASS,
     Evaluation,
     Slices,
     count_groups,
@@ -11,6 +9,7 @@ from .measures import (
     value_for_scoring,
 )
 from .scorer import Scorer
+from .slicing import HIGHER_IS_BETTER, OF_ONE_CLASS
 
 __all__ = [
     "HIGHER_IS_BETTER",

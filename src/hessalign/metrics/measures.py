@@ -1,41 +1,30 @@
 """What is measured of predictions: over all samples, for each domain and for each group."""
 
-import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 
 from hessalign import metrics
 from hessalign.checks import require_choice, require_number, require_whole
-from hessalign.exceptions import UntrustworthyWarning
-from hessalign.inputs import as_tensor, read_domains
+from hessalign.inputs import read_domains
+from hessalign.metrics.reading import (
+    length_of,
+    log_softmax,
+    read_logits,
+    read_probabilities,
+    read_targets,
+    read_weight,
+)
+from hessalign.metrics.slicing import HIGHER_IS_BETTER, OF_ONE_CLASS, Measure
 
 if TYPE_CHECKING:
     import polars as pl
 
-HIGHER_IS_BETTER: Mapping[str, bool] = {
-    "accuracy": True,
-    "balanced_accuracy": True,
-    "macro_f1": True,
-    "auroc": True,
-    "log_loss": False,
-    "ece": False,
-}
-"""The metrics, and whether the larger value is the better one."""
-
 BINS = 15
 """Bins of the calibration error by default, as in Guo et al., "On Calibration of Modern Neural Networks"."""
-
-OF_ONE_CLASS = ("accuracy", "log_loss", "ece")
-"""Those that tell something of samples of a single class, as the groups of a domain are."""
-
-ENTRIES_AT_ONCE = 2**22
-"""Scores that are sorted at once, which bounds memory where there are many classes."""
 
 Kind = Literal["domain", "group"]
 
@@ -203,11 +192,11 @@ def evaluate(
             f"probabilities, logits: exactly one is needed, got {'both' if logits is not None else 'neither'}"
         )
     log_probabilities, predicted = (
-        _read_logits(logits) if probabilities is None else _read_probabilities(probabilities)
+        read_logits(logits) if probabilities is None else read_probabilities(probabilities)
     )
-    labels, names = _read_targets(targets, classes, *log_probabilities.shape)
-    weight = _read_weight(sample_weight, len(labels))
-    measure = _Measure(labels, log_probabilities, predicted, weight, bins)
+    labels, names = read_targets(targets, classes, *log_probabilities.shape)
+    weight = read_weight(sample_weight, len(labels))
+    measure = Measure(labels, log_probabilities, predicted, weight, bins)
     everything = measure.slices(np.zeros(len(labels), dtype=np.intp), 1)
     by_domain, codes = None, np.zeros(len(labels), dtype=np.intp)
     if domains is not None:
@@ -259,9 +248,9 @@ def measure_split(
         (0.667, 0.5, 1.0)
     """
     samples = len(logits)
-    measure = _Measure(
+    measure = Measure(
         targets.astype(np.intp),
-        _log_softmax(logits),
+        log_softmax(logits),
         logits.argmax(1) if samples else np.zeros(0, dtype=np.intp),
         np.ones(samples),
         BINS,
@@ -309,7 +298,7 @@ def count_groups(
     """
     if groups is None and domains is None:
         raise ValueError("domains, groups: one of them is needed, got neither")
-    found = read_domains("targets", targets, _length(targets), "class")
+    found = read_domains("targets", targets, length_of(targets), "class")
     names, codes = _groups(found.codes, found.names.tolist(), domains, groups)
     return dict(zip(names, np.bincount(codes).tolist(), strict=True))
 
@@ -345,113 +334,6 @@ def parse_metric(name: str) -> tuple[str, Kind | None]:
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Measure:
-    """Predictions, measured in slices. One pass for each metric, however many slices there are."""
-
-    labels: NDArray[np.intp]
-    log_probabilities: NDArray[np.float64]
-    predicted: NDArray[np.intp]
-    weight: NDArray[np.float64]
-    bins: int
-
-    def slices(self, codes: NDArray[np.intp], count: int) -> dict[str, NDArray[np.float64]]:
-        """Each metric of each slice, ``(m,)``."""
-        classes = self.log_probabilities.shape[1]
-        true = self._table(codes, count, self.labels, classes, self.weight)
-        hits = self._table(codes, count, self.labels, classes, self._right())
-        guessed = self._table(codes, count, self.predicted, classes, self.weight)
-        with np.errstate(divide="ignore", invalid="ignore"):  # classes without weight are NaN
-            found = {
-                **self.of_one_class(codes, count),
-                "balanced_accuracy": _mean_present(hits / true, true),
-                "macro_f1": _mean_present(2 * hits / (true + guessed), true),
-                "auroc": self._auroc(codes, true),
-            }
-        return {metric: found[metric] for metric in HIGHER_IS_BETTER}
-
-    def of_one_class(self, codes: NDArray[np.intp], count: int) -> dict[str, NDArray[np.float64]]:
-        """Those that need no second class, of each slice, ``(m,)``."""
-        weight, right = self.weight, self._right()
-        rows = np.arange(len(weight))
-        confidence = np.exp(self.log_probabilities[rows, self.predicted])
-        places = np.clip(np.ceil(confidence * self.bins).astype(np.intp) - 1, 0, self.bins - 1)
-        gaps = self._table(codes, count, places, self.bins, right - weight * confidence)
-        losses = -weight * self.log_probabilities[rows, self.labels]
-        total = np.bincount(codes, weight, count)
-        with np.errstate(divide="ignore", invalid="ignore"):  # slices without weight are NaN
-            return {
-                "accuracy": np.bincount(codes, right, count) / total,
-                "log_loss": np.bincount(codes, losses, count) / total,
-                "ece": np.abs(gaps).sum(1) / total,
-            }
-
-    def _right(self) -> NDArray[np.float64]:
-        right: NDArray[np.float64] = self.weight * (self.predicted == self.labels)
-        return right
-
-    @staticmethod
-    def _table(
-        codes: NDArray[np.intp],
-        count: int,
-        columns: NDArray[np.intp],
-        width: int,
-        values: NDArray[np.float64],
-    ) -> NDArray[np.float64]:
-        """Sums of values by slice and column, ``(m, width)``."""
-        sums: NDArray[Any] = np.bincount(codes * width + columns, values, minlength=count * width)
-        return sums.reshape(count, width)
-
-    def _auroc(self, codes: NDArray[np.intp], true: NDArray[np.float64]) -> NDArray[np.float64]:
-        areas = np.full(len(true), np.nan)
-        chosen = np.flatnonzero((true > 0).sum(1) > 1)
-        if not len(chosen):
-            return areas
-        order = np.argsort(codes, kind="stable")
-        ends = np.searchsorted(codes[order], np.arange(len(true) + 1))
-        for position in chosen:
-            rows = order[ends[position] : ends[position + 1]]
-            rows = rows[self.weight[rows] > 0]
-            present = np.flatnonzero(true[position] > 0)
-            if true.shape[1] == 2:
-                present = present[1:]
-            areas[position] = self._mean_area(rows, present)
-        return areas
-
-    def _mean_area(self, rows: NDArray[np.intp], classes: NDArray[np.intp]) -> float:
-        """Mean over classes of the area of each against the rest."""
-        width = max(1, ENTRIES_AT_ONCE // len(rows))
-        parts = np.split(classes, range(width, len(classes), width))
-        return float(np.concatenate([self._areas(rows, part) for part in parts]).mean())
-
-    def _areas(self, rows: NDArray[np.intp], classes: NDArray[np.intp]) -> NDArray[np.float64]:
-        """Of each class against the rest, from the ranks of its samples (Mann and Whitney)."""
-        scores = self.log_probabilities[np.ix_(rows, classes)].T
-        orders = np.argsort(scores, axis=1)
-        weight, labels = self.weight[rows], self.labels[rows]
-        total = weight.sum()
-        areas = np.empty(len(classes))
-        for place, (c, order) in enumerate(zip(classes, orders, strict=True)):
-            known = scores[place, order]
-            below = np.concatenate([[0.0], np.cumsum(weight[order])])
-            own = labels == c
-            first = np.searchsorted(known, scores[place, own], "left")
-            last = np.searchsorted(known, scores[place, own], "right")
-            size = weight[own].sum()
-            # Weight of the pairs of an own sample and any that it outranks, a draw counting half; of those
-            # among its own half are won.
-            won = weight[own] @ (below[first] + below[last]) / 2 - size**2 / 2
-            areas[place] = won / (size * (total - size))
-        return areas
-
-
-def _mean_present(values: NDArray[np.float64], true: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean over the classes that a slice has."""
-    present = true > 0
-    mean: NDArray[np.float64] = np.where(present, values, 0.0).sum(1) / present.sum(1)
-    return mean
-
-
 def _groups(
     labels: NDArray[np.intp], classes: Sequence[Any], domains: ArrayLike | None, groups: ArrayLike | None
 ) -> tuple[list[Hashable], NDArray[np.intp]]:
@@ -480,124 +362,3 @@ def _training_shares(
             f"ids given are {', '.join(map(str, list(found)[:5]))}"
         )
     return np.array([found.get(name, 0.0) for name in names]) / total
-
-
-def _length(values: Any) -> int:
-    try:
-        return len(values)
-    except TypeError:
-        raise ValueError(f"targets: must be an array with an entry for each sample, got {values!r}") from None
-
-
-def _read_targets(
-    targets: ArrayLike, classes: ArrayLike | None, samples: int, outputs: int
-) -> tuple[NDArray[np.intp], list[Any]]:
-    """Position of each sample's class, and the classes."""
-    found = read_domains("targets", targets, samples, "class")
-    names = found.names
-    if classes is not None:
-        given = read_domains("classes", classes, _length(classes), "class")
-        order = np.empty(len(given.codes), dtype=np.intp)
-        order[given.codes] = np.arange(len(order))
-        if len(given.names) != len(given.codes) or len(order) != outputs:
-            raise ValueError(
-                f"classes: must name each of the {outputs} classes once, got {len(given.codes)} names, "
-                f"{len(given.names)} of them distinct"
-            )
-        known = np.isin(names, given.names)
-        if not known.all():
-            raise ValueError(
-                f"targets: {names[~known].tolist()[0]!r} is none of the classes; allowed are "
-                f"{', '.join(map(repr, given.names[given.codes].tolist()))}"
-            )
-        positions = order[np.searchsorted(given.names, names)]
-        listed: list[Any] = given.names[given.codes].tolist()
-        return positions[found.codes], listed
-    if len(names) == outputs:
-        return found.codes, names.tolist()
-    if names.dtype.kind in "iub" and names.min() >= 0 and names.max() < outputs:
-        return names.astype(np.intp)[found.codes], list(range(outputs))
-    raise ValueError(
-        f"targets: hold {len(names)} classes where {outputs} are predicted; name all of them in classes="
-    )
-
-
-def _read_numbers(name: str, values: ArrayLike) -> NDArray[np.float64]:
-    array = as_tensor(name, values).detach().cpu().double().numpy()
-    if array.ndim not in (1, 2) or not len(array) or 0 in array.shape:
-        raise ValueError(f"{name}: must have shape (n, C), (n, 1) or (n,), got {array.shape}")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name}: must be finite, got NaN or infinity")
-    return array
-
-
-Scores = tuple[NDArray[np.float64], NDArray[np.intp]]
-"""Log-probabilities, ``(n, C)``, and the position of the largest, told before logarithms round it."""
-
-
-def _read_logits(logits: ArrayLike | None) -> Scores:
-    given: ArrayLike = logits if logits is not None else []
-    array = _read_numbers("logits", given)
-    tensor = as_tensor("logits", given)
-    is_single = array.ndim == 1 or array.shape[1] == 1
-    if not tensor.is_floating_point() and (is_single or _is_one_hot(array)):
-        _refuse_classes("logits", tensor)
-    if is_single:
-        single = array.reshape(-1)
-        both = np.column_stack([-single, single])
-        return F.logsigmoid(torch.from_numpy(both)).numpy(), (single > 0).astype(np.intp)
-    return _log_softmax(array), array.argmax(1)
-
-
-def _log_softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = torch.from_numpy(logits.astype(np.float64)).log_softmax(1).numpy()
-    return found
-
-
-def _read_probabilities(probabilities: ArrayLike) -> Scores:
-    tensor = as_tensor("probabilities", probabilities)
-    array = _read_numbers("probabilities", tensor)
-    if not tensor.is_floating_point():
-        _refuse_classes("probabilities", tensor)
-    if array.ndim == 1 or array.shape[1] == 1:
-        array = np.column_stack([1 - array.reshape(-1), array.reshape(-1)])
-    if array.min() < -1e-6 or array.max() > 1 + 1e-6 or np.abs(array.sum(1) - 1).max() > 1e-2:
-        raise ValueError(
-            "probabilities: must lie between 0 and 1 and add up to 1 for each sample, got values from "
-            f"{array.min():.4g} to {array.max():.4g} and sums up to {array.sum(1).max():.4g}; "
-            "logits go under logits="
-        )
-    if _is_one_hot(array):
-        warnings.warn(
-            "probabilities: all are 0 or 1, as of predicted classes; accuracies stand, but log-loss, AUROC "
-            "and calibration error say nothing more",
-            UntrustworthyWarning,
-            stacklevel=3,
-        )
-    # A probability rounded to 0 is no infinite loss; scikit-learn's log_loss has the same floor.
-    floor = torch.finfo(tensor.dtype).eps
-    return np.log(np.clip(array, floor, 1)), array.argmax(1)
-
-
-def _is_one_hot(array: NDArray[np.float64]) -> bool:
-    return bool(np.isin(array, (0, 1)).all() and (array.sum(1) == 1).all())
-
-
-def _refuse_classes(name: str, given: torch.Tensor) -> NoReturn:
-    raise ValueError(
-        f"{name}: must be real numbers, as predict_proba or a network gives them, got an array of "
-        f"{str(given.dtype).removeprefix('torch.')} of shape {tuple(given.shape)}, as predicted classes are"
-    )
-
-
-def _read_weight(sample_weight: ArrayLike | None, samples: int) -> NDArray[np.float64]:
-    if sample_weight is None:
-        return np.ones(samples)
-    weight = as_tensor("sample_weight", sample_weight).detach().cpu().double().numpy()
-    usable = weight.shape == (samples,) and np.isfinite(weight).all()
-    if not usable or weight.min() < 0 or not weight.sum() > 0:
-        raise ValueError(
-            f"sample_weight: must hold one finite weight of at least 0 for each of the {samples} samples, "
-            f"not all 0, got an array of shape {weight.shape}"
-        )
-    return weight
