@@ -232,6 +232,7 @@ def test_scores_of_estimators_take_domains_and_groups() -> None:
         ({"probabilities": np.ones((3, 2, 2)) / 2}, "probabilities: must have shape"),
         ({"targets": [0.5, 1, 0]}, "targets: class ids must be integers or strings, got dtype float64"),
         ({"targets": [0, 1, 2]}, "targets: hold 3 classes where 2 are predicted; name all of them"),
+        ({"classes": 2}, "classes: must be an array or a list, got 2"),
         ({"classes": [0]}, "classes: must name each of the 2 classes once, got 1 names"),
         ({"classes": [0, 0]}, "classes: must name each of the 2 classes once, got 2 names, 1 of them dis"),
         ({"classes": ["a", "b"]}, "targets: 0 is none of the classes; allowed are 'a', 'b'"),

@@ -298,7 +298,7 @@ def count_groups(
     """
     if groups is None and domains is None:
         raise ValueError("domains, groups: one of them is needed, got neither")
-    found = read_domains("targets", targets, length_of(targets), "class")
+    found = read_domains("targets", targets, length_of("targets", targets), "class")
     names, codes = _groups(found.codes, found.names.tolist(), domains, groups)
     return dict(zip(names, np.bincount(codes).tolist(), strict=True))
 

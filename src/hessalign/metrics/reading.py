@@ -15,12 +15,12 @@ Scores = tuple[NDArray[np.float64], NDArray[np.intp]]
 """Log-probabilities, ``(n, C)``, and the position of the largest, told before logarithms round it."""
 
 
-def length_of(values: Any) -> int:
+def length_of(name: str, values: Any) -> int:
     """How many there are; what has no length is refused."""
     try:
         return len(values)
     except TypeError:
-        raise ValueError(f"targets: must be an array with an entry for each sample, got {values!r}") from None
+        raise ValueError(f"{name}: must be an array or a list, got {values!r}") from None
 
 
 def read_targets(
@@ -30,7 +30,7 @@ def read_targets(
     found = read_domains("targets", targets, samples, "class")
     names = found.names
     if classes is not None:
-        given = read_domains("classes", classes, length_of(classes), "class")
+        given = read_domains("classes", classes, length_of("classes", classes), "class")
         order = np.empty(len(given.codes), dtype=np.intp)
         order[given.codes] = np.arange(len(order))
         if len(given.names) != len(given.codes) or len(order) != outputs:
