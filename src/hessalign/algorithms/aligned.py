@@ -73,9 +73,10 @@ class ExactHParams(AlignedHParams):
 
 
 class AlignedHead(Algorithm):
-    """``mean_e R_e + (1/E) Σ_e [α · Hessian distance of e + β ‖G_e − sg(Ḡ)‖²]``, active from the first step.
+    """``mean_e R_e + (1/E) Σ_e [α · Hessian distance of e + β ‖G_e − sg(Ḡ)‖²]``.
 
-    With one source domain the distances are 0. Gradients flow to head and backbone, not through the centres.
+    From the first step on where no wait is named. With one source domain the distances are 0. Gradients
+    flow to head and backbone, not through the centres.
 
     Reported beside the loss: ``gradient`` and ``hessian``, the two terms of the penalty without weights,
     as means over the source domains, and ``gradient_0``, ``hessian_0`` ... of each of them.
