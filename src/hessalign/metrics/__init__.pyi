@@ -1,13 +1,6 @@
+from .evaluation import Evaluation, Slices, is_metric, value_for_scoring
 from .frames import slices_frame
-from .measures import (
-    Evaluation,
-    Slices,
-    count_groups,
-    evaluate,
-    is_metric,
-    measure_split,
-    value_for_scoring,
-)
+from .measures import count_groups, evaluate, measure_split
 from .scorer import Scorer
 from .slicing import HIGHER_IS_BETTER, OF_ONE_CLASS
 

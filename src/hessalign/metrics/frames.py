@@ -4,7 +4,7 @@ from typing import Any
 
 import polars as pl
 
-from hessalign.metrics.measures import Slices
+from hessalign.metrics.evaluation import Slices
 
 
 def slices_frame(slices: Slices) -> pl.DataFrame:

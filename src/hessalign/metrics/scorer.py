@@ -6,7 +6,8 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils.metadata_routing import MetadataRequest
 
-from hessalign.metrics.measures import evaluate, parse_metric, value_for_scoring
+from hessalign.metrics.evaluation import parse_metric, value_for_scoring
+from hessalign.metrics.measures import evaluate
 
 
 class Scorer(BaseEstimator):  # type: ignore[misc]
